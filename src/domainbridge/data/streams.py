@@ -1,0 +1,157 @@
+"""Training batches as a function of the step: ``stream[step]`` is the same today, tomorrow and in any worker."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from domainbridge.data.samples import Samples
+from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
+from domainbridge.seeding import derive_seed, numpy_generator
+from domainbridge.types import IGNORE, Batch
+
+__all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches", "epoch_index"]
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """How a resized image becomes a training crop.
+
+    Attributes:
+        size: (height, width) in pixels.
+        max_class_share: a labelled crop in which one class reaches it is redrawn.
+        tries: how often.
+        flip: probability of mirroring.
+        padding: RGB put below and right of a too small image: the colour that normalises to about 0.
+    """
+
+    size: tuple[int, int]
+    max_class_share: float = 0.75
+    tries: int = 10
+    flip: float = 0.5
+    padding: tuple[int, int, int] = (124, 116, 104)
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, length: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(length)
+
+
+def epoch_index(seed: int, stage: str, position: int, length: int) -> int:
+    """Which of ``length`` samples stands at ``position`` of an endless stream of shuffled epochs."""
+    epoch, offset = divmod(position, length)
+    return int(_permutation(derive_seed(seed, stage, epoch, "epoch"), length)[offset])
+
+
+class PairedCrops(Dataset[Batch]):
+    """Item ``step`` is the batch of that step: each source image of the epoch with a random target image."""
+
+    def __init__(
+        self,
+        source: Samples,
+        target: Samples,
+        rule: CropRule,
+        *,
+        batch_size: int,
+        seed: int,
+        stage: str,
+        distort_source: bool = False,
+    ) -> None:
+        """Args are kept as they are; ``distort_source`` adds photometric distortion (step 2 of the method)."""
+        self.source, self.target, self.rule = source, target, rule
+        self.batch_size, self.seed, self.stage = batch_size, seed, stage
+        self.distort_source = distort_source
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of ``step`` as uint8 tensors."""
+        rows = [self._pair(step, row) for row in range(self.batch_size)]
+        return Batch(*(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True)))
+
+    def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        generator = numpy_generator(self.seed, self.stage, step, row, "crop")
+        position = step * self.batch_size + row
+        source = self.source.load(epoch_index(self.seed, self.stage, position, len(self.source)))
+        assert source.label is not None
+        image = source.image
+        height, width = self.rule.size
+
+        def draw() -> tuple[int, int]:
+            return draw_offset((image.shape[0], image.shape[1]), self.rule.size, generator)
+
+        y, x = choose_crop(source.label, self.rule.size, self.rule.max_class_share, self.rule.tries, draw)
+        image, label = image[y : y + height, x : x + width], source.label[y : y + height, x : x + width]
+        if generator.random() < self.rule.flip:
+            image, label = image[:, ::-1], label[:, ::-1]
+        if self.distort_source:
+            image = distort(np.ascontiguousarray(image), draw_distortion(generator))
+        label = pad_to(label, self.rule.size, IGNORE)
+        target = self.target.load(int(generator.integers(len(self.target)))).image
+        return _channels_first(image, self.rule), label, _random_crop(target, self.rule, generator)
+
+
+class TargetCrops(Dataset[torch.Tensor]):
+    """Random crops of every target image, ``passes`` times over, in batches: uint8 (batch, 3, height, width)."""
+
+    def __init__(
+        self, target: Samples, rule: CropRule, *, batch_size: int, passes: int, seed: int, stage: str
+    ) -> None:
+        """Args are kept as they are."""
+        self.target, self.rule = target, rule
+        self.batch_size, self.passes = batch_size, passes
+        self.seed, self.stage = seed, stage
+
+    def __len__(self) -> int:
+        return -(-len(self.target) * self.passes // self.batch_size)
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        """Batch ``step``; the last one may be smaller."""
+        end = min((step + 1) * self.batch_size, len(self.target) * self.passes)
+        crops = []
+        for position in range(step * self.batch_size, end):
+            image = self.target.load(epoch_index(self.seed, self.stage, position, len(self.target))).image
+            generator = numpy_generator(self.seed, self.stage, position, "crop")
+            crops.append(_random_crop(image, self.rule, generator))
+        return torch.from_numpy(np.stack(crops))
+
+
+def _random_crop(
+    image: NDArray[np.uint8], rule: CropRule, generator: np.random.Generator
+) -> NDArray[np.uint8]:
+    y, x = draw_offset((image.shape[0], image.shape[1]), rule.size, generator)
+    image = image[y : y + rule.size[0], x : x + rule.size[1]]
+    if generator.random() < rule.flip:
+        image = image[:, ::-1]
+    return _channels_first(image, rule)
+
+
+def _channels_first(image: NDArray[np.uint8], rule: CropRule) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pad_to(image, rule.size, rule.padding).transpose(2, 0, 1))
+
+
+def batches(stream: Dataset[T], steps: range, *, workers: int, pin_memory: bool = False) -> Iterator[T]:
+    """Items ``steps`` of a stream in order, prefetched by ``workers`` processes (0: loaded when asked for)."""
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_quiet_worker if workers else None,
+    )
+    yield from loader
+
+
+def _quiet_worker(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,167 @@
+"""Geometry and colour of decoded images (uint8 arrays), as pure functions of explicit draws.
+
+The values agree with the published preprocessing (golden l_*): OpenCV's bilinear and nearest resizing,
+offsets and redraws of the crop, the SSD kind of photometric distortion.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbridge.types import IGNORE
+
+__all__ = [
+    "Distortion",
+    "ResizeRule",
+    "choose_crop",
+    "distort",
+    "draw_distortion",
+    "draw_offset",
+    "pad_to",
+    "resize_image",
+    "resize_label",
+]
+
+Image = NDArray[np.uint8]
+Offset = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """Target size of a decoded image.
+
+    Attributes:
+        width, height: a box in pixels; with ``keep_ratio`` its long side goes with the image's long side.
+        keep_ratio: fit inside the box; otherwise take exactly its size.
+        min_side: with ``keep_ratio``, the short side becomes max(min(width, height), min_side) instead.
+    """
+
+    width: int
+    height: int
+    keep_ratio: bool = True
+    min_side: int | None = None
+
+    def size_for(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) after resizing an image of that size, rounded half up as in the published pipeline."""
+        if not self.keep_ratio:
+            return self.height, self.width
+        long_side: float = max(self.width, self.height)
+        short_side: float = min(self.width, self.height)
+        if self.min_side is not None:
+            short_side = max(short_side, self.min_side)
+            long_side = short_side * max(height, width) / min(height, width)
+        scale = min(long_side / max(height, width), short_side / min(height, width))
+        return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def resize_image(image: Image, size: tuple[int, int]) -> Image:
+    """Bilinear, to (height, width); the same array when the size is already right."""
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+
+def resize_label(label: Image, size: tuple[int, int]) -> Image:
+    """Nearest neighbour, to (height, width)."""
+    if label.shape == size:
+        return label
+    return cv2.resize(label, (size[1], size[0]), interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+
+
+def draw_offset(size: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> Offset:
+    """Top-left corner (y, x) of a crop, uniform over the places where it fits; 0 along a too short side."""
+    y = int(generator.integers(max(size[0] - crop[0], 0) + 1))
+    x = int(generator.integers(max(size[1] - crop[1], 0) + 1))
+    return y, x
+
+
+def choose_crop(
+    label: Image, crop: tuple[int, int], max_class_share: float, tries: int, draw: Callable[[], Offset]
+) -> Offset:
+    """Corner of a crop in which no class reaches ``max_class_share`` of the labelled pixels.
+
+    Args:
+        label: train ids, (height, width).
+        crop: (height, width).
+        max_class_share: at 1 the first draw is taken.
+        tries: redraws before the last draw is taken as it is.
+        draw: gives a corner (y, x) per call.
+    """
+    offset = draw()
+    if max_class_share >= 1:
+        return offset
+    for _ in range(tries):
+        y, x = offset
+        counts = np.bincount(label[y : y + crop[0], x : x + crop[1]].ravel(), minlength=256)[:IGNORE]
+        if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < max_class_share:
+            break
+        offset = draw()
+    return offset
+
+
+def pad_to(image: Image, size: tuple[int, int], value: int | tuple[int, int, int]) -> Image:
+    """Pad at the bottom and the right to at least (height, width); value per channel for an image."""
+    below, right = max(size[0] - image.shape[0], 0), max(size[1] - image.shape[1], 0)
+    if not below and not right:
+        return image
+    padded = np.empty((image.shape[0] + below, image.shape[1] + right, *image.shape[2:]), np.uint8)
+    padded[...] = value
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """Draws of one photometric distortion; None = that part is skipped.
+
+    Attributes:
+        brightness: added, in [-32, 32).
+        contrast: multiplied, in [0.5, 1.5).
+        contrast_first: contrast before saturation and hue, otherwise after them.
+        saturation: multiplied, in [0.5, 1.5).
+        hue: added to OpenCV's hue of range 0..179, in [-18, 18).
+    """
+
+    brightness: float | None
+    contrast: float | None
+    contrast_first: bool
+    saturation: float | None
+    hue: int | None
+
+
+def draw_distortion(generator: np.random.Generator) -> Distortion:
+    """Each part is on with probability 1/2 (Liu et al., SSD, ECCV 2016, as used by the authors in step 2)."""
+    on = generator.integers(2, size=5)
+    return Distortion(
+        brightness=float(generator.uniform(-32, 32)) if on[0] else None,
+        contrast=float(generator.uniform(0.5, 1.5)) if on[1] else None,
+        contrast_first=bool(on[2]),
+        saturation=float(generator.uniform(0.5, 1.5)) if on[3] else None,
+        hue=int(generator.integers(-18, 18)) if on[4] else None,
+    )
+
+
+def distort(image: Image, draws: Distortion) -> Image:
+    """Apply a distortion to an RGB image, uint8 (height, width, 3); values are clipped and truncated per part."""
+    if draws.brightness is not None:
+        image = _scaled(image, 1.0, draws.brightness)
+    if draws.contrast is not None and draws.contrast_first:
+        image = _scaled(image, draws.contrast, 0.0)
+    if draws.saturation is not None or draws.hue is not None:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        if draws.saturation is not None:
+            hsv[..., 1] = _scaled(hsv[..., 1], draws.saturation, 0.0)
+            hsv = cv2.cvtColor(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), cv2.COLOR_RGB2HSV)
+        if draws.hue is not None:
+            hsv[..., 0] = (hsv[..., 0].astype(np.int16) + draws.hue) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
+    if draws.contrast is not None and not draws.contrast_first:
+        image = _scaled(image, draws.contrast, 0.0)
+    return image
+
+
+def _scaled(values: Image, factor: float, offset: float) -> Image:
+    return np.clip(values.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)

@@ -1,0 +1,70 @@
+"""Class probabilities of whole images: in one piece, or in sliding windows; with or without the mirror image."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from domainbridge.models.segmenter import Segmenter, upsample
+
+__all__ = ["InferenceRule", "probabilities"]
+
+_WINDOWS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class InferenceRule:
+    """How an image is put through the network.
+
+    Attributes:
+        window: (height, width) of sliding windows that overlap by a third; None: the whole image at once.
+        flip: average with the mirrored image.
+    """
+
+    window: tuple[int, int] | None = None
+    flip: bool = False
+
+
+@torch.inference_mode()
+def probabilities(model: Segmenter, image: Tensor, size: tuple[int, int], rule: InferenceRule) -> Tensor:
+    """Softmax at a chosen size.
+
+    Args:
+        model: in evaluation mode.
+        image: float32 (1, 3, height, width) in [0, 1], at the network's input size; any size works.
+        size: (height, width) of the result. As published, logits go to the input size first, then to this one.
+        rule: see there.
+
+    Returns:
+        float32 (1, classes, *size).
+    """
+    result = upsample(_logits(model, image, rule), size).softmax(1)
+    if rule.flip:
+        mirrored = upsample(_logits(model, image.flip(3), rule).flip(3), size).softmax(1)
+        result = (result + mirrored) / 2
+    return result
+
+
+def _logits(model: Segmenter, image: Tensor, rule: InferenceRule) -> Tensor:
+    height, width = image.shape[-2:]
+    if rule.window is None or (height <= rule.window[0] and width <= rule.window[1]):
+        return upsample(model(image).logits.float(), (height, width))
+    tall, wide = min(rule.window[0], height), min(rule.window[1], width)
+    corners = [(y, x) for y in _starts(height, tall) for x in _starts(width, wide)]
+    total, visits = None, image.new_zeros(height, width)
+    for first in range(0, len(corners), _WINDOWS_AT_ONCE):
+        some = corners[first : first + _WINDOWS_AT_ONCE]
+        windows = torch.cat([image[:, :, y : y + tall, x : x + wide] for y, x in some])
+        for (y, x), logits in zip(some, upsample(model(windows).logits.float(), (tall, wide)), strict=True):
+            if total is None:
+                total = logits.new_zeros(1, len(logits), height, width)
+            total[0, :, y : y + tall, x : x + wide] += logits
+            visits[y : y + tall, x : x + wide] += 1
+    assert total is not None
+    return total / visits
+
+
+def _starts(length: int, window: int) -> list[int]:
+    """Window starts at steps of two thirds of the window; the last one ends at the border."""
+    stride = max(2 * window // 3, 1)
+    return [*range(0, length - window, stride), length - window]

@@ -1,0 +1,67 @@
+"""Scoring a network on a labelled set: constant memory, one image at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from domainbridge.data.samples import Samples
+from domainbridge.data.spaces import LabelSpace
+from domainbridge.evaluation.confusion import Scores, confusion_matrix, scores
+from domainbridge.evaluation.inference import InferenceRule, probabilities
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.types import as_unit_float
+
+__all__ = ["ScoringRule", "score"]
+
+
+@dataclass(frozen=True)
+class ScoringRule:
+    """What is compared with what.
+
+    Attributes:
+        space: in which scores are given; labels are read in it.
+        table: the network's train ids -> ids of ``space``, uint8 (256,).
+        exclude: classes that the mean leaves out.
+        inference: how images go through the network.
+    """
+
+    space: LabelSpace
+    table: NDArray[np.uint8]
+    exclude: tuple[str, ...] = ()
+    inference: InferenceRule = InferenceRule()
+
+
+def score(
+    model: Segmenter,
+    samples: Samples,
+    rule: ScoringRule,
+    device: torch.device,
+    on_image: Callable[[], None] = lambda: None,
+) -> Scores:
+    """Scores over all samples, their labels at stored size.
+
+    Args:
+        model: put into evaluation mode, and back.
+        samples: labelled, labels in ``rule.space``.
+        rule: see there.
+        device: where the model is.
+        on_image: called after each image.
+    """
+    was_training = model.training
+    model.eval()
+    table = torch.from_numpy(rule.table).long().to(device)
+    matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=device)
+    for index in range(len(samples)):
+        sample = samples.load(index)
+        assert sample.label is not None
+        image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))[None].to(device)
+        label = torch.from_numpy(sample.label).to(device).long()
+        size = (label.shape[0], label.shape[1])
+        prediction = probabilities(model, as_unit_float(image), size, rule.inference).argmax(1)[0]
+        matrix += confusion_matrix(label, table[prediction], len(rule.space))
+        on_image()
+    model.train(was_training)
+    return scores(matrix, rule.space.classes, len(samples), rule.exclude)

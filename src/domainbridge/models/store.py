@@ -1,0 +1,92 @@
+"""A MODEL folder: ``model.safetensors`` and ``config.json`` (architecture, label space, preprocessing)."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from domainbridge.errors import ModelError
+from domainbridge.files import replace_file, write_text
+from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+from domainbridge.models.weights import load_checked
+
+__all__ = ["ModelCard", "load_model", "read_card", "save_model"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model folder says about its weights.
+
+    Attributes:
+        spec: the architecture.
+        label_space: name of the space of its classes.
+        classes: K names.
+        colors: K RGB triples.
+        resize: (width, height, keep_ratio, min_side) applied before the network, or None for the stored size.
+    """
+
+    spec: ModelSpec
+    label_space: str
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    resize: tuple[int, int, bool, int | None] | None
+
+
+def save_model(folder: Path, model: Segmenter, card: ModelCard) -> None:
+    """Write both files, each atomically, the description last: a folder with one is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    temporary = folder / "model.safetensors.tmp"
+    save_file(weights, temporary)
+    replace_file(temporary, folder / "model.safetensors")
+    content = {"format": _FORMAT, **asdict(card), "mean": model.mean.flatten().tolist()}
+    content["std"] = model.std.flatten().tolist()
+    write_text(folder / "config.json", json.dumps(content, indent=1) + "\n")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The description of a model folder.
+
+    Raises:
+        ModelError: no model folder, or not one of this format.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: not a model folder (no config.json); a run writes one at RUN/model")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise ModelError(f"{path}: format {content['format']}, this version reads format {_FORMAT}")
+        spec = content["spec"]
+        return ModelCard(
+            spec=ModelSpec(**{**spec, "dilations": tuple(spec["dilations"])}),
+            label_space=content["label_space"],
+            classes=tuple(content["classes"]),
+            colors=tuple((r, g, b) for r, g, b in content["colors"]),
+            resize=tuple(content["resize"]) if content["resize"] else None,
+        )
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: not a model description ({type(error).__name__}: {error})") from error
+
+
+def load_model(folder: Path, device: torch.device | None = None) -> tuple[Segmenter, ModelCard]:
+    """The network of a model folder, in evaluation mode, with its description.
+
+    Raises:
+        ModelError: as for :func:`read_card`, or the weights do not fit the description.
+    """
+    card = read_card(folder)
+    model = build_segmenter(card.spec)
+    path = folder / "model.safetensors"
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read as weights: {error}") from error
+    load_checked(model, weights, str(path))
+    return model.to(device or torch.device("cpu")).eval(), card

@@ -1,0 +1,179 @@
+"""A whole run: check everything, then do what is not done, stage by stage."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from domainbridge.config.load import dump_recipe
+from domainbridge.config.schema import Recipe
+from domainbridge.errors import RecipeError, RunFolderError
+from domainbridge.files import write_text
+from domainbridge.pipeline.check import check_data
+from domainbridge.pipeline.datasets import DataSets, open_data, scoring_rule
+from domainbridge.pipeline.networks import initial_student
+from domainbridge.pipeline.plan import Stage, StageState, Verdict, final_stage, plan_stages, verdict
+from domainbridge.pipeline.results import evaluate_stage, write_results
+from domainbridge.pipeline.stages import Context, run_stage
+from domainbridge.training.interruption import polite_interruption
+from domainbridge.training.loop import Progress
+from domainbridge.training.runtime import Runtime, environment, resolve_runtime
+
+__all__ = ["Listener", "PlannedStage", "inspect_run", "run_recipe", "selected"]
+
+
+class Listener(Protocol):
+    """Who watches a run."""
+
+    def message(self, text: str) -> None:
+        """A line to show."""
+        ...
+
+    def stage_begins(self, stage: Stage, verdict: Verdict) -> None:
+        """A stage is about to run, or is skipped."""
+        ...
+
+    def progress(self, stage: str, progress: Progress) -> None:
+        """Steps were taken."""
+        ...
+
+    def stage_scored(self, stage: Stage, targets: dict[str, Any]) -> None:
+        """A stage's model has been scored."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage and what would happen to it."""
+
+    stage: Stage
+    verdict: Verdict
+
+
+def inspect_run(recipe: Recipe, data: DataSets | None, folder: Path) -> list[PlannedStage]:
+    """What a run would do in ``folder``; nothing is changed."""
+    redone: set[str] = set()
+    planned = []
+    for stage in plan_stages(recipe, data):
+        decision = verdict(stage, StageState.read(folder / stage.name), redone)
+        if decision.action != "done":
+            redone.add(stage.name)
+        planned.append(PlannedStage(stage, decision))
+    return planned
+
+
+def selected(planned: list[PlannedStage], only: str | None, until: str | None) -> list[PlannedStage]:
+    """The part of a plan that ``--only`` and ``--until`` leave.
+
+    Raises:
+        RecipeError: no such stage, or ``only`` needs a stage that is not done.
+    """
+    names = [item.stage.name for item in planned]
+    for option, name in (("--only", only), ("--until", until)):
+        if name is not None and name not in names:
+            raise RecipeError(f"{option} {name}: this recipe's stages are {', '.join(names)}")
+    if until is not None:
+        planned = planned[: names.index(until) + 1]
+    if only is not None:
+        todo = {item.stage.name for item in planned if item.verdict.action != "done"}
+        planned = [item for item in planned if item.stage.name == only]
+        missing = [name for item in planned for name in item.stage.inputs if name in todo]
+        if missing:
+            raise RecipeError(f"--only {only}: needs {', '.join(missing)}, not done yet; run without --only first")
+    return planned
+
+
+def run_recipe(
+    recipe: Recipe, folder: Path, listener: Listener, *, only: str | None = None, until: str | None = None
+) -> bool:
+    """Run what is not done, resume what is half done, redo what changed.
+
+    Returns:
+        True when all that was asked for is done, False after a requested stop.
+
+    Raises:
+        InputError: something is wrong with the recipe, the data or the folder; nothing was changed.
+        TrainingError: a loss was not finite.
+    """
+    runtime = resolve_runtime(recipe.runtime.device, recipe.runtime.threads, recipe.runtime.workers)
+    scoring_rule(recipe)
+    data = open_data(recipe)
+    refuse_foreign(recipe, folder)
+    planned = selected(inspect_run(recipe, data, folder), only, until)
+    if any(item.verdict.action != "done" for item in planned):
+        initial_student(recipe, "check")
+        check_data(recipe, data, folder / "data-check.json", listener.message)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_process(folder), polite_interruption(listener.message) as stop_requested:
+        write_text(folder / "recipe.yaml", dump_recipe(recipe))
+        write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
+        context = Context(recipe, data, folder, runtime, listener.progress, stop_requested)
+        return _run_stages(planned, context, listener)
+
+
+def _run_stages(planned: list[PlannedStage], context: Context, listener: Listener) -> bool:
+    recipe, folder = context.recipe, context.folder
+    every_stage = plan_stages(recipe, context.data)
+    final = final_stage(recipe)
+    for item in planned:
+        stage = item.stage
+        listener.stage_begins(stage, item.verdict)
+        if item.verdict.action != "done":
+            finished = run_stage(stage, context, resume=item.verdict.action == "resume")
+            if not finished:
+                return False
+        if stage.trains and context.data.validation:
+            targets = evaluate_stage(stage, recipe, context.data, folder, context.runtime)
+            listener.stage_scored(stage, targets)
+        write_results(every_stage, final, folder)
+        if stage.name == final:
+            _publish(folder / final / "model", folder / "model")
+        if context.stop_requested():
+            return item is planned[-1]
+    return True
+
+
+def refuse_foreign(recipe: Recipe, folder: Path) -> None:
+    """A run folder keeps to one recipe name, so that a typing slip cannot overwrite another run.
+
+    Raises:
+        RunFolderError: the folder is another recipe's, or holds something else.
+    """
+    if not folder.exists():
+        return
+    path = folder / "recipe.yaml"
+    if not folder.is_dir() or (not path.exists() and any(folder.iterdir())):
+        raise RunFolderError(f"{folder}: exists and is not a run folder; choose another with --out")
+    if path.exists():
+        owner = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("name")
+        if owner != recipe.name:
+            raise RunFolderError(
+                f"{folder}: belongs to recipe {owner!r}, not to {recipe.name!r}; choose another folder with --out"
+            )
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFolderError(f"{folder}: another process is running in it; wait for it, or use --out") from None
+        yield
+
+
+def _publish(model: Path, destination: Path) -> None:
+    """Copy the final model beside the stages; the description goes last, as when it was written."""
+    destination.mkdir(exist_ok=True)
+    for name in ("model.safetensors", "config.json"):
+        temporary = destination / f"{name}.tmp"
+        shutil.copyfile(model / name, temporary)
+        temporary.replace(destination / name)
+
+

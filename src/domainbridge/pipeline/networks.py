@@ -1,0 +1,95 @@
+"""From a recipe's sections to networks and objectives: the last place where method configuration is seen."""
+
+from typing import Literal
+
+from domainbridge.adaptation.distillation import Distillation, Teacher
+from domainbridge.adaptation.self_training import Augmentation, SelfTraining
+from domainbridge.config.schema import Recipe
+from domainbridge.data.spaces import LabelSpace
+from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+from domainbridge.models.store import ModelCard
+from domainbridge.models.weights import load_backbone_weights
+from domainbridge.pipeline.datasets import data_root, training_space
+from domainbridge.seeding import seed_global_generator
+
+__all__ = ["build_distillation", "build_self_training", "initial_student", "model_card", "model_spec"]
+
+
+def model_spec(recipe: Recipe) -> ModelSpec:
+    """Architecture of every network of the run."""
+    model = recipe.model
+    return ModelSpec(
+        backbone=model.backbone,
+        output_stride=model.output_stride,
+        num_classes=len(training_space(recipe)),
+        channels=model.head.channels,
+        dilations=model.head.dilations,
+        dropout=model.head.dropout,
+    )
+
+
+def model_card(recipe: Recipe) -> ModelCard:
+    """What a model folder of the run says; images are resized for it as the first target's are."""
+    space: LabelSpace = training_space(recipe)
+    target = recipe.targets[0]
+    resize = (target.validation.resize if target.validation else None) or target.resize
+    rule = (resize.width, resize.height, resize.keep_ratio, resize.min_side) if resize else None
+    return ModelCard(model_spec(recipe), space.name, space.classes, space.colors, rule)
+
+
+def initial_student(recipe: Recipe, stage: str) -> Segmenter:
+    """A network with initial backbone weights and a head drawn from (seed, stage).
+
+    Raises:
+        ModelError: the backbone or its weights cannot be had.
+    """
+    seed_global_generator(recipe.seed, stage, "initialisation")
+    student = build_segmenter(model_spec(recipe), published_init=recipe.fidelity == "published")
+    load_backbone_weights(student.backbone, recipe.model.backbone, recipe.model.weights, data_root(recipe))
+    return student
+
+
+def build_self_training(recipe: Recipe, student: Segmenter, path: Literal["cut", "class"]) -> SelfTraining:
+    """Step 1's objective for one path."""
+    section = recipe.self_training
+    return SelfTraining(
+        student,
+        path,
+        area_share=section.area_share,
+        confidence=section.confidence,
+        ema_decay=section.ema_decay,
+        ignore_top=section.ignore_top,
+        ignore_bottom=section.ignore_bottom,
+        augmentation=_augmentation(recipe),
+        ignore_counts_as_class=recipe.fidelity == "published",
+    )
+
+
+def build_distillation(recipe: Recipe, student: Segmenter, teachers: tuple[Teacher, ...]) -> Distillation:
+    """Step 2's objective."""
+    section = recipe.distillation
+    return Distillation(
+        student,
+        teachers,
+        mode=section.mode,
+        weights_on=section.weights_on,
+        confidence_share=section.confidence_share,
+        confidence=section.confidence,
+        temperature=section.temperature,
+        soft_weight=section.soft_weight,
+        augmentation=_augmentation(recipe),
+        absent_compete=recipe.fidelity == "published",
+    )
+
+
+def _augmentation(recipe: Recipe) -> Augmentation:
+    section = recipe.augmentation
+    return Augmentation(
+        jitter=section.jitter,
+        jitter_probability=section.jitter_probability,
+        blur_sigma=section.blur_sigma,
+        blur_probability=section.blur_probability,
+        vertical_blur=recipe.fidelity == "fixed",
+    )
+
+

@@ -1,0 +1,245 @@
+"""Carrying out one stage in its folder: train a student, or collect prototypes."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from domainbridge.adaptation.distillation import Teacher
+from domainbridge.adaptation.objective import Objective, SourceOnly
+from domainbridge.adaptation.prototypes import PrototypeBank, accumulate, empty_bank
+from domainbridge.config.schema import Recipe
+from domainbridge.data.streams import PairedCrops, TargetCrops, batches
+from domainbridge.errors import RunFolderError
+from domainbridge.files import replace_file, write_text
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.models.store import load_model, save_model
+from domainbridge.pipeline.datasets import DataSets, crop_rule
+from domainbridge.pipeline.networks import (
+    build_distillation,
+    build_self_training,
+    initial_student,
+    model_card,
+)
+from domainbridge.pipeline.plan import Stage
+from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from domainbridge.training.loop import Plan, Progress, fit
+from domainbridge.training.optimiser import Schedule, build_optimiser
+from domainbridge.training.runtime import Runtime
+from domainbridge.types import as_unit_float
+
+__all__ = ["Context", "load_prototypes", "run_stage", "save_prototypes"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage of a run shares.
+
+    Attributes:
+        recipe: complete.
+        data: its files.
+        folder: of the run.
+        runtime: device and workers.
+        report: called with the stage's name and each progress report.
+        stop_requested: asked after every step.
+    """
+
+    recipe: Recipe
+    data: DataSets
+    folder: Path
+    runtime: Runtime
+    report: Callable[[str, Progress], None]
+    stop_requested: Callable[[], bool]
+
+
+def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
+    """Do a stage from its beginning or from its checkpoint, and mark it done.
+
+    Returns:
+        True when it is done, False after a requested stop.
+
+    Raises:
+        TrainingError: a loss was not finite.
+        RunFolderError: the checkpoint is not this stage's.
+    """
+    folder = context.folder / stage.name
+    if not resume and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = {"fingerprint": stage.fingerprint, "spec": stage.spec}
+    if not resume:
+        write_text(folder / "started.json", json.dumps({**identity, "step": 0}))
+    work = _train if stage.trains else _collect_prototypes
+    outcome = work(stage, context, folder)
+    if outcome is None:
+        return False
+    steps, seconds = outcome
+    done = {**identity, "steps": steps, "seconds": seconds}
+    write_text(folder / "done.json", json.dumps(done, indent=1) + "\n")
+    for leftover in ("state.pt", "started.json"):
+        (folder / leftover).unlink(missing_ok=True)
+    return True
+
+
+def load_prototypes(folder: Path, path: str, device: torch.device) -> PrototypeBank:
+    """One path's prototypes from a prototype stage's folder."""
+    tensors = load_file(folder / f"{path}.safetensors", device=str(device))
+    return PrototypeBank(tensors["vectors"], tensors["counts"])
+
+
+def save_prototypes(folder: Path, path: str, bank: PrototypeBank) -> None:
+    """Write one path's prototypes atomically."""
+    temporary = folder / f"{path}.safetensors.tmp"
+    save_file({"vectors": bank.vectors.cpu(), "counts": bank.counts.cpu()}, temporary)
+    replace_file(temporary, folder / f"{path}.safetensors")
+
+
+def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | None:
+    recipe, runtime = context.recipe, context.runtime
+    training = recipe.training_of(stage.name)
+    student = _student(stage, context).train()
+    runtime.place(student, channels_last=training.channels_last)
+    objective = _objective(stage, context, student)
+    optimiser = build_optimiser(student, training.learning_rate, training.head_multiplier, training.weight_decay)
+    start, spent = _restore(folder / "state.pt", stage, objective, optimiser, runtime)
+    _keep_metrics(folder / "metrics.jsonl", start)
+    schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
+    plan = Plan(
+        stage.name, recipe.seed, start, schedule, training.precision, training.log_every, training.checkpoint_every
+    )
+    stream = PairedCrops(
+        context.data.source,
+        context.data.target,
+        crop_rule(recipe, tuple(student.mean.flatten().tolist())),
+        batch_size=training.batch_size,
+        seed=recipe.seed,
+        stage=stage.name,
+        distort_source=stage.kind == "distil" and recipe.distillation.distort_source,
+    )
+    began = time.perf_counter()
+
+    def checkpoint(step: int) -> None:
+        seconds = spent + time.perf_counter() - began
+        state = Checkpoint(
+            step,
+            stage.fingerprint,
+            student.state_dict(),
+            objective.state_dict(),
+            optimiser.state_dict(),
+            seconds,
+        )
+        save_checkpoint(folder / "state.pt", state)
+        progress = {"fingerprint": stage.fingerprint, "spec": stage.spec, "step": step}
+        write_text(folder / "started.json", json.dumps(progress))
+
+    def report(progress: Progress) -> None:
+        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_metrics(progress)) + "\n")
+        context.report(stage.name, progress)
+
+    finished = fit(
+        objective,
+        optimiser,
+        batches(
+            stream,
+            range(start, training.steps),
+            workers=runtime.workers,
+            pin_memory=runtime.device.type == "cuda",
+        ),
+        plan,
+        runtime,
+        report=report,
+        checkpoint=checkpoint,
+        stop_requested=context.stop_requested,
+    )
+    if not finished:
+        return None
+    save_model(folder / "model", student, model_card(recipe))
+    return training.steps, spent + time.perf_counter() - began
+
+
+def _student(stage: Stage, context: Context) -> Segmenter:
+    if stage.init is None:
+        return initial_student(context.recipe, stage.name)
+    return load_model(context.folder / stage.init / "model")[0]
+
+
+def _objective(stage: Stage, context: Context, student: Segmenter) -> Objective:
+    if stage.kind == "source-only":
+        return SourceOnly(student)
+    if stage.kind == "cut" or stage.kind == "class":
+        return build_self_training(context.recipe, student, stage.kind)
+    assert stage.kind == "distil"
+    device = context.runtime.device
+    teachers = []
+    for name in stage.teachers:
+        model, _ = load_model(context.folder / name / "model")
+        context.runtime.place(model, channels_last=context.recipe.training_of(stage.name).channels_last)
+        bank = None
+        if stage.prototypes is not None:
+            bank = load_prototypes(context.folder / stage.prototypes, name, device)
+        teachers.append(Teacher(model, bank))
+    return build_distillation(context.recipe, student, tuple(teachers))
+
+
+def _restore(
+    path: Path, stage: Stage, objective: Objective, optimiser: torch.optim.Optimizer, runtime: Runtime
+) -> tuple[int, float]:
+    """Load the checkpoint if there is one; (next step, seconds spent)."""
+    if not path.exists():
+        return 0, 0.0
+    state = load_checkpoint(path, runtime.device)
+    if state.fingerprint != stage.fingerprint:
+        raise RunFolderError(f"{path}: belongs to another configuration of {stage.name}; delete it to start again")
+    objective.student.load_state_dict(state.student)
+    objective.load_state_dict(state.objective)
+    optimiser.load_state_dict(state.optimiser)
+    return state.step, state.seconds
+
+
+def _keep_metrics(path: Path, steps: int) -> None:
+    """Drop the lines of steps that will be taken again."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps]
+    write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _metrics(progress: Progress) -> dict[str, object]:
+    return {
+        "step": progress.step,
+        "losses": progress.losses,
+        "lr": progress.learning_rate,
+        "seconds": progress.seconds,
+    }
+
+
+def _collect_prototypes(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | None:
+    recipe, runtime = context.recipe, context.runtime
+    began = time.perf_counter()
+    steps = 0
+    for teacher in stage.teachers:
+        model, card = load_model(context.folder / teacher / "model")
+        runtime.place(model, channels_last=recipe.training.channels_last)
+        stream = TargetCrops(
+            context.data.target,
+            crop_rule(recipe, tuple(model.mean.flatten().tolist())),
+            batch_size=recipe.training.batch_size,
+            passes=recipe.prototypes.passes,
+            seed=recipe.seed,
+            stage=stage.name,
+        )
+        bank = empty_bank(card.spec.num_classes, card.spec.channels, runtime.device)
+        section = recipe.prototypes
+        for image in batches(stream, range(len(stream)), workers=runtime.workers):
+            unit = as_unit_float(image.to(runtime.device, non_blocking=True))
+            bank = accumulate(bank, model, unit, min_pixels=section.min_pixels, max_count=section.max_count)
+            if context.stop_requested():
+                return None
+        save_prototypes(folder, teacher, bank)
+        steps += len(stream)
+    return steps, time.perf_counter() - began

@@ -1,0 +1,53 @@
+"""The state of a half-done stage: everything that the next step depends on, written atomically."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from domainbridge.errors import RunFolderError
+from domainbridge.files import replace_file
+
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a stage stands.
+
+    Attributes:
+        step: the next step to take.
+        fingerprint: of the stage that wrote it; another stage must not resume from it.
+        student: its state dict.
+        objective: the objective's own state, e.g. the teacher.
+        optimiser: its state dict.
+        seconds: spent so far.
+    """
+
+    step: int
+    fingerprint: str
+    student: dict[str, Any]
+    objective: dict[str, Any]
+    optimiser: dict[str, Any]
+    seconds: float
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint at ``path``; after a crash the old one is still there."""
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(vars(checkpoint), temporary)
+    replace_file(temporary, path)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
+    """Read a checkpoint; no code is executed.
+
+    Raises:
+        RunFolderError: the file is not a checkpoint.
+    """
+    try:
+        return Checkpoint(**torch.load(path, map_location=device, weights_only=True))
+    except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
+        raise RunFolderError(f"{path}: not a checkpoint ({error}); delete it to start the stage again") from error

@@ -1,0 +1,31 @@
+"""Ctrl-C as a request: the step in progress is finished and a checkpoint written; a second one stops at once."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["polite_interruption"]
+
+
+@contextmanager
+def polite_interruption(announce: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Inside, the yielded function says whether SIGINT or SIGTERM has come."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    requested = threading.Event()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+        announce("stopping after this step; once more to stop at once")
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

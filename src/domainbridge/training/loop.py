@@ -1,0 +1,160 @@
+"""The one training loop: batch, losses, backward, step. Everything else is a value that it is given."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from domainbridge.adaptation.objective import Objective
+from domainbridge.errors import TrainingError
+from domainbridge.seeding import seed_global_generator, torch_generator
+from domainbridge.training.optimiser import Schedule, set_rates
+from domainbridge.training.runtime import Runtime
+from domainbridge.types import Batch
+
+__all__ = ["LossWindow", "Plan", "Progress", "fit"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far and how to train.
+
+    Attributes:
+        stage: its name, part of every seed.
+        seed: the run's.
+        start: first step to take.
+        schedule: of the rates; its ``steps`` is the end.
+        precision: of forward passes.
+        log_every: steps per progress report.
+        checkpoint_every: steps per checkpoint.
+    """
+
+    stage: str
+    seed: int
+    start: int
+    schedule: Schedule
+    precision: str = "float32"
+    log_every: int = 50
+    checkpoint_every: int = 1000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened since the last report.
+
+    Attributes:
+        step: steps taken so far.
+        losses: mean of each named loss over the window.
+        learning_rate: of the backbone at the last step.
+        seconds: wall-clock seconds per step in the window.
+    """
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    seconds: float
+
+
+class LossWindow:
+    """Running sums of the losses and the first non-finite step, on the device: read only when reporting."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.bad_step = torch.full((), -1.0, device=device)
+        self.found = torch.zeros((), device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new window."""
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.began = time.perf_counter()
+
+    def add(self, step: int, losses: dict[str, Tensor], total: Tensor) -> None:
+        """Take in one step. Once a loss was not finite, ``found`` stays 1 and keeps the optimiser still."""
+        bad = ~torch.isfinite(total.detach())
+        self.bad_step = torch.where(bad & (self.found == 0), float(step), self.bad_step)
+        self.found = torch.maximum(self.found, bad.float())
+        for name, loss in losses.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=loss.device)) + loss.detach()
+        self.count += 1
+
+    def read(self, step: int, learning_rate: float) -> tuple[Progress, int | None]:
+        """The report, and the first bad step if there was one. The only wait for the device."""
+        names = list(self.sums)
+        *values, bad = torch.stack([*self.sums.values(), self.bad_step]).tolist()
+        losses = {name: value / self.count for name, value in zip(names, values, strict=True)}
+        seconds = (time.perf_counter() - self.began) / self.count
+        return Progress(step, losses, learning_rate, seconds), int(bad) if bad >= 0 else None
+
+
+def fit(
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    plan: Plan,
+    runtime: Runtime,
+    *,
+    report: Callable[[Progress], None],
+    checkpoint: Callable[[int], None],
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train from ``plan.start`` to the schedule's end.
+
+    Args:
+        objective: gives the losses; its student is in training mode.
+        optimiser: fused, so that it can be told on the device to stay still.
+        batches: of steps ``plan.start``, ``plan.start + 1`` ...
+        plan: see there.
+        runtime: device and autocast.
+        report: called every ``log_every`` steps, at checkpoints and at the end.
+        checkpoint: called with the number of steps taken every ``checkpoint_every`` steps and at a stop.
+        stop_requested: asked after every step.
+
+    Returns:
+        True when the end was reached, False after a requested stop.
+
+    Raises:
+        TrainingError: a loss was not finite. The optimiser did not move at that step or after it, and no
+            checkpoint was written since.
+    """
+    end = plan.schedule.steps
+    window = LossWindow(runtime.device)
+    for step in range(plan.start, end):
+        batch = next(batches).on(runtime.device)
+        factor = plan.schedule.factor(step)
+        set_rates(optimiser, factor)
+        seed_global_generator(plan.seed, plan.stage, step, "dropout")
+        objective.before_step(step)
+        with runtime.autocast(plan.precision):
+            losses = objective.losses(batch, torch_generator(plan.seed, plan.stage, step, "objective"))
+        total = torch.stack(list(losses.values())).sum()
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        window.add(step, losses, total)
+        optimiser.found_inf = window.found  # type: ignore[attr-defined]
+        optimiser.step()
+
+        done = step + 1
+        stopping = done < end and stop_requested()
+        saving = stopping or done % plan.checkpoint_every == 0
+        if saving or done % plan.log_every == 0 or done == end:
+            progress, bad_step = window.read(done, optimiser.param_groups[0]["lr"])
+            if bad_step is not None:
+                raise TrainingError(_not_finite(plan.stage, bad_step, losses))
+            report(progress)
+            window.reset()
+            if saving:
+                checkpoint(done)
+        if stopping:
+            return False
+    return True
+
+
+def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:
+    return (
+        f"stage {stage}, step {step}: the loss ({' + '.join(losses)}) is not finite; training stopped before the "
+        "optimiser moved, and the last checkpoint is kept. Lower learning_rate or raise warmup_steps (training.* or "
+        f"stages.{stage}.*); with precision bfloat16, try float32"
+    )

@@ -1,0 +1,91 @@
+"""The only file that knows about devices and number formats."""
+
+import contextlib
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from domainbridge.errors import RecipeError
+from domainbridge.models.segmenter import Segmenter
+
+__all__ = ["Runtime", "environment", "resolve_runtime"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where the work is done.
+
+    Attributes:
+        device: one device.
+        workers: loader processes.
+    """
+
+    device: torch.device
+    workers: int
+
+    def autocast(self, precision: str) -> contextlib.AbstractContextManager[object]:
+        """Mixed precision for forward passes; "float32" changes nothing."""
+        if precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, precision))
+
+    def place(self, model: Segmenter, *, channels_last: bool) -> Segmenter:
+        """Move to the device, in the memory layout asked for."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return model.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+
+def resolve_runtime(device: str = "auto", threads: int | None = None, workers: int = 0) -> Runtime:
+    """From the recipe's words to a runtime.
+
+    Raises:
+        RecipeError: no such device here.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
+    return Runtime(resolved, workers)
+
+
+def environment(runtime: Runtime) -> dict[str, object]:
+    """Versions, commit and device, for a run's ``environment.json``."""
+    names = ("domainbridge", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors")
+    cuda = runtime.device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in names},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The package's own commit when it runs from a checkout."""
+    folder = Path(__file__).parent
+    if not any((parent / ".git").exists() for parent in folder.parents[:4]):
+        return None
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
