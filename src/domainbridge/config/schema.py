@@ -110,11 +110,15 @@ class Target(_Section):
 
 
 class Head(_Section):
-    """Two dilated convolutions side by side, a fusing one, a classifier (METHOD: network)."""
+    """Dilated convolutions side by side, a fusing one, a classifier."""
 
+    kind: Literal["deeplabv2", "deeplabv3plus"] = Field(
+        "deeplabv2", description="deeplabv3plus refines at stride 4: thin things survive a coarse backbone"
+    )
     channels: PositiveInt = Field(256, description="width of the feature that prototypes are made of; even")
     dilations: tuple[PositiveInt, ...] = Field((6, 12), min_length=1)
     dropout: float = Field(0.1, ge=0, lt=1, description="share of whole channels dropped before the classifier")
+    skip_channels: PositiveInt = Field(48, description="of the skip from stride 4, deeplabv3plus only")
 
     @model_validator(mode="after")
     def _divisible(self) -> "Head":

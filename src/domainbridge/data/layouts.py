@@ -6,14 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from domainbridge.data.decode import IdLabels
+from domainbridge.data.id_tables import CITYSCAPES_IDS, id_table
 from domainbridge.data.samples import index_images
 from domainbridge.errors import DataError, RecipeError
-from domainbridge.types import IGNORE
 
 __all__ = ["LAYOUTS", "Layout", "layout_files"]
-
-# Cityscapes' label ids (labels.py of its scripts); GTA5 (Richter et al., ECCV 2016) uses the same ids.
-_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Layout:
         splits: names that ``split`` may have; empty when the set has none.
         image_ending: end of an image's stem ...
         label_ending: ... that its label's stem has in its place.
-        ids: stored label values of train ids 0, 1, ...
+        ids: stored label value -> train id; others are ignored.
         label_space: of those train ids.
         unpack: what to do when the folders are not there.
     """
@@ -36,15 +33,13 @@ class Layout:
     splits: tuple[str, ...]
     image_ending: str
     label_ending: str
-    ids: tuple[int, ...]
+    ids: dict[int, int]
     label_space: str
     unpack: str
 
     def decoder(self) -> IdLabels:
         """Stored ids to train ids; ids without a train id are ignored."""
-        table = np.full(256, IGNORE, np.uint8)
-        table[list(self.ids)] = np.arange(len(self.ids))
-        return IdLabels(table, np.ones(256, bool), self.label_space)
+        return IdLabels(id_table(self.ids), np.ones(256, bool), self.label_space)
 
 
 LAYOUTS = {
@@ -54,7 +49,7 @@ LAYOUTS = {
         splits=(),
         image_ending="",
         label_ending="",
-        ids=_CITYSCAPES_IDS,
+        ids=CITYSCAPES_IDS,
         label_space="cityscapes19",
         unpack="unpack 01_images.zip ... 10_images.zip and 01_labels.zip ... 10_labels.zip of GTA5 there",
     ),
@@ -64,7 +59,7 @@ LAYOUTS = {
         splits=("train", "val"),
         image_ending="_leftImg8bit",
         label_ending="_gtFine_labelIds",
-        ids=_CITYSCAPES_IDS,
+        ids=CITYSCAPES_IDS,
         label_space="cityscapes19",
         unpack="unpack leftImg8bit_trainvaltest.zip and (for validation) gtFine_trainvaltest.zip there",
     ),

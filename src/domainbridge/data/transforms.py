@@ -150,13 +150,13 @@ def distort(image: Image, draws: Distortion) -> Image:
         image = _scaled(image, 1.0, draws.brightness)
     if draws.contrast is not None and draws.contrast_first:
         image = _scaled(image, draws.contrast, 0.0)
-    if draws.saturation is not None or draws.hue is not None:
+    if draws.saturation is not None:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        if draws.saturation is not None:
-            hsv[..., 1] = _scaled(hsv[..., 1], draws.saturation, 0.0)
-            hsv = cv2.cvtColor(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), cv2.COLOR_RGB2HSV)
-        if draws.hue is not None:
-            hsv[..., 0] = (hsv[..., 0].astype(np.int16) + draws.hue) % 180
+        hsv[..., 1] = _scaled(hsv[..., 1], draws.saturation, 0.0)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
+    if draws.hue is not None:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + draws.hue) % 180
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
     if draws.contrast is not None and not draws.contrast_first:
         image = _scaled(image, draws.contrast, 0.0)

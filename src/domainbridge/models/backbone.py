@@ -18,22 +18,24 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class Backbone(nn.Module):
-    """A timm feature extractor that returns its last map only.
+    """A timm feature extractor that returns two maps: the fine one at stride 4, and the deepest.
 
     Attributes:
         body: the extractor; its parameters are named as timm names them.
-        channels: of the map.
+        fine_channels: of the fine map.
+        channels: of the deepest map.
     """
 
-    def __init__(self, body: nn.Module, channels: int) -> None:
+    def __init__(self, body: nn.Module, fine_channels: int, channels: int) -> None:
         super().__init__()
         self.body = body
+        self.fine_channels = fine_channels
         self.channels = channels
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(batch, 3, height, width) to (batch, channels, height / stride, width / stride), both rounded up."""
-        last: Tensor = self.body(image)[-1]
-        return last
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 3, height, width) to maps of a fourth, and of 1 / output stride of that size, rounded up."""
+        fine, deepest = self.body(image)
+        return fine, deepest
 
 
 def build_backbone(name: str, output_stride: int) -> Backbone:
@@ -75,19 +77,19 @@ def resnet_v1c(depth: int, output_stride: int, **sizes: Any) -> Backbone:
 
 
 def _extractor(name: str, output_stride: int, **arguments: Any) -> Backbone:
+    arguments = {"pretrained": False, "features_only": True, "output_stride": output_stride, **arguments}
     try:
-        body = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=(-1,), output_stride=output_stride, **arguments
-        )
-    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        reductions = timm.create_model(name, **arguments).feature_info.reduction()
+        wanted = (reductions.index(4), len(reductions) - 1)
+        body = timm.create_model(name, out_indices=wanted, **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError, AttributeError) as error:
         raise ModelError(
-            f"model.backbone: {name!r} gives no feature map at output stride {output_stride} ({error}); "
+            f"model.backbone: {name!r} gives no feature maps at strides 4 and {output_stride} ({error}); "
             "take a convolutional model such as resnet101_v1c or efficientnet_lite0"
         ) from error
-    reduction = body.feature_info.reduction()[-1]
-    if reduction != output_stride:
-        raise ModelError(f"model.output_stride: {name!r} gives {reduction} where {output_stride} was asked for")
-    return Backbone(body, body.feature_info.channels()[-1])
+    if reductions[-1] != output_stride:
+        raise ModelError(f"model.output_stride: {name!r} gives {reductions[-1]} where {output_stride} was asked for")
+    return Backbone(body, *body.feature_info.channels())
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

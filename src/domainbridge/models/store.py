@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from domainbridge.errors import ModelError
 from domainbridge.files import replace_file, write_text
+from domainbridge.models.heads import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.models.weights import load_checked
 
@@ -64,8 +65,9 @@ def read_card(folder: Path) -> ModelCard:
         if content["format"] != _FORMAT:
             raise ModelError(f"{path}: format {content['format']}, this version reads format {_FORMAT}")
         spec = content["spec"]
+        head = spec["head"]
         return ModelCard(
-            spec=ModelSpec(**{**spec, "dilations": tuple(spec["dilations"])}),
+            spec=ModelSpec(**{**spec, "head": HeadSpec(**{**head, "dilations": tuple(head["dilations"])})}),
             label_space=content["label_space"],
             classes=tuple(content["classes"]),
             colors=tuple((r, g, b) for r, g, b in content["colors"]),

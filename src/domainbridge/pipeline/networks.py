@@ -6,6 +6,7 @@ from domainbridge.adaptation.distillation import Distillation, Teacher
 from domainbridge.adaptation.self_training import Augmentation, SelfTraining
 from domainbridge.config.schema import Recipe
 from domainbridge.data.spaces import LabelSpace
+from domainbridge.models.heads import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.models.store import ModelCard
 from domainbridge.models.weights import load_backbone_weights
@@ -22,9 +23,7 @@ def model_spec(recipe: Recipe) -> ModelSpec:
         backbone=model.backbone,
         output_stride=model.output_stride,
         num_classes=len(training_space(recipe)),
-        channels=model.head.channels,
-        dilations=model.head.dilations,
-        dropout=model.head.dropout,
+        head=HeadSpec(**model.head.model_dump()),
     )
 
 

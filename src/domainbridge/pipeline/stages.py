@@ -233,7 +233,7 @@ def _collect_prototypes(stage: Stage, context: Context, folder: Path) -> tuple[i
             seed=recipe.seed,
             stage=stage.name,
         )
-        bank = empty_bank(card.spec.num_classes, card.spec.channels, runtime.device)
+        bank = empty_bank(card.spec.num_classes, card.spec.head.channels, runtime.device)
         section = recipe.prototypes
         for image in batches(stream, range(len(stream)), workers=runtime.workers):
             unit = as_unit_float(image.to(runtime.device, non_blocking=True))

@@ -38,8 +38,8 @@ def build_optimiser(
 ) -> torch.optim.AdamW:
     """Two groups, backbone and head; as published, weight decay falls on BatchNorm and biases too."""
     groups = [
-        {"params": model.backbone_parameters(), "base_rate": learning_rate},
-        {"params": model.head_parameters(), "base_rate": learning_rate * head_multiplier},
+        {"params": list(model.backbone.parameters()), "base_rate": learning_rate},
+        {"params": list(model.head.parameters()), "base_rate": learning_rate * head_multiplier},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=_BETAS, weight_decay=weight_decay, fused=True)
 

@@ -1,0 +1,63 @@
+"""Golden h, i and j: metrics, rare class probabilities, label tables."""
+
+import golden
+import numpy as np
+import torch
+
+from domainbridge.data.id_tables import CITYSCAPES_IDS, MAPILLARY_V12_IDS, SYNTHIA_IDS, id_table
+from domainbridge.data.layouts import LAYOUTS
+from domainbridge.data.statistics import rare_class_probabilities
+from domainbridge.evaluation.confusion import confusion_matrix, scores
+
+
+def test_metrics(compare) -> None:
+    arrays = golden.arrays("h_metrics.npz")
+    for case in golden.table("h_metrics.json"):
+        name, count = f"c{case['case']}", case["classes"]
+        label = torch.from_numpy(arrays[f"{name}_gt"]).long()
+        prediction = torch.from_numpy(arrays[f"{name}_pred"]).long()
+        matrix = sum(confusion_matrix(rows, guess, count) for rows, guess in zip(label, prediction, strict=True))
+        compare("h intersections", matrix.diagonal(), arrays[f"{name}_intersect"], 0)
+        compare("h label areas", matrix.sum(1), arrays[f"{name}_label_area"], 0)
+        compare("h predicted areas", matrix[:, :-1].sum(0), arrays[f"{name}_pred_area"], 0)
+        found = scores(matrix, tuple(map(str, range(count))), len(label))
+        iou = np.array([np.nan if value is None else value / 100 for value in found.iou.values()])
+        compare("h IoU", iou, arrays[f"{name}_IoU"], 1e-6)
+        compare("h mIoU", found.miou / 100, arrays[f"{name}_mIoU"], 1e-6)
+        compare("h accuracy", found.accuracy / 100, arrays[f"{name}_aAcc"], 1e-6)
+        official = case.get("cityscapesscripts", {}).get("classScores")
+        if official is not None:
+            absent = np.isnan(iou)
+            compare("h IoU of cityscapesscripts", iou[~absent], np.array(official)[~absent], 1e-8)
+
+
+def test_rare_class_probabilities(compare) -> None:
+    recorded = golden.table("i_rcs.json")
+    counts = np.zeros(19, np.int64)
+    for image in recorded["sample_class_stats"]:
+        for key, pixels in image.items():
+            if key != "file":
+                counts[int(key)] += pixels
+    for result in recorded["results"]:
+        classes, probabilities = rare_class_probabilities(counts, result["temperature"])
+        assert classes.tolist() == result["classes"]
+        compare("i rare class probabilities", probabilities, np.float32(result["probs"]), 1e-6)
+
+
+def test_label_tables(compare) -> None:
+    recorded = golden.table("j_label_maps.json")
+    cityscapes = id_table(CITYSCAPES_IDS)
+    compare("j synscapes", cityscapes, recorded["synscapes"], 0)
+    compare("j synthia", id_table(SYNTHIA_IDS), recorded["synthia"], 0)
+    for key, train_id in recorded["cityscapes_id_to_trainid"].items():
+        if int(key) >= 0:
+            compare("j cityscapes", cityscapes[int(key)], train_id, 0)
+    mapillary = id_table(MAPILLARY_V12_IDS)
+    for key, train_id in recorded["mapillary_v1.2_trainId"].items():
+        compare("j mapillary v1.2", mapillary[int(key.split(":")[0])], train_id, 0)
+
+
+def test_gta_table_is_deliberately_not_the_recorded_one() -> None:
+    """Recorded is 255 for every id: with it no GTA pixel would be labelled. Ours maps the ids as Cityscapes does."""
+    assert set(golden.table("j_label_maps.json")["gta"]) == {255}
+    assert LAYOUTS["gta5"].ids == CITYSCAPES_IDS
