@@ -51,9 +51,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Page-locked copy, called by torch's DataLoader, so that ``on`` can copy asynchronously."""
-        return Batch(
-            self.source_image.pin_memory(), self.source_label.pin_memory(), self.target_image.pin_memory()
-        )
+        return Batch(self.source_image.pin_memory(), self.source_label.pin_memory(), self.target_image.pin_memory())
 
 
 def as_unit_float(image: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from domainbridge.models.backbone import resnet_v1c
-from domainbridge.models.published import from_published
 from domainbridge.models.heads import Head, HeadSpec
+from domainbridge.models.published import from_published
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.weights import load_checked
 

@@ -22,7 +22,9 @@ def bank(path: str) -> PrototypeBank:
 
 def teachers(prototypes: bool) -> tuple[Teacher, ...]:
     gains = {"cu": 8, "ca": 5}
-    networks = {path: golden.tiny_network(golden.published_weights(f"ckd_{path}/", gain)) for path, gain in gains.items()}
+    networks = {
+        path: golden.tiny_network(golden.published_weights(f"ckd_{path}/", gain)) for path, gain in gains.items()
+    }
     return tuple(Teacher(network, bank(path) if prototypes else None) for path, network in networks.items())
 
 

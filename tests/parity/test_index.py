@@ -5,7 +5,21 @@ from pathlib import Path
 import golden
 import numpy as np
 
-PREFIXES = ("a_tinyA", "a_r101v1c", "b_", "c_ema", "d_", "e_prototypes", "f_ckd", "g_", "h_", "i_", "j_", "k_", "l_")
+PREFIXES = (
+    "a_tinyA",
+    "a_r101v1c",
+    "b_",
+    "c_ema",
+    "d_",
+    "e_prototypes",
+    "f_ckd",
+    "g_",
+    "h_",
+    "i_",
+    "j_",
+    "k_",
+    "l_",
+)
 
 
 def test_every_file_is_covered() -> None:

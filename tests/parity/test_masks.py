@@ -4,7 +4,13 @@ import golden
 import numpy as np
 import torch
 
-from domainbridge.bridging.masks import class_masks, cut_masks, draw_class_scores, draw_rectangles, masks_of_classes
+from domainbridge.bridging.masks import (
+    class_masks,
+    cut_masks,
+    draw_class_scores,
+    draw_rectangles,
+    masks_of_classes,
+)
 
 
 def cases(prefix: str) -> list[dict]:

@@ -35,7 +35,12 @@ def test_tiny_network(mode: str, compare) -> None:
     if mode == "eval":
         upsampled = upsample(logits, (64, 96))
         compare("a tinyA eval argmax", upsampled.argmax(1), expected["argmax"], 0)
-        compare("a tinyA eval features up", upsample(features, (64, 96))[:, :4], expected["feature_up_ch0_3"], 1e-4)
+        compare(
+            "a tinyA eval features up",
+            upsample(features, (64, 96))[:, :4],
+            expected["feature_up_ch0_3"],
+            1e-4,
+        )
         doubled = upsample(upsampled, (128, 192)).softmax(1)[:1, :4]
         compare("a tinyA eval softmax at 2x", doubled, expected["softmax_2x_img0_cls0_3"], 1e-4)
     else:

@@ -148,7 +148,12 @@ def check_gradients(student: Segmenter, case: dict, prefix: str, norms: str, com
             compare(f"d gradients ({prefix[:-1]}), relative", ours / scale, value / scale, 2e-4)
     for key, norm in zip(case["grad_norm_names"], case[norms], strict=True):
         name = golden.our_name(str(key).removeprefix("model."))
-        compare("d gradient norms, relative", gradients[name].double().norm() / max(norm, 1e-3), norm / max(norm, 1e-3), 1e-3)
+        compare(
+            "d gradient norms, relative",
+            gradients[name].double().norm() / max(norm, 1e-3),
+            norm / max(norm, 1e-3),
+            1e-3,
+        )
 
 
 def check_parameters(student: Segmenter, objective: GivenMask, case: dict, compare) -> None:
@@ -168,7 +173,7 @@ def check_parameters(student: Segmenter, objective: GivenMask, case: dict, compa
 
 def test_ignored_rows(compare) -> None:
     case = golden.arrays("d_st_ignore_top_bottom.npz")
-    student, objective = published_start()
+    _, objective = published_start()
     batch = batch_of(0)
     objective.given = published_mask(batch.source_label, 100)
     objective.ignore_top, objective.ignore_bottom = 5, 9

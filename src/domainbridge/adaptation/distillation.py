@@ -154,9 +154,7 @@ class Distillation:
         logits, features = teacher.model(image)
         weights = None
         if teacher.prototypes is not None:
-            weights = ensemble_weights(
-                features, teacher.prototypes, size, absent_compete=self.absent_compete
-            )
+            weights = ensemble_weights(features, teacher.prototypes, size, absent_compete=self.absent_compete)
         return upsample(logits.float(), size), weights
 
     def state_dict(self) -> dict[str, Tensor]:

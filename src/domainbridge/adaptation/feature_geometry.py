@@ -67,7 +67,7 @@ def prototype_distances(features: Tensor, prototypes: Tensor, size: tuple[int, i
 
 def _upsampled_squared_norm(features: Tensor, size: tuple[int, int]) -> Tensor:
     """||(Uz)(Y, X)||^2, (batch, height, width), from inner products of neighbouring cells."""
-    batch, _, height, width = features.shape
+    height, width = features.shape[-2:]
     rows, row_pairs = _square_weights(interpolation_matrix(height, size[0], features.device))
     columns, column_pairs = _square_weights(interpolation_matrix(width, size[1], features.device))
     right = (features[..., :-1] * features[..., 1:]).sum(1)

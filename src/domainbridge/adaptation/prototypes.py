@@ -31,9 +31,7 @@ class PrototypeBank:
 
 def empty_bank(num_classes: int, channels: int, device: torch.device) -> PrototypeBank:
     """No class seen yet."""
-    return PrototypeBank(
-        torch.zeros(num_classes, channels, device=device), torch.zeros(num_classes, device=device)
-    )
+    return PrototypeBank(torch.zeros(num_classes, channels, device=device), torch.zeros(num_classes, device=device))
 
 
 @torch.inference_mode()

@@ -97,9 +97,10 @@ class MeanTeacher:
     def update(self, step: int) -> None:
         """Decay min(1 - 1/(step + 1), decay): at step 0 this copies the student."""
         decay = min(1 - 1 / (step + 1), self.decay)
-        averages = list(self.model.parameters())
+        averages: list[Tensor] = list(self.model.parameters())
+        parameters: list[Tensor] = list(self.student.parameters())
         torch._foreach_mul_(averages, decay)
-        torch._foreach_add_(averages, list(self.student.parameters()), alpha=1 - decay)
+        torch._foreach_add_(averages, parameters, alpha=1 - decay)
 
     @torch.no_grad()
     def logits(self, image: Tensor) -> Tensor:
@@ -178,9 +179,7 @@ class SelfTraining:
     @staticmethod
     def bridge(batch: Batch, mask: Tensor, pseudo: PseudoLabel) -> Bridged:
         """Paste the source onto the target."""
-        return bridge(
-            mask, batch.source_image, batch.source_label, batch.target_image, pseudo.label, pseudo.weight
-        )
+        return bridge(mask, batch.source_image, batch.source_label, batch.target_image, pseudo.label, pseudo.weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The teacher, parameters and buffers."""

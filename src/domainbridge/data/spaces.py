@@ -88,9 +88,7 @@ class LabelSpace:
             RecipeError: no class has this name.
         """
         if name not in self.classes:
-            raise RecipeError(
-                f"{self.name} has no class {name!r}; its classes are {', '.join(self.classes)}"
-            )
+            raise RecipeError(f"{self.name} has no class {name!r}; its classes are {', '.join(self.classes)}")
         return self.classes.index(name)
 
 
@@ -150,9 +148,7 @@ def space_table(source: LabelSpace, destination: LabelSpace) -> NDArray[np.uint8
     return table
 
 
-def table_by_names(
-    mapping: Mapping[str, str], source: LabelSpace, destination: LabelSpace
-) -> NDArray[np.uint8]:
+def table_by_names(mapping: Mapping[str, str], source: LabelSpace, destination: LabelSpace) -> NDArray[np.uint8]:
     """Like :func:`space_table`, from class names to class names ('ignore' allowed as a destination).
 
     Raises:

@@ -1,11 +1,17 @@
 """How often classes occur, and how often to draw them."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbridge.data.samples import Samples
 from domainbridge.types import IGNORE
 
-__all__ = ["class_counts", "rare_class_probabilities"]
+__all__ = ["RareClasses", "class_counts", "counts_of_samples", "rare_class_probabilities"]
 
 
 def class_counts(label: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -31,3 +37,47 @@ def rare_class_probabilities(
     exponent = (1 - frequency) / np.float32(temperature)
     unnormalised = np.exp(exponent - exponent.max())
     return classes, (unnormalised / unnormalised.sum()).astype(np.float32)
+
+
+def counts_of_samples(samples: Samples) -> NDArray[np.int64]:
+    """Pixels per sample and train id, int64 (samples, 255); every label is decoded once."""
+
+    def counts(index: int) -> NDArray[np.int64]:
+        label = samples.load(index).label
+        assert label is not None
+        return class_counts(label)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(pool.map(counts, range(len(samples)))))
+
+
+@dataclass(frozen=True)
+class RareClasses:
+    """Draws a class, then an image that shows enough of it.
+
+    Attributes:
+        counts: pixels per sample and train id, int64 (samples, classes).
+        temperature: see :func:`rare_class_probabilities`.
+        min_share: share of an image's labelled pixels that counts as "shows".
+    """
+
+    counts: NDArray[np.int64]
+    temperature: float
+    min_share: float
+
+    def draw(self, generator: np.random.Generator) -> tuple[int, int]:
+        """(train id, sample index); a class that no image shows enough of is never drawn."""
+        classes, cumulative, members = self._index
+        position = int(np.searchsorted(cumulative, generator.random(), side="right"))
+        position = min(position, len(classes) - 1)
+        of_class = members[position]
+        return int(classes[position]), int(of_class[generator.integers(len(of_class))])
+
+    @cached_property
+    def _index(self) -> tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.intp]]]:
+        classes, probabilities = rare_class_probabilities(self.counts.sum(0), self.temperature)
+        enough = self.counts >= self.min_share * self.counts.sum(1, keepdims=True)
+        shown = np.array([enough[:, c].any() for c in classes])
+        classes, probabilities = classes[shown], probabilities[shown]
+        members = [np.flatnonzero(enough[:, c]) for c in classes]
+        return classes, np.cumsum(probabilities / probabilities.sum(), dtype=np.float64), members

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from domainbridge.data.samples import Samples
+from domainbridge.data.statistics import RareClasses
 from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
 from domainbridge.seeding import derive_seed, numpy_generator
 from domainbridge.types import IGNORE, Batch
@@ -64,11 +65,17 @@ class PairedCrops(Dataset[Batch]):
         seed: int,
         stage: str,
         distort_source: bool = False,
+        rare: RareClasses | None = None,
     ) -> None:
-        """Args are kept as they are; ``distort_source`` adds photometric distortion (step 2 of the method)."""
+        """Args are kept as they are.
+
+        ``distort_source`` adds photometric distortion (step 2 of the method); ``rare`` replaces the shuffled epochs
+        of the source by rare class sampling.
+        """
         self.source, self.target, self.rule = source, target, rule
         self.batch_size, self.seed, self.stage = batch_size, seed, stage
         self.distort_source = distort_source
+        self.rare = rare
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of ``step`` as uint8 tensors."""
@@ -77,8 +84,14 @@ class PairedCrops(Dataset[Batch]):
 
     def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
         generator = numpy_generator(self.seed, self.stage, step, row, "crop")
-        position = step * self.batch_size + row
-        source = self.source.load(epoch_index(self.seed, self.stage, position, len(self.source)))
+        wanted = None
+        if self.rare is None:
+            position = step * self.batch_size + row
+            index = epoch_index(self.seed, self.stage, position, len(self.source))
+        else:
+            train_id, index = self.rare.draw(generator)
+            wanted = (train_id, self.rare.min_share / 2)
+        source = self.source.load(index)
         assert source.label is not None
         image = source.image
         height, width = self.rule.size
@@ -86,7 +99,7 @@ class PairedCrops(Dataset[Batch]):
         def draw() -> tuple[int, int]:
             return draw_offset((image.shape[0], image.shape[1]), self.rule.size, generator)
 
-        y, x = choose_crop(source.label, self.rule.size, self.rule.max_class_share, self.rule.tries, draw)
+        y, x = choose_crop(source.label, self.rule.size, self.rule.max_class_share, self.rule.tries, draw, wanted)
         image, label = image[y : y + height, x : x + width], source.label[y : y + height, x : x + width]
         if generator.random() < self.rule.flip:
             image, label = image[:, ::-1], label[:, ::-1]
@@ -100,9 +113,7 @@ class PairedCrops(Dataset[Batch]):
 class TargetCrops(Dataset[torch.Tensor]):
     """Random crops of every target image, ``passes`` times over, in batches: uint8 (batch, 3, height, width)."""
 
-    def __init__(
-        self, target: Samples, rule: CropRule, *, batch_size: int, passes: int, seed: int, stage: str
-    ) -> None:
+    def __init__(self, target: Samples, rule: CropRule, *, batch_size: int, passes: int, seed: int, stage: str) -> None:
         """Args are kept as they are."""
         self.target, self.rule = target, rule
         self.batch_size, self.passes = batch_size, passes
@@ -122,9 +133,7 @@ class TargetCrops(Dataset[torch.Tensor]):
         return torch.from_numpy(np.stack(crops))
 
 
-def _random_crop(
-    image: NDArray[np.uint8], rule: CropRule, generator: np.random.Generator
-) -> NDArray[np.uint8]:
+def _random_crop(image: NDArray[np.uint8], rule: CropRule, generator: np.random.Generator) -> NDArray[np.uint8]:
     y, x = draw_offset((image.shape[0], image.shape[1]), rule.size, generator)
     image = image[y : y + rule.size[0], x : x + rule.size[1]]
     if generator.random() < rule.flip:

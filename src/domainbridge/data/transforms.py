@@ -79,7 +79,12 @@ def draw_offset(size: tuple[int, int], crop: tuple[int, int], generator: np.rand
 
 
 def choose_crop(
-    label: Image, crop: tuple[int, int], max_class_share: float, tries: int, draw: Callable[[], Offset]
+    label: Image,
+    crop: tuple[int, int],
+    max_class_share: float,
+    tries: int,
+    draw: Callable[[], Offset],
+    wanted: tuple[int, float] | None = None,
 ) -> Offset:
     """Corner of a crop in which no class reaches ``max_class_share`` of the labelled pixels.
 
@@ -89,14 +94,17 @@ def choose_crop(
         max_class_share: at 1 the first draw is taken.
         tries: redraws before the last draw is taken as it is.
         draw: gives a corner (y, x) per call.
+        wanted: a train id and the share of the labelled pixels that it must have, if any.
     """
     offset = draw()
-    if max_class_share >= 1:
+    if max_class_share >= 1 and wanted is None:
         return offset
     for _ in range(tries):
         y, x = offset
         counts = np.bincount(label[y : y + crop[0], x : x + crop[1]].ravel(), minlength=256)[:IGNORE]
-        if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < max_class_share:
+        total = counts.sum()
+        varied = np.count_nonzero(counts) > 1 and counts.max() / total < max_class_share
+        if varied and (wanted is None or counts[wanted[0]] >= wanted[1] * total):
             break
         offset = draw()
     return offset
@@ -152,7 +160,7 @@ def distort(image: Image, draws: Distortion) -> Image:
         image = _scaled(image, draws.contrast, 0.0)
     if draws.saturation is not None:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        hsv[..., 1] = _scaled(hsv[..., 1], draws.saturation, 0.0)
+        hsv[..., 1] = _scaled(hsv[..., 1].astype(np.uint8, copy=False), draws.saturation, 0.0)
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
     if draws.hue is not None:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
@@ -164,4 +172,5 @@ def distort(image: Image, draws: Distortion) -> Image:
 
 
 def _scaled(values: Image, factor: float, offset: float) -> Image:
-    return np.clip(values.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
+    scaled: Image = np.clip(values.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
+    return scaled

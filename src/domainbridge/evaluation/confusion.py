@@ -41,9 +41,7 @@ class Scores:
     images: int
 
 
-def scores(
-    matrix: Tensor, classes: tuple[str, ...], images: int, exclude: tuple[str, ...] = ()
-) -> Scores:
+def scores(matrix: Tensor, classes: tuple[str, ...], images: int, exclude: tuple[str, ...] = ()) -> Scores:
     """Read the scores off a confusion matrix.
 
     Args:

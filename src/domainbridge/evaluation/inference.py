@@ -61,7 +61,8 @@ def _logits(model: Segmenter, image: Tensor, rule: InferenceRule) -> Tensor:
             total[0, :, y : y + tall, x : x + wide] += logits
             visits[y : y + tall, x : x + wide] += 1
     assert total is not None
-    return total / visits
+    averaged: Tensor = total / visits
+    return averaged
 
 
 def _starts(length: int, window: int) -> list[int]:

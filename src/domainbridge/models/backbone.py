@@ -79,17 +79,24 @@ def resnet_v1c(depth: int, output_stride: int, **sizes: Any) -> Backbone:
 def _extractor(name: str, output_stride: int, **arguments: Any) -> Backbone:
     arguments = {"pretrained": False, "features_only": True, "output_stride": output_stride, **arguments}
     try:
-        reductions = timm.create_model(name, **arguments).feature_info.reduction()
+        reductions = timm.create_model(name, **arguments).feature_info.reduction()  # type: ignore[union-attr,operator]
         wanted = (reductions.index(4), len(reductions) - 1)
         body = timm.create_model(name, out_indices=wanted, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError, AttributeError) as error:
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+        AttributeError,
+    ) as error:
         raise ModelError(
             f"model.backbone: {name!r} gives no feature maps at strides 4 and {output_stride} ({error}); "
             "take a convolutional model such as resnet101_v1c or efficientnet_lite0"
         ) from error
     if reductions[-1] != output_stride:
         raise ModelError(f"model.output_stride: {name!r} gives {reductions[-1]} where {output_stride} was asked for")
-    return Backbone(body, *body.feature_info.channels())
+    return Backbone(body, *body.feature_info.channels())  # type: ignore[union-attr,operator]
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -61,12 +61,10 @@ class Head(nn.Module):
             published: also draw the branches' BatchNorm weights from N(0, 0.01), as the authors' rule (meant for
                 convolutions) does; otherwise they start at 1.
         """
-        for branch in self.branches:
-            convolution, norm = branch[0], branch[1]
-            nn.init.normal_(convolution.weight, std=0.01)
-            if published:
-                nn.init.normal_(norm.weight, std=0.01)
-        nn.init.kaiming_normal_(self.fuse[0].weight, mode="fan_out", nonlinearity="relu")
+        for module in self.branches.modules():
+            if isinstance(module, nn.Conv2d) or (published and isinstance(module, nn.BatchNorm2d)):
+                nn.init.normal_(module.weight, std=0.01)
+        nn.init.kaiming_normal_(self.fuse.get_parameter("0.weight"), mode="fan_out")
         nn.init.normal_(self.classifier.weight, std=0.01)
         assert self.classifier.bias is not None
         nn.init.zeros_(self.classifier.bias)

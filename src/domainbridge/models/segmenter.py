@@ -48,9 +48,7 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, backbone: Backbone, head: Head, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, backbone: Backbone, head: Head, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -65,7 +63,7 @@ class Segmenter(nn.Module):
         return Segmentation(self.head.classifier(features), features)
 
     def _memory_format(self) -> torch.memory_format:
-        weight = self.head.fuse[0].weight
+        weight = self.head.fuse.get_parameter("0.weight")
         channels_last = weight.is_contiguous(memory_format=torch.channels_last)
         return torch.channels_last if channels_last else torch.contiguous_format
 

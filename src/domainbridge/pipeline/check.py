@@ -1,5 +1,6 @@
 """Looking at every file before the first step, so that no run dies at night of a broken PNG."""
 
+import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,23 +20,22 @@ _AT_MOST = 3000
 """Files decoded per domain: a few seconds here, a minute for full-size PNGs. More are checked by even sampling."""
 
 
-def check_data(recipe: Recipe, data: DataSets, memory: Path, announce: Callable[[str], None]) -> None:
+def check_data(recipe: Recipe, data: DataSets, memory: Path | None, announce: Callable[[str], None]) -> None:
     """Decode the images and labels of every domain, unless the same files passed before.
 
     Args:
         recipe: for the label settings.
         data: its files.
-        memory: JSON file that remembers what passed; written only if its folder exists.
+        memory: JSON file that remembers what passed, written only if its folder exists; None: check in any case.
         announce: called with a line about what is done.
 
     Raises:
         DataError: lists every unreadable, mismatched or out-of-space file found.
     """
     domains = [*data.sources, *data.targets, *data.validation.values()]
-    labels = [recipe.label_space, recipe.evaluation.label_space, recipe.sources, recipe.targets]
-    settings = [item.model_dump(mode="json") if hasattr(item, "model_dump") else repr(item) for item in labels]
+    settings = recipe.model_dump(mode="json", include={"label_space", "evaluation", "sources", "targets"})
     fingerprint = digest([settings, [files_fingerprint(domain) for domain in domains]])
-    if (read_json(memory) or {}).get("passed") == fingerprint:
+    if memory is not None and (read_json(memory) or {}).get("passed") == fingerprint:
         return
     announce(f"checking {sum(len(domain) for domain in domains)} images and their labels")
     problems = []
@@ -48,8 +48,8 @@ def check_data(recipe: Recipe, data: DataSets, memory: Path, announce: Callable[
             problems += [problem for problem in found if problem]
     if problems:
         raise DataError(problem_list(f"recipe {recipe.name}: {len(problems)} file(s) cannot be used", problems))
-    if memory.parent.is_dir():
-        write_text(memory, '{"passed": "%s"}\n' % fingerprint)
+    if memory is not None and memory.parent.is_dir():
+        write_text(memory, json.dumps({"passed": fingerprint}) + "\n")
 
 
 def _problem(domain: FileSamples, index: int) -> str | None:

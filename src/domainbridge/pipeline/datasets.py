@@ -8,16 +8,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.config.schema import LabelSource, LabelSpaceDefinition, Recipe, Resize, Source, Target, Validation
+from domainbridge.config.schema import (
+    LabelSource,
+    LabelSpaceDefinition,
+    Recipe,
+    Resize,
+    Source,
+    Target,
+    Validation,
+)
 from domainbridge.data.decode import IdLabels, LabelDecoder, label_map_decoder
 from domainbridge.data.layouts import known_layout, layout_files
 from domainbridge.data.samples import Concatenated, FileSamples, pair_folder
 from domainbridge.data.spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
+from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.data.streams import CropRule
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, InputError, RecipeError, problem_list
 from domainbridge.evaluation.inference import InferenceRule
 from domainbridge.evaluation.scoring import ScoringRule
+from domainbridge.files import replace_file
 
 __all__ = [
     "DataSets",
@@ -26,6 +36,7 @@ __all__ = [
     "files_fingerprint",
     "label_decoder",
     "open_data",
+    "rare_classes",
     "resize_rule",
     "scoring_rule",
     "training_space",
@@ -147,6 +158,31 @@ def files_fingerprint(samples: FileSamples) -> str:
     return digest.hexdigest()
 
 
+def rare_classes(recipe: Recipe, data: DataSets, memory: Path) -> RareClasses | None:
+    """The recipe's rare class sampling, if any; the pixel counts of the same files are remembered in ``memory``."""
+    rule = recipe.sampling
+    if not rule.rare_classes:
+        return None
+    space = training_space(recipe)
+    sources = recipe.model_dump_json(include={"sources", "label_space"})
+    fingerprint = "".join([sources, *(files_fingerprint(source) for source in data.sources)])
+    counts = _remembered_counts(memory, fingerprint)
+    if counts is None:
+        counts = counts_of_samples(data.source)[:, : len(space)]
+        temporary = memory.with_name("class-counts.tmp.npz")
+        np.savez_compressed(temporary, counts=counts, fingerprint=np.array(fingerprint))
+        replace_file(temporary, memory)
+    return RareClasses(counts, rule.temperature, rule.min_share)
+
+
+def _remembered_counts(memory: Path, fingerprint: str) -> NDArray[np.int64] | None:
+    if not memory.exists():
+        return None
+    with np.load(memory) as content:
+        counts: NDArray[np.int64] = content["counts"]
+        return counts if str(content["fingerprint"]) == fingerprint else None
+
+
 def label_decoder(rule: LabelSource, space: LabelSpace, where: str, via: LabelSpace | None = None) -> LabelDecoder:
     """How label files become train ids of ``space``.
 
@@ -191,19 +227,21 @@ def _open(
 ) -> FileSamples:
     dataset = of.dataset if of is not None else domain.dataset  # type: ignore[union-attr]
     folder = root / (domain.root or (of.root if of is not None else ""))
-    labelled = isinstance(domain, LabelSource)
+    labels_of = None if isinstance(domain, Target) else domain
     resize = resize_rule(domain.resize or (of.resize if of is not None else None))
     decoder = None
-    if labelled:
+    if labels_of is not None:
         wanted = scoring_rule(recipe).space if of is not None else training_space(recipe)
-        decoder = _decoder_for(domain, dataset, wanted, recipe, where)
+        decoder = _decoder_for(labels_of, dataset, wanted, recipe, where)
     if dataset != "folder":
         split = domain.split or ("val" if of is not None else "train")
-        images, labels = layout_files(dataset, folder, split, labelled, where)
+        images, labels = layout_files(dataset, folder, split, labels_of is not None, where)
         return FileSamples(where, images, labels, decoder, resize, resize_labels=of is None)
     image_folder = domain.images or (of.images if of is not None else None)
-    label_folder = domain.labels if isinstance(domain, LabelSource) else None
-    absent = [key for key, value in (("images", image_folder), ("labels", label_folder or not labelled)) if not value]
+    label_folder = labels_of.labels if labels_of is not None else None
+    absent = [
+        key for key, value in (("images", image_folder), ("labels", label_folder or labels_of is None)) if not value
+    ]
     if absent or image_folder is None:
         raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
     images, labels = pair_folder(

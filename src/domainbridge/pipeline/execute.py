@@ -23,7 +23,7 @@ from domainbridge.pipeline.results import evaluate_stage, write_results
 from domainbridge.pipeline.stages import Context, run_stage
 from domainbridge.training.interruption import polite_interruption
 from domainbridge.training.loop import Progress
-from domainbridge.training.runtime import Runtime, environment, resolve_runtime
+from domainbridge.training.runtime import environment, resolve_runtime
 
 __all__ = ["Listener", "PlannedStage", "inspect_run", "run_recipe", "selected"]
 
@@ -175,5 +175,3 @@ def _publish(model: Path, destination: Path) -> None:
         temporary = destination / f"{name}.tmp"
         shutil.copyfile(model / name, temporary)
         temporary.replace(destination / name)
-
-

@@ -90,5 +90,3 @@ def _augmentation(recipe: Recipe) -> Augmentation:
         blur_probability=section.blur_probability,
         vertical_blur=recipe.fidelity == "fixed",
     )
-
-

@@ -9,7 +9,17 @@ from typing import Any, Literal
 from domainbridge.config.schema import Recipe
 from domainbridge.pipeline.datasets import DataSets, files_fingerprint
 
-__all__ = ["Stage", "StageState", "Verdict", "digest", "final_stage", "plan_stages", "read_json", "stage_spec", "verdict"]
+__all__ = [
+    "Stage",
+    "StageState",
+    "Verdict",
+    "digest",
+    "final_stage",
+    "plan_stages",
+    "read_json",
+    "stage_spec",
+    "verdict",
+]
 
 Kind = Literal["source-only", "cut", "class", "prototypes", "distil"]
 _UNSPECIFIED = ("log_every", "checkpoint_every")
@@ -86,7 +96,11 @@ def plan_stages(recipe: Recipe, data: DataSets | None) -> list[Stage]:
     stages: dict[str, Stage] = {}
 
     def add(
-        name: str, kind: Kind, init: str | None = None, teachers: tuple[str, ...] = (), bank: str | None = None
+        name: str,
+        kind: Kind,
+        init: str | None = None,
+        teachers: tuple[str, ...] = (),
+        bank: str | None = None,
     ) -> None:
         spec = stage_spec(recipe, name, kind, data)
         inputs = {key: stages[key].fingerprint for key in (init, *teachers, bank) if key is not None}
@@ -130,6 +144,7 @@ def stage_spec(recipe: Recipe, name: str, kind: Kind, data: DataSets | None) -> 
     spec["training"] = {key: value for key, value in training.items() if key not in _UNSPECIFIED}
     spec["sources"] = _domains(tree["sources"], data.sources if data else None)
     spec["model"] = tree["model"]
+    spec["sampling"] = tree["sampling"]
     if kind in ("cut", "class"):
         spec["self_training"] = tree["self_training"]
     if kind == "distil":

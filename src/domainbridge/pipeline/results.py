@@ -20,7 +20,10 @@ __all__ = ["evaluate_stage", "evaluation_fingerprint", "write_results"]
 def evaluation_fingerprint(stage: Stage, recipe: Recipe, data: DataSets) -> str:
     """Changes when the model, the validation files or the way of scoring change."""
     validation = {
-        target.name: [target.validation.model_dump(mode="json"), files_fingerprint(data.validation[target.name])]
+        target.name: [
+            target.validation.model_dump(mode="json"),
+            files_fingerprint(data.validation[target.name]),
+        ]
         for target in recipe.targets
         if target.validation is not None
     }

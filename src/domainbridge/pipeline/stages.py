@@ -19,7 +19,7 @@ from domainbridge.errors import RunFolderError
 from domainbridge.files import replace_file, write_text
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model, save_model
-from domainbridge.pipeline.datasets import DataSets, crop_rule
+from domainbridge.pipeline.datasets import DataSets, crop_rule, rare_classes
 from domainbridge.pipeline.networks import (
     build_distillation,
     build_self_training,
@@ -110,7 +110,13 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     _keep_metrics(folder / "metrics.jsonl", start)
     schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
     plan = Plan(
-        stage.name, recipe.seed, start, schedule, training.precision, training.log_every, training.checkpoint_every
+        stage.name,
+        recipe.seed,
+        start,
+        schedule,
+        training.precision,
+        training.log_every,
+        training.checkpoint_every,
     )
     stream = PairedCrops(
         context.data.source,
@@ -120,6 +126,7 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         seed=recipe.seed,
         stage=stage.name,
         distort_source=stage.kind == "distil" and recipe.distillation.distort_source,
+        rare=rare_classes(recipe, context.data, context.folder / "class-counts.npz"),
     )
     began = time.perf_counter()
 

@@ -60,7 +60,16 @@ def resolve_runtime(device: str = "auto", threads: int | None = None, workers: i
 
 def environment(runtime: Runtime) -> dict[str, object]:
     """Versions, commit and device, for a run's ``environment.json``."""
-    names = ("domainbridge", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors")
+    names = (
+        "domainbridge",
+        "torch",
+        "timm",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "pydantic",
+        "safetensors",
+    )
     cuda = runtime.device.type == "cuda"
     return {
         "python": platform.python_version(),

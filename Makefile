@@ -1,0 +1,33 @@
+# Every target makes what it needs: on a fresh clone, `make demo` or `make test` is the only command.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: install demo test test-slow check clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[efficientnet,dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/domainbridge run quickstart
+	$(BIN)/domainbridge predict runs/quickstart/model src/domainbridge/quickstart/fog/images/val \
+		--out runs/quickstart/predictions --overlay
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,38 @@
+"""The verbs. Each is thin, and imports torch only when it is called, so that ``--help`` answers at once."""
+
+import sys
+
+import typer
+
+from domainbridge.cli import data, model, recipes, run
+from domainbridge.errors import DomainbridgeError
+
+__all__ = ["app", "run_app"]
+
+app = typer.Typer(
+    name="domainbridge",
+    help="Adapt a segmentation model to images without labels (deliberated domain bridging, DDB).",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("plan")(run.plan)
+app.command("evaluate")(model.evaluate)
+app.command("predict")(model.predict)
+app.command("doctor")(model.doctor)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
+
+
+def run_app() -> None:
+    """Run the command line; a failure that the user can act on becomes its message and its exit code."""
+    try:
+        app()
+    except DomainbridgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(1)

