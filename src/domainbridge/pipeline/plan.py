@@ -109,7 +109,7 @@ def plan_stages(recipe: Recipe, data: DataSets | None) -> list[Stage]:
 
     if recipe.source_only:
         add("source-only", "source-only")
-    previous = None
+    previous = "source-only" if recipe.warm_start else None
     for number in range(1, recipe.rounds + 1):
         paths = (f"r{number}-cut", f"r{number}-class")
         add(paths[0], "cut", init=previous)

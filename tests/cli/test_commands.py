@@ -1,0 +1,202 @@
+"""The command line: exit codes, streams, and what each verb writes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from domainbridge.config.load import shipped_recipes
+
+
+def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "domainbridge", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> tuple[Path, Path]:
+    """(recipe file, run folder) after a one-round run from the command line."""
+    from conftest import RECIPE
+
+    folder = tmp_path_factory.mktemp("cli")
+    tree = {**RECIPE, "data_root": str(generated_data), "rounds": 1, "source_only": False}
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tree))
+    result = call("run", recipe, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert "r1-distil: fog mIoU" in result.stderr
+    return recipe, folder / "runs" / "tiny"
+
+
+def test_help_names_the_verbs_and_loads_no_torch() -> None:
+    result = call("--help")
+    assert result.returncode == 0
+    for verb in ("run", "plan", "recipes", "evaluate", "predict", "data", "doctor"):
+        assert verb in result.stdout
+    code = "import sys, domainbridge.cli.app; print('torch' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "False"
+
+
+def test_plan_says_what_would_run_and_why(done: tuple[Path, Path]) -> None:
+    recipe, folder = done
+    result = call("plan", recipe, "--out", folder)
+    assert result.returncode == 0
+    assert result.stdout.count("done") >= 4
+    changed = call("plan", recipe, "stages.r1-class.steps=5", "--out", folder).stdout
+    assert "training.steps 4 -> 5" in changed
+    assert "min" in changed, "time is estimated from the steps of this folder"
+
+
+def test_running_again_does_nothing(done: tuple[Path, Path]) -> None:
+    recipe, folder = done
+    result = call("run", recipe, "--out", folder)
+    assert result.returncode == 0
+    assert result.stderr.count("done already") == 4
+
+
+def test_predict_keeps_sizes_and_names(done: tuple[Path, Path], generated_data: Path, tmp_path: Path) -> None:
+    _, folder = done
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name, size in (("in/one.png", (51, 33)), ("in/deep/two.jpg", (20, 90)), ("three.png", (7, 5))):
+        Image.fromarray(generator.integers(0, 255, (*size, 3), np.uint8)).save(tmp_path / name)
+    words = ("predict", folder / "model", tmp_path / "in", tmp_path / "three.png", "--out", tmp_path / "out")
+    result = call(*words, "--overlay", "--confidence")
+    assert result.returncode == 0, result.stderr
+    sizes = {"one": (33, 51), "deep/two": (90, 20), "three": (5, 7)}
+    for name, size in sizes.items():
+        for ending in (".png", "_overlay.jpg", "_confidence.png"):
+            with Image.open(tmp_path / "out" / f"{name}{ending}") as image:
+                assert image.size == size
+        with Image.open(tmp_path / "out" / f"{name}.png") as image:
+            assert image.mode == "P"
+            assert np.asarray(image).max() <= 2
+    assert not list((tmp_path / "out").rglob("*.tmp*"))
+
+
+def test_predict_lists_every_wrong_input(done: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    result = call("predict", done[1] / "model", tmp_path / "a.txt", tmp_path / "none", "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "a.txt: not an image" in result.stderr
+    assert "none: no such file" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: Path, tmp_path: Path) -> None:
+    _, folder = done
+    validation = generated_data / "target-val"
+    words = ("--images", validation / "images", "--labels", validation / "labels", "--json", tmp_path / "s.json")
+    result = call("evaluate", folder / "model", *words)
+    assert result.returncode == 0, result.stderr
+    assert "mean" in result.stdout
+    scored = json.loads((tmp_path / "s.json").read_text())
+    of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distil"]["targets"]["fog"]
+    assert scored["miou"] == pytest.approx(of_run["miou"])
+    slid = call("evaluate", folder / "model", *words, "--slide", "--flip")
+    assert slid.returncode == 0
+
+
+def test_recipes(tmp_path: Path) -> None:
+    listed = call("recipes", "list").stdout
+    for name in shipped_recipes():
+        assert name in listed
+    shown = call("recipes", "show", "quickstart").stdout
+    assert shown == shipped_recipes()["quickstart"].read_text()
+    assert call("recipes", "copy", "quickstart", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "quickstart.yaml").read_text() == shown
+    again = call("recipes", "copy", "quickstart", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+
+
+def test_doctor_and_layouts() -> None:
+    assert "torch" in call("doctor").stdout
+    assert "cityscapes" in call("data", "layouts").stdout
+
+
+class TestBadInput:
+    """One clear message on stderr, exit code 2, nothing touched."""
+
+    @pytest.fixture
+    def broken(self, generated_data: Path, tmp_path: Path) -> tuple[Path, dict]:
+        from conftest import RECIPE
+
+        shutil.copytree(generated_data, tmp_path / "data")
+        return tmp_path, {**RECIPE, "data_root": str(tmp_path / "data")}
+
+    def refused(self, folder: Path, tree: dict, *words: str) -> str:
+        (folder / "r.yaml").write_text(yaml.safe_dump(tree))
+        result = call("run", folder / "r.yaml", "--out", folder / "run", *words)
+        assert result.returncode == 2, result.stderr
+        assert "Traceback" not in result.stderr
+        assert not (folder / "run").exists()
+        return result.stderr
+
+    def test_unknown_key(self, broken: tuple[Path, dict]) -> None:
+        assert "did you mean 'steps'" in self.refused(*broken, "training.step=3")
+
+    def test_missing_folder(self, broken: tuple[Path, dict]) -> None:
+        folder, tree = broken
+        shutil.rmtree(folder / "data" / "target")
+        message = self.refused(folder, tree)
+        assert "targets.fog.images: no such folder" in message
+
+    def test_image_without_label(self, broken: tuple[Path, dict]) -> None:
+        folder, tree = broken
+        (folder / "data/source/labels/004.png").unlink()
+        assert "1 of 12 have no file" in self.refused(folder, tree)
+
+    def test_all_broken_files_at_once(self, broken: tuple[Path, dict]) -> None:
+        folder, tree = broken
+        labels = folder / "data/source/labels"
+        Image.fromarray(np.full((40, 48), 9, np.uint8)).save(labels / "001.png")
+        Image.fromarray(np.zeros((10, 10), np.uint8)).save(labels / "002.png")
+        Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(labels / "003.png")
+        image = folder / "data/target/images/005.png"
+        image.write_bytes(image.read_bytes()[:300])
+        message = self.refused(folder, tree)
+        assert "4 file(s) cannot be used" in message
+        assert "001.png: label value outside scene: 9 (100.00% of the pixels)" in message
+        assert "002.png: 10x10 pixels, but its image" in message
+        assert "003.png: expected a one-channel" in message
+        assert "005.png: unreadable or truncated" in message
+
+    def test_unknown_backbone_and_weights(self, broken: tuple[Path, dict]) -> None:
+        assert "is unknown; close names" in self.refused(*broken, "model.backbone=test_efficientnett")
+        assert "no such file" in self.refused(*broken, "model.weights=none.pth")
+
+    def test_foreign_run_folder(self, broken: tuple[Path, dict], done: tuple[Path, Path]) -> None:
+        folder, tree = broken
+        (folder / "r.yaml").write_text(yaml.safe_dump({**tree, "name": "other"}))
+        before = {path: path.stat().st_mtime_ns for path in done[1].rglob("*")}
+        result = call("run", folder / "r.yaml", "--out", done[1])
+        assert result.returncode == 2
+        assert "belongs to recipe 'tiny'" in result.stderr
+        assert {path: path.stat().st_mtime_ns for path in done[1].rglob("*")} == before
+
+    def test_model_of_another_architecture(self, done: tuple[Path, Path], tmp_path: Path) -> None:
+        shutil.copytree(done[1] / "model", tmp_path / "m")
+        card = json.loads((tmp_path / "m/config.json").read_text())
+        card["spec"]["num_classes"] = 7
+        (tmp_path / "m/config.json").write_text(json.dumps(card))
+        result = call("predict", tmp_path / "m", done[0].parent, "--out", tmp_path / "out")
+        assert result.returncode == 2
+
+    def test_non_finite_loss_exits_with_1(self, broken: tuple[Path, dict]) -> None:
+        folder, tree = broken
+        (folder / "r.yaml").write_text(yaml.safe_dump(tree))
+        result = call("run", folder / "r.yaml", "--out", folder / "run", "training.learning_rate=1e30")
+        assert result.returncode == 1
+        assert "stage source-only, step" in result.stderr
+        assert "not finite" in result.stderr

@@ -1,0 +1,245 @@
+"""The objectives with tensors and small networks, and the feature geometry against the plain way of computing it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from domainbridge.adaptation.distillation import Distillation, Teacher, ensemble_weights
+from domainbridge.adaptation.feature_geometry import class_sums, interpolation_matrix, prototype_distances
+from domainbridge.adaptation.losses import cross_entropy, soft_divergence
+from domainbridge.adaptation.objective import SourceOnly
+from domainbridge.adaptation.prototypes import PrototypeBank, accumulate, empty_bank, running_mean
+from domainbridge.adaptation.self_training import Augmentation, MeanTeacher, SelfTraining, confident_pseudo_label
+from domainbridge.models.segmenter import Segmentation, upsample
+from domainbridge.types import Batch
+
+CLASSES, CHANNELS = 4, 6
+
+
+class TwoLayers(nn.Module):
+    """A segmenter in two layers, with the parts that objectives touch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, CHANNELS, 3, stride=4, padding=1), nn.BatchNorm2d(CHANNELS))
+        self.dropout = nn.Dropout2d(0.5)
+        self.classifier = nn.Conv2d(CHANNELS, CLASSES, 1)
+
+    def forward(self, image: torch.Tensor) -> Segmentation:
+        features = self.dropout(self.features(image))
+        return Segmentation(self.classifier(features), features)
+
+
+def network(seed: int) -> TwoLayers:
+    torch.manual_seed(seed)
+    return TwoLayers().train()
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, CLASSES, (2, 16, 20), generator=generator)
+    label[:, :2] = 255
+    images = torch.rand(2, 2, 3, 16, 20, generator=generator)
+    return Batch(images[0], label, images[1])
+
+
+sizes = st.tuples(st.integers(1, 6), st.integers(1, 7))
+
+
+class TestFeatureGeometry:
+    @given(st.integers(1, 12), st.integers(1, 60))
+    def test_matrix_is_the_upsampling(self, cells: int, pixels: int) -> None:
+        values = torch.randn(1, 1, 1, cells)
+        matrix = interpolation_matrix(cells, pixels, torch.device("cpu"))
+        assert torch.allclose(upsample(values, (1, pixels))[0, 0, 0], matrix @ values[0, 0, 0], atol=1e-6)
+        assert torch.allclose(matrix.sum(1), torch.ones(pixels), atol=1e-6)
+
+    @given(sizes, st.integers(1, 8), st.integers(0, 999))
+    @settings(max_examples=40)
+    def test_distances_equal_those_of_upsampled_features(self, cells: tuple[int, int], scale: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(2, CHANNELS, *cells, generator=generator) + 5
+        prototypes = torch.randn(CLASSES, CHANNELS, generator=generator) + 5
+        size = (cells[0] * scale + 1, cells[1] * scale)
+        plain = (upsample(features, size)[:, None] - prototypes[None, :, :, None, None]).double().norm(dim=2)
+        ours = prototype_distances(features, prototypes, size)
+        assert torch.allclose(ours.double(), plain, atol=2e-3)
+
+    @given(sizes, st.integers(1, 8), st.integers(0, 999))
+    @settings(max_examples=40)
+    def test_class_sums_equal_those_of_upsampled_features(self, cells: tuple[int, int], scale: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(2, CHANNELS, *cells, generator=generator)
+        size = (cells[0] * scale, cells[1] * scale + 1)
+        prediction = torch.randint(0, CLASSES, (2, *size), generator=generator)
+        sums, pixels = class_sums(features, prediction, CLASSES)
+        large = upsample(features, size)
+        for k in range(CLASSES):
+            mask = (prediction == k)[:, None]
+            assert torch.allclose(sums[:, k], (large * mask).sum((2, 3)), atol=1e-4)
+            assert torch.equal(pixels[:, k], mask.sum((1, 2, 3)).float())
+
+
+class TestPrototypes:
+    @given(st.integers(1, 6), st.integers(0, 5), st.integers(1, 4), st.integers(0, 999))
+    def test_a_batch_at_once_is_one_image_after_the_other(self, images: int, count: int, cap: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        means = torch.randn(images, CLASSES, CHANNELS, generator=generator)
+        seen = torch.rand(images, CLASSES, generator=generator) < 0.6
+        start = PrototypeBank(torch.randn(CLASSES, CHANNELS, generator=generator), torch.full((CLASSES,), float(min(count, cap))))
+        ours = running_mean(start, means, seen, cap)
+        vectors, counts = start.vectors.clone(), start.counts.clone()
+        for image in range(images):
+            for k in range(CLASSES):
+                if seen[image, k]:
+                    vectors[k] = (vectors[k] * counts[k] + means[image, k]) / (counts[k] + 1)
+                    counts[k] = min(counts[k] + 1, cap)
+        assert torch.allclose(ours.vectors, vectors, atol=1e-5)
+        assert torch.equal(ours.counts, counts)
+
+    def test_few_pixels_do_not_count(self) -> None:
+        model = network(0).eval()
+        image = torch.rand(1, 3, 16, 16)
+        bank = accumulate(empty_bank(CLASSES, CHANNELS, image.device), model, image, min_pixels=10**6, max_count=9)
+        assert not bank.present.any()
+        assert accumulate(bank, model, image, min_pixels=1, max_count=9).present.any()
+
+
+class TestLosses:
+    def test_ignored_pixels_count_in_the_denominator(self) -> None:
+        logits = torch.zeros(1, 2, 2, 2)
+        label = torch.tensor([[[0, 1], [255, 255]]])
+        expected = 2 * torch.tensor(2.0).log() / 4
+        assert torch.allclose(cross_entropy(logits, label), expected)
+        assert torch.allclose(cross_entropy(logits, label, torch.ones(())), expected)
+
+    def test_divergence_of_equals_is_zero(self) -> None:
+        logits = torch.randn(1, 3, 4, 4)
+        assert soft_divergence(logits, logits, 2.0).abs() < 1e-6
+        assert soft_divergence(logits, -logits, 1.0) > 0
+
+
+class TestMeanTeacher:
+    def test_copies_at_step_0_then_averages(self) -> None:
+        student = network(1)
+        teacher = MeanTeacher(student, 0.99)
+        with torch.no_grad():
+            student.classifier.bias.fill_(1.0)
+        teacher.update(0)
+        assert torch.equal(teacher.model.classifier.bias, student.classifier.bias)
+        with torch.no_grad():
+            student.classifier.bias.fill_(0.0)
+        teacher.update(1)
+        assert torch.allclose(teacher.model.classifier.bias, torch.tensor(0.5))
+        with torch.no_grad():
+            student.classifier.bias.fill_(10.0)
+        teacher.update(10**6)
+        assert torch.allclose(teacher.model.classifier.bias, torch.tensor(0.5 * 0.99 + 10 * 0.01))
+
+    def test_dropout_is_off_and_batch_statistics_are_on(self) -> None:
+        teacher = MeanTeacher(network(1), 0.99)
+        image = torch.rand(2, 3, 16, 16)
+        assert torch.equal(teacher.logits(image), teacher.logits(image))
+        assert teacher.model.features[1].training
+        assert not any(p.requires_grad for p in teacher.model.parameters())
+
+
+class TestSelfTraining:
+    def test_share_of_confident_pixels(self) -> None:
+        logits = torch.zeros(1, 2, 2, 2)
+        logits[0, 1, 0] = 20
+        pseudo = confident_pseudo_label(logits, 0.9)
+        assert pseudo.label[0, 0].tolist() == [1, 1]
+        assert (pseudo.weight == 0.5).all()
+        rows = confident_pseudo_label(logits, 0.9, ignore_top=1)
+        assert rows.weight[0].tolist() == [[0, 0], [0.5, 0.5]]
+
+    @pytest.mark.parametrize("path", ["cut", "class"])
+    def test_losses_depend_on_the_generator_only(self, path: str) -> None:
+        def losses(seed: int) -> list[float]:
+            objective = SelfTraining(network(2), path, augmentation=Augmentation())
+            objective.student.dropout.eval()
+            objective.before_step(0)
+            return [v.item() for v in objective.losses(batch(), torch.Generator().manual_seed(seed)).values()]
+
+        assert losses(1) == losses(1)
+        assert losses(1)[1] != losses(2)[1]
+
+    def test_gradients_reach_the_student_alone(self) -> None:
+        objective = SelfTraining(network(2), "class")
+        objective.before_step(0)
+        sum(objective.losses(batch(), torch.Generator()).values()).backward()
+        assert all(p.grad is not None for p in objective.student.parameters())
+        assert all(p.grad is None for p in objective.teacher.model.parameters())
+
+    def test_state_brings_the_teacher_back(self) -> None:
+        objective = SelfTraining(network(2), "cut")
+        objective.losses(batch(), torch.Generator())
+        other = SelfTraining(network(3), "cut")
+        other.load_state_dict(objective.state_dict())
+        for name, value in other.teacher.model.state_dict().items():
+            assert torch.equal(value, objective.teacher.model.state_dict()[name])
+
+
+class TestDistillation:
+    def bank(self, present: int = CLASSES) -> PrototypeBank:
+        vectors = torch.randn(CLASSES, CHANNELS, generator=torch.Generator().manual_seed(4))
+        counts = torch.zeros(CLASSES)
+        counts[:present] = 1
+        vectors[present:] = 0
+        return PrototypeBank(vectors, counts)
+
+    def test_absent_classes(self) -> None:
+        features = torch.randn(1, CHANNELS, 3, 3)
+        fixed = ensemble_weights(features, self.bank(2), (6, 6), absent_compete=False)
+        assert (fixed[:, 2:] == 0).all()
+        assert torch.allclose(fixed.sum(1), torch.ones(1, 6, 6))
+        published = ensemble_weights(features, self.bank(2), (6, 6), absent_compete=True)
+        assert (published[:, 2:] > 0).all()
+        nothing = ensemble_weights(features, self.bank(0), (6, 6), absent_compete=False)
+        assert torch.isfinite(nothing).all()
+
+    def test_the_teacher_near_its_prototype_wins(self) -> None:
+        one, other = network(5).eval(), network(6).eval()
+        image = batch().target_image
+        plain = Distillation(network(7), (Teacher(one), Teacher(other)))
+        mean = (upsample(one(image).logits, (16, 20)).softmax(1) + upsample(other(image).logits, (16, 20)).softmax(1)) / 2
+        assert torch.allclose(plain.mean_probabilities(image), mean, atol=1e-6)
+        teachers = (Teacher(one, self.bank()), Teacher(other, self.bank()))
+        weighted = Distillation(network(7), teachers).mean_probabilities(image)
+        assert (weighted.sum(1) < 1).all(), "not renormalised"
+
+    @pytest.mark.parametrize("mode", ["hard", "soft"])
+    @pytest.mark.parametrize("weights_on", ["probabilities", "logits"])
+    @pytest.mark.parametrize("prototypes", [True, False])
+    @pytest.mark.parametrize("confidence_share", [True, False])
+    def test_every_switch_trains_the_student_alone(
+        self, mode: str, weights_on: str, prototypes: bool, confidence_share: bool
+    ) -> None:
+        bank = self.bank() if prototypes else None
+        teachers = (Teacher(network(5), bank), Teacher(network(6), bank))
+        objective = Distillation(
+            network(7),
+            teachers,
+            mode=mode,
+            weights_on=weights_on,
+            confidence_share=confidence_share,
+            confidence=0.2,
+            augmentation=Augmentation(),
+        )
+        losses = objective.losses(batch(), torch.Generator())
+        assert set(losses) == {"source", "target"}
+        sum(losses.values()).backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in objective.student.parameters())
+        assert not any(p.requires_grad for teacher in teachers for p in teacher.model.parameters())
+        assert not any(teacher.model.training for teacher in teachers)
+
+
+def test_source_only_never_looks_at_the_target() -> None:
+    student = network(8)
+    student.dropout.eval()
+    given_batch = batch()
+    blind = Batch(given_batch.source_image, given_batch.source_label, torch.full_like(given_batch.target_image, torch.nan))
+    assert torch.isfinite(SourceOnly(student).losses(blind, torch.Generator())["source"])

@@ -1,0 +1,118 @@
+"""Recipes: loading, overrides, and messages that list everything at once."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from conftest import RECIPE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainbridge.config.load import dump_recipe, load_recipe, parse_recipe, recipe_path, shipped_recipes
+from domainbridge.errors import RecipeError
+
+MINIMAL = """
+name: small
+sources: [{name: a, root: a, images: i, labels: l}]
+targets: [{name: b, root: b, images: i}]
+training: {learning_rate: 1e-4, steps: 10}
+"""
+
+
+def parsed(**changes: object):
+    return parse_recipe({**copy.deepcopy(RECIPE), **changes})
+
+
+def test_yaml_floats_without_a_dot_are_floats(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(MINIMAL)
+    assert load_recipe(str(path)).training.learning_rate == 1e-4
+
+
+def test_all_problems_in_one_message() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parsed(trainning={}, rounds=0, training={"steps": -1, "lerning_rate": 1}, sources=[])
+    message = str(caught.value)
+    assert "5 problem(s)" in message
+    assert "trainning: unknown key; did you mean 'training'?" in message
+    assert "training.lerning_rate: unknown key; did you mean 'learning_rate'?" in message
+    assert "training.steps: input should be greater than 0, found -1" in message
+    assert "rounds" in message
+    assert "sources" in message
+
+
+def test_a_key_deep_in_a_list_is_named() -> None:
+    sources = [{**RECIPE["sources"][0], "lables": "x"}]
+    with pytest.raises(RecipeError, match=r"sources\.0\.lables: unknown key; did you mean 'labels'"):
+        parsed(sources=sources)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("training.steps", "expected key=value"),
+        ("sources.4.root=x", "not a position in a list of 1"),
+        ("name.first=x", "holds a value, not keys"),
+        ("training.stepz=3", "did you mean 'steps'"),
+        ("stages.r7-cut.steps=3", "r7-cut unknown"),
+    ],
+)
+def test_wrong_overrides(word: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(copy.deepcopy(RECIPE), [word])
+
+
+def test_overrides_reach_lists_and_new_sections() -> None:
+    words = ["sources.0.root=elsewhere", "stages.r1-cut.learning_rate=1e-5", "evaluation.exclude=[sky]"]
+    recipe = parse_recipe(copy.deepcopy(RECIPE), words)
+    assert recipe.sources[0].root == "elsewhere"
+    assert recipe.training_of("r1-cut").learning_rate == 1e-5
+    assert recipe.training_of("r1-class").learning_rate == 1e-3
+    assert recipe.evaluation.exclude == ("sky",)
+
+
+@given(
+    steps=st.integers(1, 10**6),
+    rate=st.floats(1e-9, 1, allow_nan=False),
+    mode=st.sampled_from(["hard", "soft"]),
+    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True),
+)
+def test_a_dumped_recipe_is_the_same_recipe(steps: int, rate: float, mode: str, name: str) -> None:
+    training = {"steps": steps, "learning_rate": rate}
+    recipe = parsed(name=name, training=training, distillation={"mode": mode})
+    import yaml
+
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_a_key_written_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(MINIMAL + "name: again\n")
+    with pytest.raises(RecipeError, match="'name' is written twice"):
+        load_recipe(str(path))
+
+
+def test_unknown_recipe_suggests_a_name() -> None:
+    with pytest.raises(RecipeError, match="Did you mean quickstart"):
+        recipe_path("quikstart")
+
+
+def test_shipped_recipes_have_a_first_line_that_says_what_they_are() -> None:
+    for path in shipped_recipes().values():
+        assert path.read_text().startswith("# "), path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": [RECIPE["targets"][0]] * 2}, "names must differ"),
+        ({"warm_start": True, "source_only": False}, "source_only must be true"),
+        ({"augmentation": {"blur_sigma": [2, 1]}}, "lowest <= highest"),
+        ({"model": {"head": {"channels": 7, "dilations": [1, 2]}}}, "must divide"),
+        ({"label_space": {"name": "x", "classes": ["a", "a"]}}, "must differ"),
+        ({"label_space": {"name": "x", "classes": ["a", "b"], "colors": [[1, 2, 3]]}}, "1 colors for 2 classes"),
+    ],
+)
+def test_values_that_do_not_fit_together(changes: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parsed(**changes)

