@@ -88,7 +88,9 @@ class TestPrototypes:
         generator = torch.Generator().manual_seed(seed)
         means = torch.randn(images, CLASSES, CHANNELS, generator=generator)
         seen = torch.rand(images, CLASSES, generator=generator) < 0.6
-        start = PrototypeBank(torch.randn(CLASSES, CHANNELS, generator=generator), torch.full((CLASSES,), float(min(count, cap))))
+        start = PrototypeBank(
+            torch.randn(CLASSES, CHANNELS, generator=generator), torch.full((CLASSES,), float(min(count, cap)))
+        )
         ours = running_mean(start, means, seen, cap)
         vectors, counts = start.vectors.clone(), start.counts.clone()
         for image in range(images):
@@ -205,7 +207,9 @@ class TestDistillation:
         one, other = network(5).eval(), network(6).eval()
         image = batch().target_image
         plain = Distillation(network(7), (Teacher(one), Teacher(other)))
-        mean = (upsample(one(image).logits, (16, 20)).softmax(1) + upsample(other(image).logits, (16, 20)).softmax(1)) / 2
+        mean = (
+            upsample(one(image).logits, (16, 20)).softmax(1) + upsample(other(image).logits, (16, 20)).softmax(1)
+        ) / 2
         assert torch.allclose(plain.mean_probabilities(image), mean, atol=1e-6)
         teachers = (Teacher(one, self.bank()), Teacher(other, self.bank()))
         weighted = Distillation(network(7), teachers).mean_probabilities(image)
@@ -241,5 +245,7 @@ def test_source_only_never_looks_at_the_target() -> None:
     student = network(8)
     student.dropout.eval()
     given_batch = batch()
-    blind = Batch(given_batch.source_image, given_batch.source_label, torch.full_like(given_batch.target_image, torch.nan))
+    blind = Batch(
+        given_batch.source_image, given_batch.source_label, torch.full_like(given_batch.target_image, torch.nan)
+    )
     assert torch.isfinite(SourceOnly(student).losses(blind, torch.Generator())["source"])

@@ -4,10 +4,10 @@ import copy
 from pathlib import Path
 
 import pytest
-from conftest import RECIPE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import RECIPE
 from domainbridge.config.load import dump_recipe, load_recipe, parse_recipe, recipe_path, shipped_recipes
 from domainbridge.errors import RecipeError
 

@@ -163,7 +163,7 @@ class TestPairing:
             FileSamples("x", (image,), (label,), strict()).load(0)
 
     def test_layouts(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="unpack leftImg8bit_trainvaltest.zip"):
+        with pytest.raises(DataError, match=r"unpack leftImg8bit_trainvaltest\.zip"):
             layout_files("cityscapes", tmp_path, "train", False, "targets.city")
         save(tmp_path / "leftImg8bit/val/bonn/bonn_1_leftImg8bit.png", np.zeros((2, 4, 3), np.uint8))
         with pytest.raises(DataError, match="expects its labels"):

@@ -177,5 +177,7 @@ class TestSeeds:
         assert derive_seed(0, "a", "b") != derive_seed(0, "ab")
 
     def test_generators_repeat(self) -> None:
-        assert torch.equal(torch.rand(3, generator=torch_generator(1, "x")), torch.rand(3, generator=torch_generator(1, "x")))
+        assert torch.equal(
+            torch.rand(3, generator=torch_generator(1, "x")), torch.rand(3, generator=torch_generator(1, "x"))
+        )
         assert numpy_generator(1, "x").random() == numpy_generator(1, "x").random()

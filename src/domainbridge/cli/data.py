@@ -23,8 +23,8 @@ def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     loaded = load_recipe(recipe, overrides or [])
     scoring_rule(loaded)
     data = open_data(loaded)
-    check_data(loaded, data, None, lambda text: typer.echo(text, err=True))
-    for domain in (*data.sources, *data.targets, *data.validation.values()):
+    check_data(loaded, data, lambda text: typer.echo(text, err=True))
+    for domain in data.domains:
         typer.echo(f"{domain.name}: {len(domain)} images in order")
 
 

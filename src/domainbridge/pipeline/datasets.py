@@ -60,6 +60,11 @@ class DataSets:
     validation: dict[str, FileSamples]
 
     @property
+    def domains(self) -> tuple[FileSamples, ...]:
+        """Every set of files once."""
+        return (*self.sources, *self.targets, *self.validation.values())
+
+    @property
     def source(self) -> Concatenated:
         """All sources, one after the other."""
         return Concatenated(self.sources)

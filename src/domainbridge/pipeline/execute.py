@@ -15,10 +15,10 @@ from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.errors import RecipeError, RunFolderError
 from domainbridge.files import write_text
-from domainbridge.pipeline.check import check_data
+from domainbridge.pipeline.check import check_data, check_fingerprint
 from domainbridge.pipeline.datasets import DataSets, open_data, scoring_rule
 from domainbridge.pipeline.networks import initial_student
-from domainbridge.pipeline.plan import Stage, StageState, Verdict, final_stage, plan_stages, verdict
+from domainbridge.pipeline.plan import Stage, StageState, Verdict, final_stage, plan_stages, read_json, verdict
 from domainbridge.pipeline.results import evaluate_stage, write_results
 from domainbridge.pipeline.stages import Context, run_stage
 from domainbridge.training.interruption import polite_interruption
@@ -106,10 +106,13 @@ def run_recipe(
     data = open_data(recipe)
     refuse_foreign(recipe, folder)
     planned = selected(inspect_run(recipe, data, folder), only, until)
+    passed = {"passed": check_fingerprint(recipe, data)}
     if any(item.verdict.action != "done" for item in planned):
         initial_student(recipe, "check")
-        check_data(recipe, data, folder / "data-check.json", listener.message)
+        if read_json(folder / "data-check.json") != passed:
+            check_data(recipe, data, listener.message)
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "data-check.json", json.dumps(passed) + "\n")
     with _only_process(folder), polite_interruption(listener.message) as stop_requested:
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
         write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")

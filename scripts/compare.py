@@ -1,0 +1,55 @@
+"""Draw validation images with two stages' predictions and the true labels, side by side.
+
+    python scripts/compare.py RUN_FOLDER --out compare.jpg [--stages source-only r2-distil] [--images 4]
+
+Reads the run's own recipe.yaml, so it needs the data where the run found it.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from domainbridge.config.load import load_recipe
+from domainbridge.data.samples import FileSamples
+from domainbridge.data.transforms import resize_image
+from domainbridge.pipeline.datasets import open_data, scoring_rule
+from domainbridge.pipeline.plan import final_stage
+from domainbridge.predict.loading import load_predictor
+
+
+def comparison(run: Path, stages: list[str], count: int, target: str | None) -> np.ndarray:
+    """RGB rows of: image, one prediction per stage, true label; ignored pixels of the label are black."""
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    rule = scoring_rule(recipe)
+    validation = open_data(recipe).validation
+    samples: FileSamples = validation[target or next(iter(validation))]
+    predictors = [load_predictor(run / stage / "model") for stage in stages]
+    rows = []
+    for index in np.linspace(0, len(samples) - 1, count).round().astype(int):
+        sample = samples.load(int(index))
+        assert sample.label is not None
+        image = resize_image(sample.image, (sample.label.shape[0], sample.label.shape[1]))
+        labels = [rule.table[predictor(image).argmax(0).cpu().numpy()] for predictor in predictors]
+        painted = [rule.space.palette[label] for label in (*labels, sample.label)]
+        rows.append(np.concatenate([image, *painted], 1))
+    return np.concatenate(rows)
+
+
+def main() -> None:
+    """Parse the words and write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stages", nargs="+")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--target")
+    words = parser.parse_args()
+    stages = words.stages or ["source-only", final_stage(load_recipe(str(words.run / "recipe.yaml")))]
+    words.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(comparison(words.run, stages, words.images, words.target)).save(words.out, quality=88)
+
+
+if __name__ == "__main__":
+    main()
