@@ -271,7 +271,9 @@ class Recipe(_Section):
     rounds: int = Field(2, ge=1, le=9)
     source_only: bool = Field(False, description="train the baseline without adaptation too")
     warm_start: bool = Field(
-        False, description="round 1's paths start from the source-only student; for short schedules"
+        False,
+        description="where a stage would start from initial weights (round 1's paths, every distillation), start "
+        "from the source-only student instead; for short schedules",
     )
     model: Model = Model()
     crop: Crop = Crop()

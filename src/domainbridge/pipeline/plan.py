@@ -109,7 +109,8 @@ def plan_stages(recipe: Recipe, data: DataSets | None) -> list[Stage]:
 
     if recipe.source_only:
         add("source-only", "source-only")
-    previous = "source-only" if recipe.warm_start else None
+    start = "source-only" if recipe.warm_start else None
+    previous = start
     for number in range(1, recipe.rounds + 1):
         paths = (f"r{number}-cut", f"r{number}-class")
         add(paths[0], "cut", init=previous)
@@ -118,7 +119,7 @@ def plan_stages(recipe: Recipe, data: DataSets | None) -> list[Stage]:
         if bank is not None:
             add(bank, "prototypes", teachers=paths)
         previous = f"r{number}-distil"
-        add(previous, "distil", teachers=paths, bank=bank)
+        add(previous, "distil", init=start, teachers=paths, bank=bank)
     return list(stages.values())
 
 
