@@ -253,6 +253,7 @@ def test_two_processes_cannot_share_a_run(finished: Path, recipe_tree: dict, tmp
         {"distillation": {"weights_on": "logits", "confidence_share": True}},
         {"fidelity": "published"},
         {"sampling": {"rare_classes": True}},
+        {"self_training": {"teacher_statistics": "student"}},
         {"training": {"steps": 2, "batch_size": 2, "precision": "bfloat16"}},
         {"model": {"backbone": "test_resnet", "output_stride": 32, "head": {"kind": "deeplabv3plus", "channels": 16}}},
         {"evaluation": {"mode": "slide", "window": [24, 24], "flip": True}},

@@ -147,6 +147,19 @@ class TestMeanTeacher:
         assert teacher.model.features[1].training
         assert not any(p.requires_grad for p in teacher.model.parameters())
 
+    def test_student_statistics_are_copied_and_used(self) -> None:
+        student = network(1)
+        teacher = MeanTeacher(student, 0.99, "student")
+        student(torch.rand(4, 3, 16, 16))
+        teacher.update(0)
+        assert torch.equal(teacher.model.features[1].running_mean, student.features[1].running_mean)
+        student.eval()
+        image = torch.rand(2, 3, 16, 16)
+        assert torch.allclose(teacher.logits(image), upsample(student(image).logits, (16, 16)))
+        before = teacher.model.features[1].running_mean.clone()
+        teacher.logits(image)
+        assert torch.equal(teacher.model.features[1].running_mean, before)
+
 
 class TestSelfTraining:
     def test_share_of_confident_pixels(self) -> None:

@@ -28,6 +28,9 @@ from domainbridge.types import Batch
 __all__ = ["Augmentation", "MeanTeacher", "PseudoLabel", "SelfTraining", "augment", "confident_pseudo_label"]
 
 
+Statistics = Literal["batch", "student"]
+
+
 class PseudoLabel(NamedTuple):
     """A target batch as the teacher sees it.
 
@@ -80,18 +83,23 @@ def confident_pseudo_label(
 class MeanTeacher:
     """Exponential moving average of a student's parameters (Tarvainen & Valpola, arXiv 1703.01780).
 
-    Only parameters are averaged. The teacher's BatchNorm stays in training mode, so its running statistics follow
-    from its own forward passes; its dropout is off.
+    Only parameters are averaged; dropout is off. What BatchNorm normalises with is a choice:
+
+    - "batch", as published: the target batch's own statistics. They adapt to a camera, to fog, to noise, but they
+      also take a batch with other class proportions for another domain.
+    - "student": the student's running statistics, copied at every step.
     """
 
-    def __init__(self, student: Segmenter, decay: float) -> None:
+    def __init__(self, student: Segmenter, decay: float, statistics: Statistics = "batch") -> None:
         """``decay`` is the largest one; it grows from 0 with the steps."""
         self.student = student
-        self.model = copy.deepcopy(student).requires_grad_(False).train()
+        self.model = copy.deepcopy(student).requires_grad_(False)
+        self.model.train(statistics == "batch")
         for module in self.model.modules():
             if isinstance(module, nn.Dropout2d):
                 module.eval()
         self.decay = decay
+        self.statistics = statistics
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -101,6 +109,8 @@ class MeanTeacher:
         parameters: list[Tensor] = list(self.student.parameters())
         torch._foreach_mul_(averages, decay)
         torch._foreach_add_(averages, parameters, alpha=1 - decay)
+        if self.statistics == "student":
+            torch._foreach_copy_(list(self.model.buffers()), list(self.student.buffers()))
 
     @torch.no_grad()
     def logits(self, image: Tensor) -> Tensor:
@@ -119,6 +129,7 @@ class SelfTraining:
         area_share: float = 0.4,
         confidence: float = 0.968,
         ema_decay: float = 0.99,
+        teacher_statistics: Statistics = "batch",
         ignore_top: int = 0,
         ignore_bottom: int = 0,
         augmentation: Augmentation | None = None,
@@ -132,13 +143,14 @@ class SelfTraining:
             area_share: the rectangle's.
             confidence: threshold of a confident pixel.
             ema_decay: the teacher's.
+            teacher_statistics: see :class:`MeanTeacher`.
             ignore_top: rows of the crop whose pseudo-labels weigh nothing.
             ignore_bottom: likewise.
             augmentation: of the bridged image; None for none.
             ignore_counts_as_class: 255 may be drawn as one of the classes.
         """
         self.student = student
-        self.teacher = MeanTeacher(student, ema_decay)
+        self.teacher = MeanTeacher(student, ema_decay, teacher_statistics)
         self.path = path
         self.area_share = area_share
         self.confidence = confidence

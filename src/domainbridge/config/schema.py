@@ -198,6 +198,11 @@ class SelfTraining(_Section):
     area_share: float = Field(0.4, gt=0, lt=1, description="cut path: the rectangle's share of the crop")
     confidence: Probability = Field(0.968, description="a pixel whose largest probability reaches it is confident")
     ema_decay: float = Field(0.99, ge=0, lt=1)
+    teacher_statistics: Literal["batch", "student"] = Field(
+        "batch",
+        description="what the teacher's BatchNorm uses: the target batch's statistics (published; adapts to a camera "
+        "or weather) or the student's running ones (where source and target differ in class proportions)",
+    )
     ignore_top: int = Field(0, ge=0, description="rows at the crop's top whose pseudo-label weight is 0")
     ignore_bottom: int = Field(0, ge=0)
 
