@@ -3,8 +3,8 @@
 import copy
 
 import pytest
-from conftest import RECIPE
 
+from conftest import RECIPE
 from domainbridge.config.load import parse_recipe
 from domainbridge.pipeline.plan import Stage, StageState, plan_stages, verdict
 
