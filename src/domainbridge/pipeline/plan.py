@@ -182,7 +182,8 @@ def _steps(recipe: Recipe, name: str, kind: Kind, data: DataSets | None) -> int 
         return recipe.training_of(name).steps
     if data is None:
         return None
-    return -(-len(data.target) * recipe.prototypes.passes // recipe.training.batch_size)
+    paths = 2
+    return paths * -(-len(data.target) * recipe.prototypes.passes // recipe.training.batch_size)
 
 
 def _domains(trees: list[dict[str, Any]], samples: tuple[Any, ...] | None) -> dict[str, Any]:
