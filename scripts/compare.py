@@ -14,7 +14,8 @@ from PIL import Image
 from domainbridge.config.load import load_recipe
 from domainbridge.data.samples import FileSamples
 from domainbridge.data.transforms import resize_image
-from domainbridge.pipeline.datasets import open_data, scoring_rule
+from domainbridge.pipeline.datasets import open_data
+from domainbridge.pipeline.labels import scoring_rule
 from domainbridge.pipeline.plan import final_stage
 from domainbridge.predict.loading import load_predictor
 

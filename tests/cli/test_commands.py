@@ -93,6 +93,30 @@ def test_predict_lists_every_wrong_input(done: tuple[Path, Path], tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_predict_never_overwrites_an_input(done: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a.png", "a_confidence.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    before = (tmp_path / "a.png").read_bytes()
+    result = call("predict", done[1] / "model", tmp_path, "--out", tmp_path)
+    assert result.returncode == 2
+    assert "would overwrite the input" in result.stderr
+    assert (tmp_path / "a.png").read_bytes() == before
+    clash = call("predict", done[1] / "model", tmp_path, "--out", tmp_path / "out", "--confidence")
+    assert clash.returncode == 2
+    assert "would both write" in clash.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_goes_on_after_a_broken_image(done: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("broken")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "in" / "b.png")
+    result = call("predict", done[1] / "model", tmp_path / "in", "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "1 images were segmented, 1 not" in result.stderr
+    assert (tmp_path / "out" / "b.png").exists()
+
+
 def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: Path, tmp_path: Path) -> None:
     _, folder = done
     validation = generated_data / "target-val"
@@ -115,6 +139,8 @@ def test_recipes(tmp_path: Path) -> None:
     assert shown == shipped_recipes()["quickstart"].read_text()
     assert call("recipes", "copy", "quickstart", cwd=tmp_path).returncode == 0
     assert (tmp_path / "quickstart.yaml").read_text() == shown
+    assert call("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path).returncode == 0
+    assert "\nname: mine\n" in (tmp_path / "mine.yaml").read_text()
     again = call("recipes", "copy", "quickstart", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists" in again.stderr
@@ -171,6 +197,23 @@ class TestBadInput:
         assert "002.png: 10x10 pixels, but its image" in message
         assert "003.png: expected a one-channel" in message
         assert "005.png: unreadable or truncated" in message
+
+    def test_labels_without_any_class(self, broken: tuple[Path, dict]) -> None:
+        folder, tree = broken
+        source = {**tree["sources"][0], "label_map": {77: "sky"}}
+        assert "no pixel of any label has a class" in self.refused(folder, {**tree, "sources": [source]})
+
+    def test_a_broken_file_met_by_a_worker_is_named_without_a_traceback(self, broken: tuple[Path, dict]) -> None:
+        folder, tree = broken
+        (folder / "r.yaml").write_text(yaml.safe_dump({**tree, "runtime": {"workers": 1}}))
+        assert call("run", folder / "r.yaml", "--out", folder / "run", "--until", "source-only").returncode == 0
+        for path in (folder / "data/source/images").glob("*.png"):
+            size = path.stat().st_size
+            path.write_bytes(b"x" * size)  # names and sizes as before: the check's memory still holds
+        result = call("run", folder / "r.yaml", "--out", folder / "run", "--until", "r1-cut")
+        assert result.returncode == 2
+        assert "unreadable or truncated" in result.stderr
+        assert "Traceback" not in result.stderr
 
     def test_unknown_backbone_and_weights(self, broken: tuple[Path, dict]) -> None:
         assert "is unknown; close names" in self.refused(*broken, "model.backbone=test_efficientnett")

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from domainbridge.config.load import load_recipe, shipped_recipes
-from domainbridge.pipeline.datasets import data_root, open_data, scoring_rule, training_space
+from domainbridge.pipeline.datasets import data_root, open_data
 from domainbridge.pipeline.execute import inspect_run, run_recipe
+from domainbridge.pipeline.labels import scoring_rule, training_space
 from domainbridge.pipeline.plan import final_stage
 
 NAMES = sorted(shipped_recipes())

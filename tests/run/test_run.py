@@ -187,7 +187,7 @@ def test_a_changed_key_reruns_its_stage_and_the_descendants_only(
     planned = {item.stage.name: item.verdict for item in inspect_run(recipe, open_data(recipe), folder)}
     changed = {"r2-class", "r2-prototypes", "r2-distil"}
     assert {name for name, verdict in planned.items() if verdict.action != "done"} == changed
-    assert "training.learning_rate 0.001 -> 0.0005" in planned["r2-class"].reason
+    assert "training.learning_rate 0.0001 -> 0.0005" in planned["r2-class"].reason
     assert "r2-class" in planned["r2-prototypes"].reason
     before = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     listener = run(recipe_tree, folder)
@@ -228,7 +228,9 @@ def test_a_foreign_run_folder_is_left_alone(finished: Path, recipe_tree: dict, t
 
 def test_a_non_finite_loss_stops_before_the_optimiser_moves(recipe_tree: dict, tmp_path: Path) -> None:
     recipe_tree["training"] |= {"learning_rate": 1e30, "checkpoint_every": 1, "log_every": 1, "warmup_steps": 0}
-    with pytest.raises(TrainingError, match=r"stage source-only, step \d+: the loss \(source\) is not finite"):
+    with pytest.raises(
+        TrainingError, match=r"stage source-only, step \d+: the loss \(source\) or its gradient is not finite"
+    ):
         run(recipe_tree, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "source-only" / "state.pt", weights_only=True)
     assert state["step"] >= 1

@@ -54,7 +54,7 @@ def test_a_key_deep_in_a_list_is_named() -> None:
         ("sources.4.root=x", "not a position in a list of 1"),
         ("name.first=x", "holds a value, not keys"),
         ("training.stepz=3", "did you mean 'steps'"),
-        ("stages.r7-cut.steps=3", "r7-cut unknown"),
+        ("stages.r1-cutt.steps=3", "r1-cutt unknown"),
     ],
 )
 def test_wrong_overrides(word: str, message: str) -> None:

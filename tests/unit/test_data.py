@@ -70,6 +70,11 @@ class TestDecoding:
         with pytest.raises(DataError, match=r"x\.\w+: unreadable or truncated"):
             read_image(path)
 
+    def test_deep_images_are_refused_instead_of_saturated(self, tmp_path: Path) -> None:
+        save(tmp_path / "deep.png", np.full((4, 4), 30000, np.uint16))
+        with pytest.raises(DataError, match="expected an 8-bit image, found mode I"):
+            read_image(tmp_path / "deep.png")
+
     def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such file"):
             read_image(tmp_path / "none.png")
@@ -164,15 +169,18 @@ class TestPairing:
 
     def test_layouts(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"unpack leftImg8bit_trainvaltest\.zip"):
-            layout_files("cityscapes", tmp_path, "train", False, "targets.city")
+            layout_files("cityscapes", tmp_path, "train", False, False, "targets.city")
         save(tmp_path / "leftImg8bit/val/bonn/bonn_1_leftImg8bit.png", np.zeros((2, 4, 3), np.uint8))
         with pytest.raises(DataError, match="expects its labels"):
-            layout_files("cityscapes", tmp_path, "val", True, "x")
+            layout_files("cityscapes", tmp_path, "val", True, True, "x")
         wanted = save(tmp_path / "gtFine/val/bonn/bonn_1_gtFine_labelIds.png", np.full((2, 4), 7, np.uint8))
-        _, labels = layout_files("cityscapes", tmp_path, "val", True, "x")
+        _, labels = layout_files("cityscapes", tmp_path, None, True, True, "x")
         assert labels == (wanted,)
         with pytest.raises(RecipeError, match="has train, val, found 'test'"):
-            layout_files("cityscapes", tmp_path, "test", False, "x")
+            layout_files("cityscapes", tmp_path, "test", False, False, "x")
+        save(tmp_path / "leftImg8bit/train/ulm/ulm_leftImg8bit_foggy.png", np.zeros((2, 4, 3), np.uint8))
+        with pytest.raises(DataError, match="ending in _leftImg8bit"):
+            layout_files("cityscapes", tmp_path, None, False, False, "x")
 
 
 class TestTransforms:

@@ -71,7 +71,7 @@ def test_a_bad_loss_freezes_the_weights_even_between_reports() -> None:
             yield batch()
 
     plan = Plan("r1-cut", 0, 0, Schedule(10), log_every=8, checkpoint_every=2)
-    with pytest.raises(TrainingError, match=r"stage r1-cut, step 3: the loss \(source\) is not finite"):
+    with pytest.raises(TrainingError, match=r"stage r1-cut, step 3: the loss \(source\) or its gradient is not finite"):
         fit(
             objective,
             build_optimiser(student, 1e-2, 10, 0.01),
@@ -84,6 +84,23 @@ def test_a_bad_loss_freezes_the_weights_even_between_reports() -> None:
     assert saved == [2]
     assert not torch.equal(seen[2], seen[3]), "step 2 moved the weights"
     assert torch.equal(seen[3], student.head.classifier.weight), "step 3 did not"
+
+
+def test_a_gradient_that_is_not_finite_freezes_the_weights_too() -> None:
+    student = build_segmenter(SPEC).train()
+    before = student.head.classifier.weight.detach().clone()
+    student.head.classifier.weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(TrainingError, match="step 0"):
+        fit(
+            SourceOnly(student),
+            build_optimiser(student, 1e-2, 10, 0.01),
+            iter([batch()] * 2),
+            Plan("s", 0, 0, Schedule(2)),
+            resolve_runtime("cpu"),
+            report=lambda progress: None,
+            checkpoint=lambda step: None,
+        )
+    assert torch.equal(student.head.classifier.weight, before)
 
 
 def test_reports_and_a_requested_stop() -> None:

@@ -55,10 +55,16 @@ def prototype_distances(features: Tensor, prototypes: Tensor, size: tuple[int, i
     Returns:
         float32 (batch, classes, height, width).
     """
+    # Mixed precision would lose the difference of the large squares.
+    with torch.autocast(features.device.type, enabled=False):
+        return _distances(features.float(), prototypes, size)
+
+
+def _distances(features: Tensor, prototypes: Tensor, size: tuple[int, int]) -> Tensor:
     # U keeps constants, so shifting both by one vector changes no distance, but it removes the large common
     # part that float32 would otherwise cancel.
     centre = prototypes.mean(0)
-    features = features.float() - centre[:, None, None]
+    features = features - centre[:, None, None]
     prototypes = prototypes - centre
     inner = torch.einsum("bchw,kc->bkhw", features, prototypes)
     squared = _upsampled_squared_norm(features, size)[:, None] - 2 * upsample(inner, size)

@@ -18,12 +18,13 @@ def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Decode every image and label that a recipe names; list everything that is wrong."""
     from domainbridge.config.load import load_recipe
     from domainbridge.pipeline.check import check_data
-    from domainbridge.pipeline.datasets import open_data, scoring_rule
+    from domainbridge.pipeline.datasets import open_data
+    from domainbridge.pipeline.labels import scoring_rule
 
     loaded = load_recipe(recipe, overrides or [])
     scoring_rule(loaded)
     data = open_data(loaded)
-    check_data(loaded, data, lambda text: typer.echo(text, err=True))
+    check_data(loaded, data, lambda text: typer.echo(text, err=True), at_most=None)
     for domain in data.domains:
         typer.echo(f"{domain.name}: {len(domain)} images in order")
 

@@ -1,5 +1,6 @@
 """``recipes list | show | copy``."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ def show(name: Name) -> None:
 
 @app.command()
 def copy(name: Name, to: Annotated[Path, typer.Argument(help="file; default: NAME.yaml")] = Path()) -> None:
-    """Copy a recipe here, to make it your own; an existing file is not overwritten."""
+    """Copy a recipe here under the file's name, to make it your own; an existing file is not overwritten."""
     from domainbridge.config.load import recipe_path
     from domainbridge.errors import RecipeError
 
@@ -38,5 +39,8 @@ def copy(name: Name, to: Annotated[Path, typer.Argument(help="file; default: NAM
     destination = Path(f"{source.stem}.yaml") if to == Path() else to
     if destination.exists():
         raise RecipeError(f"{destination} exists; choose another name")
-    destination.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    text = source.read_text(encoding="utf-8")
+    # The name is the run folder's: a copy must not write into the original's run.
+    text = re.sub(r"^name:.*$", f"name: {destination.stem}", text, count=1, flags=re.MULTILINE)
+    destination.write_text(text, encoding="utf-8")
     typer.echo(destination)

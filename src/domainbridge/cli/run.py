@@ -60,7 +60,8 @@ def plan(recipe: RecipeArgument, overrides: Overrides = None, out: Out = None) -
 
 
 def _open(recipe: "Recipe") -> "DataSets":
-    from domainbridge.pipeline.datasets import open_data, scoring_rule
+    from domainbridge.pipeline.datasets import open_data
+    from domainbridge.pipeline.labels import scoring_rule
 
     scoring_rule(recipe)
     return open_data(recipe)

@@ -62,8 +62,15 @@ class Watcher:
 def watching(folder: Path) -> Iterator[Watcher]:
     """A watcher on stderr; at the end it says where the results are."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console) as bars:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    # Reports may be minutes apart: the time left needs a memory longer than rich's 30 s.
+    with Progress(*columns, console=console, speed_estimate_period=3600) as bars:
         yield Watcher(console, bars)
     console.print(f"results: {folder / 'results.json'}", highlight=False)
 

@@ -21,6 +21,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's idea of a float (PyYAML reads 1e-4 as a string), and an error for a key written twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)  # merge keys
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:
@@ -67,7 +68,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     path = recipe_path(reference)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML: {error}") from error
     return parse_recipe(tree, overrides, where=str(path))
 

@@ -1,11 +1,14 @@
-"""The recipe: every key, its default, its meaning. Nothing else in the package holds a default of the method.
+"""The recipe: every key, its default, its meaning. The method's own classes repeat the published values as defaults.
 
 Published values are those of the authors' system (Chen et al., NeurIPS 2022, arXiv 2209.07695).
 """
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from domainbridge.config.domains import LabelSpaceDefinition, PositiveInt, Section, Source, Target
 
 __all__ = [
     "Augmentation",
@@ -13,103 +16,22 @@ __all__ = [
     "Distillation",
     "Evaluation",
     "Head",
-    "LabelSource",
-    "LabelSpaceDefinition",
     "Model",
     "Prototypes",
     "Recipe",
-    "Resize",
     "Runtime",
     "Sampling",
     "SelfTraining",
-    "Source",
     "StageOverride",
-    "Target",
     "Training",
-    "Validation",
 ]
 
+_STAGE = re.compile(r"^(source-only|r[1-9]-(cut|class|distil))$")
+_LATER_PATH = re.compile(r"^r[2-9]-(cut|class)$")
 Probability = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Color = tuple[int, int, int]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LabelSpaceDefinition(_Section):
-    """A label space of the user's own."""
-
-    name: str = Field(min_length=1)
-    classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="names, train id 0 first")
-    colors: tuple[Color, ...] | None = Field(None, description="RGB per class; a palette is made when absent")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "LabelSpaceDefinition":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("class names must differ from each other")
-        if self.colors is not None and len(self.colors) != len(self.classes):
-            raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
-        return self
-
-
-class Resize(_Section):
-    """How a decoded image is brought to its training or evaluation size."""
-
-    width: PositiveInt
-    height: PositiveInt
-    keep_ratio: bool = Field(True, description="fit inside width x height; false: exactly width x height")
-    min_side: PositiveInt | None = Field(None, description="with keep_ratio: enlarge until the short side has it")
-
-
-class LabelSource(_Section):
-    """Where labels are, and how their values become train ids."""
-
-    labels: str | None = Field(None, description="folder of labels, mirrors the images folder; PNG, one channel")
-    label_space: str | None = Field(None, description="the space that the files are in, when it is not the recipe's")
-    label_map: dict[int | str, int | str] | None = Field(
-        None,
-        description="own id or '#rrggbb' -> class name, train id or 'ignore'; unlisted values are ignored",
-    )
-
-
-class Source(LabelSource):
-    """A labelled domain."""
-
-    name: str = Field(min_length=1)
-    dataset: str = Field("folder", description="'folder' or a known layout: see `domainbridge data layouts`")
-    root: str = Field(description="relative to data_root")
-    images: str | None = Field(None, description="folder of images, relative to root")
-    split: str | None = Field(
-        None,
-        description="folder: text file, relative to root, a stem under images per line; layout: its split",
-    )
-    resize: Resize | None = None
-
-
-class Validation(LabelSource):
-    """Labelled images of a target that are looked at, never trained on."""
-
-    root: str | None = Field(None, description="default: the target's root")
-    images: str | None = Field(None, description="default: the target's images")
-    split: str | None = None
-    resize: Resize | None = Field(None, description="size at the network's input; default: the target's resize")
-
-
-class Target(_Section):
-    """An unlabelled domain."""
-
-    name: str = Field(min_length=1)
-    dataset: str = Field("folder", description="'folder' or a known layout")
-    root: str = Field(description="relative to data_root")
-    images: str | None = None
-    split: str | None = None
-    resize: Resize | None = None
-    validation: Validation | None = None
-
-
-class Head(_Section):
+class Head(Section):
     """Dilated convolutions side by side, a fusing one, a classifier."""
 
     kind: Literal["deeplabv2", "deeplabv3plus"] = Field(
@@ -127,7 +49,7 @@ class Head(_Section):
         return self
 
 
-class Model(_Section):
+class Model(Section):
     """The segmentation network."""
 
     backbone: str = Field("resnet101_v1c", description="resnet{18,34,50,101,152}_v1c or a timm model with features")
@@ -139,7 +61,7 @@ class Model(_Section):
     head: Head = Head()
 
 
-class Crop(_Section):
+class Crop(Section):
     """Random training crop."""
 
     width: PositiveInt = 512
@@ -149,7 +71,7 @@ class Crop(_Section):
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
 
 
-class Sampling(_Section):
+class Sampling(Section):
     """Which source images are drawn: every one once an epoch, or those with rare classes more often."""
 
     rare_classes: bool = Field(False, description="rare class sampling (DAFormer, arXiv 2111.14887)")
@@ -160,7 +82,7 @@ class Sampling(_Section):
     )
 
 
-class Training(_Section):
+class Training(Section):
     """How a stage's network is optimised."""
 
     steps: PositiveInt = 40_000
@@ -176,7 +98,7 @@ class Training(_Section):
     log_every: PositiveInt = 50
 
 
-class StageOverride(_Section):
+class StageOverride(Section):
     """What differs in one stage from `training`."""
 
     steps: PositiveInt | None = None
@@ -192,7 +114,7 @@ class StageOverride(_Section):
     log_every: PositiveInt | None = None
 
 
-class SelfTraining(_Section):
+class SelfTraining(Section):
     """Step 1, both paths."""
 
     area_share: float = Field(0.4, gt=0, lt=1, description="cut path: the rectangle's share of the crop")
@@ -207,7 +129,7 @@ class SelfTraining(_Section):
     ignore_bottom: int = Field(0, ge=0)
 
 
-class Augmentation(_Section):
+class Augmentation(Section):
     """Photometric augmentation of bridged images (step 1) and of the student's target images (step 2)."""
 
     jitter: float = Field(0.2, ge=0, le=0.5, description="brightness, contrast, saturation and hue jitter")
@@ -223,7 +145,7 @@ class Augmentation(_Section):
         return sigma
 
 
-class Prototypes(_Section):
+class Prototypes(Section):
     """Step 2's class centroids."""
 
     passes: PositiveInt = Field(4, description="passes over the target's training images")
@@ -231,7 +153,7 @@ class Prototypes(_Section):
     max_count: PositiveInt = 3000
 
 
-class Distillation(_Section):
+class Distillation(Section):
     """Step 2."""
 
     mode: Literal["hard", "soft"] = "hard"
@@ -244,7 +166,7 @@ class Distillation(_Section):
     distort_source: bool = Field(True, description="photometric distortion of the source image")
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """How a stage's model is scored on the validation sets."""
 
     label_space: str | LabelSpaceDefinition | None = Field(None, description="a coarser space to score in")
@@ -255,7 +177,7 @@ class Evaluation(_Section):
     flip: bool = Field(False, description="average with the mirrored image")
 
 
-class Runtime(_Section):
+class Runtime(Section):
     """The machine. No key here changes a result beyond floating-point order."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
@@ -263,7 +185,7 @@ class Runtime(_Section):
     workers: int = Field(2, ge=0, description="loader processes; 0 loads in the training process")
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One adaptation, complete."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
@@ -274,6 +196,9 @@ class Recipe(_Section):
     sources: tuple[Source, ...] = Field(min_length=1)
     targets: tuple[Target, ...] = Field(min_length=1)
     rounds: int = Field(2, ge=1, le=9)
+    later_rate: float = Field(
+        0.1, gt=0, description="learning rate of the paths of round 2 and later / training.learning_rate (published)"
+    )
     source_only: bool = Field(False, description="train the baseline without adaptation too")
     warm_start: bool = Field(
         False,
@@ -308,10 +233,10 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _known_stages(self) -> "Recipe":
-        known = self.trained_stages()
-        unknown = [name for name in self.stages if name not in known]
+        unknown = [name for name in self.stages if not _STAGE.match(name)]
         if unknown:
-            raise ValueError(f"stages: {', '.join(unknown)} unknown; this recipe trains {', '.join(known)}")
+            known = ", ".join(self.trained_stages())
+            raise ValueError(f"stages: {', '.join(unknown)} unknown; this recipe trains {known}")
         return self
 
     def trained_stages(self) -> tuple[str, ...]:
@@ -322,4 +247,6 @@ class Recipe(_Section):
     def training_of(self, stage: str) -> Training:
         """`training` with the stage's own values in place."""
         own = self.stages.get(stage, StageOverride()).model_dump(exclude_none=True)
+        if _LATER_PATH.match(stage):
+            own.setdefault("learning_rate", self.training.learning_rate * self.later_rate)
         return self.training.model_copy(update=own)

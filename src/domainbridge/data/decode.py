@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from domainbridge.data.spaces import LabelSpace
 from domainbridge.errors import DataError, RecipeError
@@ -20,6 +20,7 @@ from domainbridge.types import IGNORE
 __all__ = ["IdLabels", "LabelDecoder", "PaintedLabels", "label_map_decoder", "read_image", "read_index_image"]
 
 _INDEX_MODES = ("L", "P", "1")
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 _HEX = re.compile(r"^#[0-9a-fA-F]{6}$")
 
 
@@ -43,13 +44,18 @@ def read_index_image(path: Path) -> NDArray[np.uint8]:
 
 def _decode(path: Path, mode: str | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image: Image.Image = opened
             if mode is None and image.mode not in _INDEX_MODES:
                 raise DataError(
                     f"{path}: expected a one-channel 8-bit label image, found mode {image.mode}; if its colours are "
                     "classes, list them in label_map as '#rrggbb': class"
                 )
-            return np.asarray(image.convert(mode) if mode else image).astype(np.uint8, copy=False)
+            if mode is not None:
+                if image.mode in _DEEP_MODES:
+                    raise DataError(f"{path}: expected an 8-bit image, found mode {image.mode}; convert it to 8 bits")
+                image = ImageOps.exif_transpose(image).convert(mode)
+            return np.asarray(image).astype(np.uint8, copy=False)
     except DataError:
         raise
     except FileNotFoundError:
@@ -71,6 +77,13 @@ class IdLabels:
     table: NDArray[np.uint8]
     allowed: NDArray[np.bool_]
     space: str
+
+    @classmethod
+    def in_space(cls, table: NDArray[np.uint8], space: LabelSpace) -> "IdLabels":
+        """Files that hold the train ids of ``space`` (and 255), mapped by ``table``."""
+        allowed = np.zeros(256, bool)
+        allowed[[*range(len(space)), IGNORE]] = True
+        return cls(table, allowed, space.name)
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Train ids, uint8 (height, width).

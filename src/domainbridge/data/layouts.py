@@ -67,23 +67,27 @@ LAYOUTS = {
 
 
 def layout_files(
-    name: str, root: Path, split: str, labelled: bool, where: str
+    name: str, root: Path, split: str | None, validation: bool, labelled: bool, where: str
 ) -> tuple[tuple[Path, ...], tuple[Path, ...] | None]:
-    """Images and, if wanted, labels of a known layout, in the order of their names.
+    """Images and, if wanted, labels of a known layout, in the order of their names; ``split`` None is train or val.
 
     Raises:
         RecipeError: the layout or the split is unknown.
         DataError: folders or labels are missing; the message says what to unpack where.
     """
     layout = known_layout(name, where)
-    if layout.splits and split not in layout.splits:
-        raise RecipeError(f"{where}.split: {name} has {', '.join(layout.splits)}, found {split!r}")
+    if split is not None and split not in layout.splits:
+        known = ", ".join(layout.splits) or "no splits: leave the key out"
+        raise RecipeError(f"{where}.split: {name} has {known}, found {split!r}")
+    split = split or ("val" if validation else "train")
     image_folder = root / layout.images.format(split=split)
     if not image_folder.is_dir():
         raise DataError(f"{where}: {name} expects its images at {image_folder}; for root {root}: {layout.unpack}")
     images = tuple(
         path for stem, path in index_images(image_folder, where).items() if stem.endswith(layout.image_ending)
     )
+    if not images:
+        raise DataError(f"{where}: no image below {image_folder} has a name ending in {layout.image_ending}")
     if not labelled:
         return images, None
     label_folder = root / layout.labels.format(split=split)

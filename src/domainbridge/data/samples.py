@@ -112,7 +112,7 @@ def index_images(folder: Path, where: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{where}: no such folder: {folder}")
     found: dict[str, Path] = {}
-    for directory, subfolders, names in os.walk(folder):
+    for directory, subfolders, names in os.walk(folder, followlinks=True):
         subfolders.sort()
         for name in sorted(names):
             path = Path(directory, name)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from domainbridge.data.samples import Samples
 from domainbridge.data.statistics import RareClasses
 from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
+from domainbridge.errors import DataError
 from domainbridge.seeding import derive_seed, numpy_generator
 from domainbridge.types import IGNORE, Batch
 
@@ -156,11 +157,18 @@ def batches(stream: Dataset[T], steps: range, *, workers: int, pin_memory: bool 
         prefetch_factor=4 if workers else None,
         worker_init_fn=_quiet_worker if workers else None,
     )
-    yield from loader
+    try:
+        yield from loader
+    except DataError as error:
+        # A worker's error arrives wrapped in its traceback; the user's part is its last line.
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
 
 
 def _quiet_worker(_: int) -> None:
+    import signal
+
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which ends its workers
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

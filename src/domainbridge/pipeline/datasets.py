@@ -8,38 +8,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.config.schema import (
-    LabelSource,
-    LabelSpaceDefinition,
-    Recipe,
-    Resize,
-    Source,
-    Target,
-    Validation,
-)
-from domainbridge.data.decode import IdLabels, LabelDecoder, label_map_decoder
-from domainbridge.data.layouts import known_layout, layout_files
+from domainbridge.config.domains import Resize, Source, Target, Validation
+from domainbridge.config.schema import Recipe
+from domainbridge.data.layouts import layout_files
 from domainbridge.data.samples import Concatenated, FileSamples, pair_folder
-from domainbridge.data.spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
 from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.data.streams import CropRule
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, InputError, RecipeError, problem_list
-from domainbridge.evaluation.inference import InferenceRule
-from domainbridge.evaluation.scoring import ScoringRule
 from domainbridge.files import replace_file
+from domainbridge.pipeline.labels import source_decoder, training_space, validation_decoder
 
 __all__ = [
     "DataSets",
     "crop_rule",
     "data_root",
     "files_fingerprint",
-    "label_decoder",
     "open_data",
     "rare_classes",
     "resize_rule",
-    "scoring_rule",
-    "training_space",
+    "resolved_root",
 ]
 
 _PACKAGED = "package:"
@@ -83,29 +71,10 @@ def data_root(recipe: Recipe) -> Path:
     return Path(root).expanduser()
 
 
-def training_space(recipe: Recipe) -> LabelSpace:
-    """The space that the network predicts.
-
-    Raises:
-        RecipeError: unknown.
-    """
-    return _space(recipe.label_space)
-
-
-def scoring_rule(recipe: Recipe) -> ScoringRule:
-    """How the recipe scores.
-
-    Raises:
-        RecipeError: a space, map or class is unknown.
-    """
-    rule = recipe.evaluation
-    trained = training_space(recipe)
-    space = trained if rule.label_space is None else _space(rule.label_space)
-    table = table_by_names(rule.map, trained, space) if rule.map is not None else space_table(trained, space)
-    for name in rule.exclude:
-        space.index(name)
-    window = (rule.window or (recipe.crop.height, recipe.crop.width)) if rule.mode == "slide" else None
-    return ScoringRule(space, table, rule.exclude, InferenceRule(window, rule.flip))
+def resolved_root(recipe: Recipe) -> str:
+    """The data root as a run folder's recipe keeps it: absolute, or data shipped with the package."""
+    given = recipe.data_root or ""
+    return given if given.startswith(_PACKAGED) else str(data_root(recipe).absolute())
 
 
 def crop_rule(recipe: Recipe, mean: tuple[float, ...]) -> CropRule:
@@ -156,10 +125,13 @@ def open_data(recipe: Recipe) -> DataSets:
 def files_fingerprint(samples: FileSamples) -> str:
     """Changes when a file is added, removed, renamed or has another size; moving the whole folder does not count."""
     digest = hashlib.blake2b(digest_size=12)
-    paths = [*samples.images, *(samples.labels or ())]
+    paths = [path.absolute() for path in (*samples.images, *(samples.labels or ()))]
     base = os.path.commonpath([path.parent for path in paths])
     for path in paths:
-        digest.update(f"{os.path.relpath(path, base)}\0{path.stat().st_size}\n".encode())
+        try:
+            digest.update(f"{os.path.relpath(path, base)}\0{path.stat().st_size}\n".encode())
+        except OSError as error:
+            raise DataError(f"{samples.name}: {path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -188,82 +160,35 @@ def _remembered_counts(memory: Path, fingerprint: str) -> NDArray[np.int64] | No
         return counts if str(content["fingerprint"]) == fingerprint else None
 
 
-def label_decoder(rule: LabelSource, space: LabelSpace, where: str, via: LabelSpace | None = None) -> LabelDecoder:
-    """How label files become train ids of ``space``.
-
-    Args:
-        rule: label_space or label_map of the files; neither: the files are in ``space`` already.
-        space: wanted.
-        where: for messages.
-        via: a space in between, when no direct map is known.
-
-    Raises:
-        RecipeError: no way from the files to the space.
-    """
-    if rule.label_map is not None and rule.label_space is not None:
-        raise RecipeError(f"{where}: give label_map or label_space, not both")
-    if rule.label_map is not None:
-        return label_map_decoder(rule.label_map, space, where)
-    own = label_space(rule.label_space) if rule.label_space is not None else space
-    try:
-        table = space_table(own, space)
-    except RecipeError:
-        if via is None:
-            raise
-        table = space_table(via, space)[space_table(own, via)]
-    allowed = [*range(len(own)), 255]
-    return IdLabels(table, _flags(allowed), own.name)
-
-
-def _flags(values: list[int]) -> NDArray[np.bool_]:
-    flags = np.zeros(256, bool)
-    flags[values] = True
-    return flags
-
-
-def _space(definition: str | LabelSpaceDefinition) -> LabelSpace:
-    if isinstance(definition, str):
-        return label_space(definition)
-    return label_space(definition.name, definition.classes, definition.colors)
-
-
 def _open(
     domain: Source | Target | Validation, of: Target | None, root: Path, recipe: Recipe, where: str
 ) -> FileSamples:
-    dataset = of.dataset if of is not None else domain.dataset  # type: ignore[union-attr]
+    """The files of a domain; ``of`` is the target that a validation set belongs to."""
+    dataset = domain.dataset if not isinstance(domain, Validation) else of.dataset if of else "folder"
     folder = root / (domain.root or (of.root if of is not None else ""))
     labels_of = None if isinstance(domain, Target) else domain
     resize = resize_rule(domain.resize or (of.resize if of is not None else None))
     decoder = None
     if labels_of is not None:
-        wanted = scoring_rule(recipe).space if of is not None else training_space(recipe)
-        decoder = _decoder_for(labels_of, dataset, wanted, recipe, where)
+        decoder = (source_decoder if of is None else validation_decoder)(recipe, labels_of, dataset, where)
     if dataset != "folder":
-        split = domain.split or ("val" if of is not None else "train")
-        images, labels = layout_files(dataset, folder, split, labels_of is not None, where)
-        return FileSamples(where, images, labels, decoder, resize, resize_labels=of is None)
-    image_folder = domain.images or (of.images if of is not None else None)
-    label_folder = labels_of.labels if labels_of is not None else None
-    absent = [
-        key for key, value in (("images", image_folder), ("labels", label_folder or labels_of is None)) if not value
-    ]
-    if absent or image_folder is None:
-        raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
-    images, labels = pair_folder(
-        folder / image_folder,
-        folder / label_folder if label_folder else None,
-        folder / domain.split if domain.split else None,
-        where,
-    )
+        unused = [key for key in ("images", "labels") if getattr(domain, key, None) is not None]
+        if unused:
+            raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(unused)}")
+        images, labels = layout_files(dataset, folder, domain.split, of is not None, labels_of is not None, where)
+    else:
+        images, labels = _pair(domain, of, folder, where)
     return FileSamples(where, images, labels, decoder, resize, resize_labels=of is None)
 
 
-def _decoder_for(
-    rule: Source | Validation, dataset: str, wanted: LabelSpace, recipe: Recipe, where: str
-) -> LabelDecoder:
-    if dataset == "folder" or rule.label_map is not None or rule.label_space is not None:
-        return label_decoder(rule, wanted, where, via=training_space(recipe))
-    layout = known_layout(dataset, where)
-    stored = layout.decoder()
-    table = space_table(BUILT_IN[layout.label_space], wanted)
-    return IdLabels(table[stored.table], stored.allowed, layout.label_space)
+def _pair(
+    domain: Source | Target | Validation, of: Target | None, folder: Path, where: str
+) -> tuple[tuple[Path, ...], tuple[Path, ...] | None]:
+    images = domain.images or (of.images if of is not None else None)
+    labelled = not isinstance(domain, Target)
+    labels = None if isinstance(domain, Target) else domain.labels
+    if images is None or (labelled and labels is None):
+        absent = [key for key, value in (("images", images), ("labels", labels or not labelled)) if not value]
+        raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
+    split = folder / domain.split if domain.split else None
+    return pair_folder(folder / images, folder / labels if labels else None, split, where)

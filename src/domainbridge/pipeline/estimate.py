@@ -1,6 +1,5 @@
 """What a run will cost: memory that follows from the network's size, time from what was measured before."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -11,6 +10,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.models.segmenter import build_segmenter
 from domainbridge.pipeline.networks import model_spec
 from domainbridge.pipeline.plan import Stage
+from domainbridge.pipeline.stages import parsed_line
 
 __all__ = ["Estimate", "estimate"]
 
@@ -52,5 +52,6 @@ def estimate(recipe: Recipe, stages: list[Stage], folder: Path) -> Estimate:
 def _seconds_per_step(path: Path) -> float | None:
     if not path.exists():
         return None
-    seconds = [json.loads(line)["seconds"] for line in path.read_text(encoding="utf-8").splitlines() if line]
+    entries = [parsed_line(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    seconds = [entry["seconds"] for entry in entries if entry is not None]
     return median(seconds) if seconds else None

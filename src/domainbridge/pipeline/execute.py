@@ -14,9 +14,10 @@ import yaml
 from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.errors import RecipeError, RunFolderError
-from domainbridge.files import write_text
+from domainbridge.files import replace_file, write_text
 from domainbridge.pipeline.check import check_data, check_fingerprint
-from domainbridge.pipeline.datasets import DataSets, open_data, scoring_rule
+from domainbridge.pipeline.datasets import DataSets, open_data, resolved_root
+from domainbridge.pipeline.labels import scoring_rule
 from domainbridge.pipeline.networks import initial_student
 from domainbridge.pipeline.plan import Stage, StageState, Verdict, final_stage, plan_stages, read_json, verdict
 from domainbridge.pipeline.results import evaluate_stage, write_results
@@ -83,6 +84,8 @@ def selected(planned: list[PlannedStage], only: str | None, until: str | None) -
     if only is not None:
         todo = {item.stage.name for item in planned if item.verdict.action != "done"}
         planned = [item for item in planned if item.stage.name == only]
+        if not planned:
+            raise RecipeError(f"--only {only} comes after --until {until}")
         missing = [name for item in planned for name in item.stage.inputs if name in todo]
         if missing:
             raise RecipeError(f"--only {only}: needs {', '.join(missing)}, not done yet; run without --only first")
@@ -105,19 +108,20 @@ def run_recipe(
     scoring_rule(recipe)
     data = open_data(recipe)
     refuse_foreign(recipe, folder)
-    planned = selected(inspect_run(recipe, data, folder), only, until)
+    selected(inspect_run(recipe, data, folder), only, until)
     passed = {"passed": check_fingerprint(recipe, data)}
-    if any(item.verdict.action != "done" for item in planned):
-        initial_student(recipe, "check")
-        if read_json(folder / "data-check.json") != passed:
-            check_data(recipe, data, listener.message)
+    if read_json(folder / "data-check.json") != passed:
+        check_data(recipe, data, listener.message)
+    initial_student(recipe, "check")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "data-check.json", json.dumps(passed) + "\n")
     with _only_process(folder), polite_interruption(listener.message) as stop_requested:
-        write_text(folder / "recipe.yaml", dump_recipe(recipe))
+        resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
+        write_text(folder / "recipe.yaml", dump_recipe(resolved))
+        write_text(folder / "data-check.json", json.dumps(passed) + "\n")
         write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
         context = Context(recipe, data, folder, runtime, listener.progress, stop_requested)
-        return _run_stages(planned, context, listener)
+        # Planned again now that no other process can finish a stage.
+        return _run_stages(selected(inspect_run(recipe, data, folder), only, until), context, listener)
 
 
 def _run_stages(planned: list[PlannedStage], context: Context, listener: Listener) -> bool:
@@ -134,7 +138,7 @@ def _run_stages(planned: list[PlannedStage], context: Context, listener: Listene
         if stage.trains and context.data.validation:
             targets = evaluate_stage(stage, recipe, context.data, folder, context.runtime)
             listener.stage_scored(stage, targets)
-        write_results(every_stage, final, folder)
+        write_results(every_stage, recipe, context.data, folder)
         if stage.name == final:
             _publish(folder / final / "model", folder / "model")
         if context.stop_requested():
@@ -151,14 +155,22 @@ def refuse_foreign(recipe: Recipe, folder: Path) -> None:
     if not folder.exists():
         return
     path = folder / "recipe.yaml"
-    if not folder.is_dir() or (not path.exists() and any(folder.iterdir())):
+    if not folder.is_dir() or (not path.exists() and any(entry.name != ".lock" for entry in folder.iterdir())):
         raise RunFolderError(f"{folder}: exists and is not a run folder; choose another with --out")
     if path.exists():
-        owner = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("name")
+        owner = _owner(path)
         if owner != recipe.name:
             raise RunFolderError(
                 f"{folder}: belongs to recipe {owner!r}, not to {recipe.name!r}; choose another folder with --out"
             )
+
+
+def _owner(path: Path) -> object:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
+        return None
+    return content.get("name") if isinstance(content, dict) else None
 
 
 @contextmanager
@@ -177,4 +189,4 @@ def _publish(model: Path, destination: Path) -> None:
     for name in ("model.safetensors", "config.json"):
         temporary = destination / f"{name}.tmp"
         shutil.copyfile(model / name, temporary)
-        temporary.replace(destination / name)
+        replace_file(temporary, destination / name)

@@ -10,7 +10,8 @@ from domainbridge.models.heads import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.models.store import ModelCard
 from domainbridge.models.weights import load_backbone_weights
-from domainbridge.pipeline.datasets import data_root, training_space
+from domainbridge.pipeline.datasets import data_root
+from domainbridge.pipeline.labels import training_space
 from domainbridge.seeding import seed_global_generator
 
 __all__ = ["build_distillation", "build_self_training", "initial_student", "model_card", "model_spec"]

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from domainbridge.config.schema import Recipe
-from domainbridge.pipeline.datasets import DataSets, files_fingerprint
+from domainbridge.pipeline.datasets import DataSets, data_root, files_fingerprint
 
 __all__ = [
     "Stage",
@@ -144,7 +145,7 @@ def stage_spec(recipe: Recipe, name: str, kind: Kind, data: DataSets | None) -> 
     training = recipe.training_of(name).model_dump(mode="json")
     spec["training"] = {key: value for key, value in training.items() if key not in _UNSPECIFIED}
     spec["sources"] = _domains(tree["sources"], data.sources if data else None)
-    spec["model"] = tree["model"]
+    spec["model"] = {**tree["model"], "weights_file": _file_digest(data_root(recipe) / recipe.model.weights)}
     spec["sampling"] = tree["sampling"]
     if kind in ("cut", "class"):
         spec["self_training"] = tree["self_training"]
@@ -194,6 +195,20 @@ def _domains(trees: list[dict[str, Any]], samples: tuple[Any, ...] | None) -> di
         files = files_fingerprint(samples[position]) if samples is not None else "unknown"
         named[tree["name"]] = {**{k: v for k, v in tree.items() if k not in left_out}, "files": files}
     return named
+
+
+def _file_digest(path: Path) -> str | None:
+    """Of a file's content; None when there is no such file."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return _content_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _content_digest(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:24]
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:

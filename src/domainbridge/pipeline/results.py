@@ -1,7 +1,6 @@
 """Scores of the stages' models, and ``results.json``."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from domainbridge.config.schema import Recipe
 from domainbridge.evaluation.scoring import score
 from domainbridge.files import write_text
 from domainbridge.models.store import load_model
-from domainbridge.pipeline.datasets import DataSets, files_fingerprint, scoring_rule
-from domainbridge.pipeline.plan import Stage, digest, read_json
+from domainbridge.pipeline.datasets import DataSets, files_fingerprint
+from domainbridge.pipeline.labels import scoring_rule
+from domainbridge.pipeline.plan import Stage, digest, final_stage, read_json
 from domainbridge.training.runtime import Runtime
 
 __all__ = ["evaluate_stage", "evaluation_fingerprint", "write_results"]
@@ -36,7 +36,6 @@ def evaluate_stage(
     data: DataSets,
     run_folder: Path,
     runtime: Runtime,
-    on_image: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Score a stage's model on each target's validation set, unless that was done already.
 
@@ -56,21 +55,23 @@ def evaluate_stage(
     for target in recipe.targets:
         if target.validation is not None:
             samples = data.validation[target.name]
-            targets[target.name] = asdict(score(model, samples, rule, runtime.device, on_image))
+            targets[target.name] = asdict(score(model, samples, rule, runtime.device))
     write_text(path, json.dumps({"fingerprint": fingerprint, "targets": targets}, indent=1) + "\n")
     return targets
 
 
-def write_results(stages: list[Stage], final: str, run_folder: Path) -> dict[str, Any]:
-    """Gather what the stage folders say into ``results.json``; only finished stages are listed."""
+def write_results(stages: list[Stage], recipe: Recipe, data: DataSets, run_folder: Path) -> dict[str, Any]:
+    """Gather what the stage folders say into ``results.json``; only finished stages and present scores are listed."""
     listed = {}
     for stage in stages:
         done = read_json(run_folder / stage.name / "done.json")
         if done is None or done.get("fingerprint") != stage.fingerprint:
             continue
         scored = read_json(run_folder / stage.name / "evaluation.json") or {}
+        if scored.get("fingerprint") != evaluation_fingerprint(stage, recipe, data):
+            scored = {}
         entry = {"seconds": round(done["seconds"], 1), "steps": done["steps"]}
         listed[stage.name] = {**entry, "targets": scored.get("targets", {})}
-    results = {"stages": listed, "final": final}
+    results = {"stages": listed, "final": final_stage(recipe)}
     write_text(run_folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results

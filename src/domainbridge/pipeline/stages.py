@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,6 +35,9 @@ from domainbridge.training.runtime import Runtime
 from domainbridge.types import as_unit_float
 
 __all__ = ["Context", "load_prototypes", "run_stage", "save_prototypes"]
+
+
+_REPORT_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
     """
     folder = context.folder / stage.name
     if not resume and folder.exists():
+        (folder / "done.json").unlink(missing_ok=True)  # first: half a folder must not look finished
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity = {"fingerprint": stage.fingerprint, "spec": stage.spec}
@@ -118,16 +123,6 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         training.log_every,
         training.checkpoint_every,
     )
-    stream = PairedCrops(
-        context.data.source,
-        context.data.target,
-        crop_rule(recipe, tuple(student.mean.flatten().tolist())),
-        batch_size=training.batch_size,
-        seed=recipe.seed,
-        stage=stage.name,
-        distort_source=stage.kind == "distil" and recipe.distillation.distort_source,
-        rare=rare_classes(recipe, context.data, context.folder / "class-counts.npz"),
-    )
     began = time.perf_counter()
 
     def checkpoint(step: int) -> None:
@@ -153,7 +148,7 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         objective,
         optimiser,
         batches(
-            stream,
+            _stream(stage, context, student),
             range(start, training.steps),
             workers=runtime.workers,
             pin_memory=runtime.device.type == "cuda",
@@ -168,6 +163,20 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         return None
     save_model(folder / "model", student, model_card(recipe))
     return training.steps, spent + time.perf_counter() - began
+
+
+def _stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:
+    recipe = context.recipe
+    return PairedCrops(
+        context.data.source,
+        context.data.target,
+        crop_rule(recipe, tuple(student.mean.flatten().tolist())),
+        batch_size=recipe.training_of(stage.name).batch_size,
+        seed=recipe.seed,
+        stage=stage.name,
+        distort_source=stage.kind == "distil" and recipe.distillation.distort_source,
+        rare=rare_classes(recipe, context.data, context.folder / "class-counts.npz"),
+    )
 
 
 def _student(stage: Stage, context: Context) -> Segmenter:
@@ -212,8 +221,17 @@ def _restore(
 def _keep_metrics(path: Path, steps: int) -> None:
     """Drop the lines of steps that will be taken again."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps]
+    kept = [line for line in lines if (entry := parsed_line(line)) is not None and entry["step"] <= steps]
     write_text(path, "".join(line + "\n" for line in kept))
+
+
+def parsed_line(line: str) -> dict[str, Any] | None:
+    """One line of ``metrics.jsonl``; None for one that a crash cut short."""
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def _metrics(progress: Progress) -> dict[str, object]:
@@ -245,8 +263,11 @@ def _collect_prototypes(stage: Stage, context: Context, folder: Path) -> tuple[i
         for image in batches(stream, range(len(stream)), workers=runtime.workers):
             unit = as_unit_float(image.to(runtime.device, non_blocking=True))
             bank = accumulate(bank, model, unit, min_pixels=section.min_pixels, max_count=section.max_count)
+            steps += 1
+            if steps % _REPORT_EVERY == 0:
+                seconds = (time.perf_counter() - began) / steps
+                context.report(stage.name, Progress(steps, {}, 0.0, seconds))
             if context.stop_requested():
                 return None
         save_prototypes(folder, teacher, bank)
-        steps += len(stream)
     return steps, time.perf_counter() - began

@@ -37,10 +37,8 @@ def evaluate_folder(
     predictor = load_predictor(model, slide=slide, flip=flip, device=device)
     stored = predictor.space if labels_in in (None, predictor.space.name) else label_space(str(labels_in))
     scored, label_table, prediction_table = _meeting_space(predictor.space, stored)
-    allowed = np.zeros(256, bool)
-    allowed[[*range(len(stored)), 255]] = True
     image_paths, label_paths = pair_folder(images, labels, split, "evaluate")
-    decoder = IdLabels(label_table, allowed, stored.name)
+    decoder = IdLabels.in_space(label_table, stored)
     samples = FileSamples("evaluate", image_paths, label_paths, decoder, predictor.resize, resize_labels=False)
     rule = ScoringRule(scored, prediction_table, (), predictor.rule)
     return score(predictor.model, samples, rule, predictor.device)

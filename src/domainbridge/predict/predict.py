@@ -42,43 +42,63 @@ def predict_files(
         How many images were segmented.
 
     Raises:
-        InputError: nothing was written if an input is missing or two would write the same file.
+        InputError: nothing was written if an input is missing or an output would hit another or an input; images that
+            cannot be read are left out and listed at the end.
     """
-    pairs = collect_inputs(inputs)
+    endings = [".png", *(["_overlay.jpg"] if overlay else []), *(["_confidence.png"] if confidence else [])]
+    pairs = collect_inputs(inputs, out, endings)
     predictor = load_predictor(model, slide=slide, flip=flip, device=device)
-    palette = predictor.space.palette
-    for path, name in pairs:
-        image = read_image(path)
+    unreadable: list[str] = []
+    for path, target in pairs:
+        try:
+            image = read_image(path)
+        except DataError as error:
+            unreadable.append(str(error))
+            continue
         probability, classes = predictor(image).max(0)
         labels = classes.cpu().numpy().astype(np.uint8)
-        target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         painted = Image.fromarray(labels)
-        painted.putpalette(palette.flatten().tolist())
-        _save(painted, target.with_name(target.name + ".png"))
+        painted.putpalette(predictor.space.palette.flatten().tolist())
+        _save(painted, _output(target, ".png"))
         if overlay:
-            _save(Image.fromarray(blend(image, palette[labels])), target.with_name(target.name + "_overlay.jpg"))
+            blended = Image.fromarray(blend(image, predictor.space.palette[labels]))
+            _save(blended, _output(target, "_overlay.jpg"))
         if confidence:
             grey = (255 * probability).round().byte().cpu().numpy()
-            _save(Image.fromarray(grey), target.with_name(target.name + "_confidence.png"))
+            _save(Image.fromarray(grey), _output(target, "_confidence.png"))
+    if unreadable:
+        done = len(pairs) - len(unreadable)
+        raise DataError(problem_list(f"predict: {done} images were segmented, {len(unreadable)} not", unreadable))
     return len(pairs)
 
 
-def collect_inputs(inputs: Sequence[Path]) -> list[tuple[Path, str]]:
-    """(image, output name without ending) for every file, and every image below every folder.
+def collect_inputs(inputs: Sequence[Path], out: Path, endings: Sequence[str]) -> list[tuple[Path, Path]]:
+    """(image, output path without ending) for every file, and every image below every folder.
 
     Raises:
-        DataError: lists all inputs that are missing, are no images, or would share an output.
+        DataError: lists all inputs that are missing or are no images, and all outputs that would be written twice or
+            over an input.
     """
     problems: list[str] = []
-    found: dict[str, Path] = {}
-    for path, name in _expanded(inputs, problems):
-        if name in found:
-            problems.append(f"{found[name]} and {path} would both write {name}.png")
-        found[name] = path
+    pairs = [(path, out / name) for path, name in _expanded(inputs, problems)]
+    images = {path.resolve() for path, _ in pairs}
+    writers: dict[Path, Path] = {}
+    for path, target in pairs:
+        for ending in endings:
+            output = _output(target, ending).resolve()
+            if output in images:
+                problems.append(f"{path}: its result would overwrite the input {output}; choose another --out")
+            elif output in writers:
+                problems.append(f"{writers[output]} and {path} would both write {output}")
+            writers[output] = path
     if problems:
         raise DataError(problem_list("predict: nothing was written", problems))
-    return [(path, name) for name, path in found.items()]
+    return pairs
+
+
+def _output(target: Path, ending: str) -> Path:
+    return target.with_name(target.name + ending)
 
 
 def blend(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -72,8 +72,11 @@ class LossWindow:
         self.began = time.perf_counter()
 
     def add(self, step: int, losses: dict[str, Tensor], total: Tensor) -> None:
-        """Take in one step. Once a loss was not finite, ``found`` stays 1 and keeps the optimiser still."""
-        bad = ~torch.isfinite(total.detach())
+        """Take in one step; ``total`` is not finite when a loss or a gradient is not.
+
+        From the first such step on, ``found`` stays 1 and keeps the optimiser still.
+        """
+        bad = ~torch.isfinite(total)
         self.bad_step = torch.where(bad & (self.found == 0), float(step), self.bad_step)
         self.found = torch.maximum(self.found, bad.float())
         for name, loss in losses.items():
@@ -132,7 +135,9 @@ def fit(
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        window.add(step, losses, total)
+        gradients = [p.grad for p in objective.student.parameters() if p.grad is not None]
+        norm = torch.stack(torch._foreach_norm(gradients)).sum()
+        window.add(step, losses, total.detach() + norm)
         optimiser.found_inf = window.found  # type: ignore[attr-defined]
         optimiser.step()
 
@@ -154,7 +159,7 @@ def fit(
 
 def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:
     return (
-        f"stage {stage}, step {step}: the loss ({' + '.join(losses)}) is not finite; training stopped before the "
-        "optimiser moved, and the last checkpoint is kept. Lower learning_rate or raise warmup_steps (training.* or "
-        f"stages.{stage}.*); with precision bfloat16, try float32"
+        f"stage {stage}, step {step}: the loss ({' + '.join(losses)}) or its gradient is not finite; training stopped "
+        "before the optimiser moved, and the last checkpoint is kept. Lower learning_rate or raise warmup_steps "
+        f"(training.* or stages.{stage}.*); with precision bfloat16, try float32"
     )
