@@ -24,7 +24,7 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> tuple[Path, Path]:
     """(recipe file, run folder) after a one-round run from the command line."""
-    from conftest import RECIPE
+    from tiny_domain import RECIPE
 
     folder = tmp_path_factory.mktemp("cli")
     tree = {**RECIPE, "data_root": str(generated_data), "rounds": 1, "source_only": False}
@@ -156,7 +156,7 @@ class TestBadInput:
 
     @pytest.fixture
     def broken(self, generated_data: Path, tmp_path: Path) -> tuple[Path, dict]:
-        from conftest import RECIPE
+        from tiny_domain import RECIPE
 
         shutil.copytree(generated_data, tmp_path / "data")
         return tmp_path, {**RECIPE, "data_root": str(tmp_path / "data")}

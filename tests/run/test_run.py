@@ -61,7 +61,7 @@ def assert_same_weights(one: Path, other: Path, stages: list[str] = TRAINED) -> 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> Path:
     """One uninterrupted run that the tests here compare with and must not change."""
-    from conftest import RECIPE
+    from tiny_domain import RECIPE
 
     folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
     run({**RECIPE, "data_root": str(generated_data)}, folder)

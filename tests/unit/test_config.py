@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import RECIPE
 from domainbridge.config.load import dump_recipe, load_recipe, parse_recipe, recipe_path, shipped_recipes
 from domainbridge.errors import RecipeError
+from tiny_domain import RECIPE
 
 MINIMAL = """
 name: small

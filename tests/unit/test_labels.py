@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import RECIPE
 from domainbridge.config.load import parse_recipe
 from domainbridge.data.spaces import BUILT_IN
 from domainbridge.errors import InputError, RecipeError
 from domainbridge.pipeline.datasets import open_data
 from domainbridge.pipeline.labels import source_decoder, validation_decoder
+from tiny_domain import RECIPE
 
 
 def recipe(**changes: object):

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from conftest import RECIPE
 from domainbridge.config.load import parse_recipe
 from domainbridge.pipeline.plan import Stage, StageState, plan_stages, verdict
+from tiny_domain import RECIPE
 
 
 def stages(**changes: object) -> dict[str, Stage]:
