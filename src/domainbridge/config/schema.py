@@ -181,7 +181,9 @@ class Runtime(Section):
     """The machine. No key here changes a result beyond floating-point order."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
-    threads: PositiveInt | None = Field(None, description="CPU threads of torch; default: torch's choice")
+    threads: PositiveInt | None = Field(
+        None, description="CPU threads of torch; default: torch's choice; sums round differently with another number"
+    )
     workers: int = Field(2, ge=0, description="loader processes; 0 loads in the training process")
 
 

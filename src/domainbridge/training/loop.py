@@ -135,9 +135,7 @@ def fit(
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in objective.student.parameters() if p.grad is not None]
-        norm = torch.stack(torch._foreach_norm(gradients)).sum()
-        window.add(step, losses, total.detach() + norm)
+        window.add(step, losses, total.detach() + _gradient_size(objective.student))
         optimiser.found_inf = window.found  # type: ignore[attr-defined]
         optimiser.step()
 
@@ -155,6 +153,12 @@ def fit(
         if stopping:
             return False
     return True
+
+
+def _gradient_size(model: torch.nn.Module) -> Tensor:
+    """Sum of the gradients' norms, a scalar on the device: not finite when any gradient is not."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).sum()
 
 
 def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:
