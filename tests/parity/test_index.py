@@ -5,22 +5,6 @@ from pathlib import Path
 import golden
 import numpy as np
 
-PREFIXES = (
-    "a_tinyA",
-    "a_r101v1c",
-    "b_",
-    "c_ema",
-    "d_",
-    "e_prototypes",
-    "f_ckd",
-    "g_",
-    "h_",
-    "i_",
-    "j_",
-    "k_",
-    "l_",
-)
-
 
 def test_every_file_is_covered() -> None:
     source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))

@@ -9,7 +9,7 @@ from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter,
 from domainbridge.models.weights import load_checked
 
 
-def stage_maps(network: Segmenter, image: torch.Tensor) -> list[torch.Tensor]:
+def stage_maps(network: Segmenter) -> list[torch.Tensor]:
     """Outputs of the four stages during one forward pass, which the caller has yet to make."""
     maps: list[torch.Tensor] = []
     for name in ("layer1", "layer2", "layer3", "layer4"):
@@ -24,7 +24,7 @@ def test_tiny_network(mode: str, compare) -> None:
         compare("a formula weights", value, weights[key], 0)
     network = golden.tiny_network(weights).train(mode == "train")
     image = torch.from_numpy(golden.arrays("a_tinyA_eval.npz")["x"])
-    maps = stage_maps(network, image)
+    maps = stage_maps(network)
     logits, features = network(image)
     expected = golden.arrays(f"a_tinyA_{mode}.npz")
     for number, stage_map in enumerate(maps):
@@ -67,7 +67,7 @@ def test_full_network(compare) -> None:
     image = golden.image("a/r101/x", (1, 3, 128, 160))
     network.mean.zero_()
     network.std.fill_(1)
-    maps = stage_maps(network, image)
+    maps = stage_maps(network)
     with torch.no_grad():
         logits, features = network(image)
     expected = golden.arrays("a_r101v1c_eval.npz")

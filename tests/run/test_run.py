@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +243,6 @@ def test_two_processes_cannot_share_a_run(finished: Path, recipe_tree: dict, tmp
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RunFolderError, match="another process"):
             run(recipe_tree, finished)
-    time.sleep(0)
 
 
 @pytest.mark.parametrize(

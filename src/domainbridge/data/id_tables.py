@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from domainbridge.types import IGNORE
 
-__all__ = ["CITYSCAPES_IDS", "MAPILLARY_V12_CLASSES", "MAPILLARY_V12_IDS", "SYNTHIA_IDS", "id_table"]
+__all__ = ["CITYSCAPES_IDS", "MAPILLARY_V12_IDS", "SYNTHIA_IDS", "id_table"]
 
 CITYSCAPES_IDS = {
     **{7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13},
@@ -26,8 +26,6 @@ MAPILLARY_V12_IDS = {
     **{22: 12, 23: 0, 24: 0, 27: 10, 29: 9, 30: 8, 44: 5, 45: 5, 46: 7, 47: 5, 48: 6, 49: 7, 50: 7, 52: 18},
     **{54: 15, 55: 13, 57: 17, 58: 16, 61: 14},
 }
-
-MAPILLARY_V12_CLASSES = 66
 
 
 def id_table(ids: dict[int, int]) -> NDArray[np.uint8]:

@@ -1,6 +1,5 @@
 """Scoring a network on a labelled set: constant memory, one image at a time."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +38,6 @@ def score(
     samples: Samples,
     rule: ScoringRule,
     device: torch.device,
-    on_image: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores over all samples, their labels at stored size.
 
@@ -48,7 +46,6 @@ def score(
         samples: labelled, labels in ``rule.space``.
         rule: see there.
         device: where the model is.
-        on_image: called after each image.
     """
     was_training = model.training
     model.eval()
@@ -62,6 +59,5 @@ def score(
         size = (label.shape[0], label.shape[1])
         prediction = probabilities(model, as_unit_float(image), size, rule.inference).argmax(1)[0]
         matrix += confusion_matrix(label, table[prediction], len(rule.space))
-        on_image()
     model.train(was_training)
     return scores(matrix, rule.space.classes, len(samples), rule.exclude)
