@@ -1,11 +1,14 @@
 """Golden h, i and j: metrics, rare class probabilities, label tables."""
 
+from pathlib import Path
+
 import golden
 import numpy as np
 import torch
 
-from domainbridge.data.id_tables import CITYSCAPES_IDS, MAPILLARY_V12_IDS, SYNTHIA_IDS, id_table
+from domainbridge.data.id_tables import CITYSCAPES_IDS, MAPILLARY_V12_NAMES, SYNTHIA_IDS, id_table
 from domainbridge.data.layouts import LAYOUTS
+from domainbridge.data.listing import layout_decoder
 from domainbridge.data.statistics import rare_class_probabilities
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 
@@ -52,12 +55,13 @@ def test_label_tables(compare) -> None:
     for key, train_id in recorded["cityscapes_id_to_trainid"].items():
         if int(key) >= 0:
             compare("j cityscapes", cityscapes[int(key)], train_id, 0)
-    mapillary = id_table(MAPILLARY_V12_IDS)
-    for key, train_id in recorded["mapillary_v1.2_trainId"].items():
-        compare("j mapillary v1.2", mapillary[int(key.split(":")[0])], train_id, 0)
+    for value, (name, train_id) in enumerate(MAPILLARY_V12_NAMES.items()):
+        compare("j mapillary v1.2", train_id, recorded["mapillary_v1.2_trainId"][f"{value}:{name}"], 0)
+    assert len(MAPILLARY_V12_NAMES) == len(recorded["mapillary_v1.2_trainId"])
 
 
 def test_gta_table_is_deliberately_not_the_recorded_one() -> None:
     """Recorded is 255 for every id: with it no GTA pixel would be labelled. Ours maps the ids as Cityscapes does."""
     assert set(golden.table("j_label_maps.json")["gta"]) == {255}
-    assert LAYOUTS["gta5"].ids == CITYSCAPES_IDS
+    decoder = layout_decoder(LAYOUTS["gta5"], Path())
+    assert np.array_equal(decoder.table[:256], id_table(CITYSCAPES_IDS))

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from domainbridge.data.decode import IdLabels, label_map_decoder, read_image, read_index_image
-from domainbridge.data.layouts import layout_files
-from domainbridge.data.samples import Concatenated, FileSamples, index_images, pair_folder
+from domainbridge.data.decode import read_image, read_index_image
+from domainbridge.data.label_files import IdLabels, label_map_decoder
+from domainbridge.data.listing import FolderRule, list_folder
+from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.data.spaces import BUILT_IN, label_space, space_table, table_by_names
 from domainbridge.data.statistics import RareClasses, class_counts, rare_class_probabilities
 from domainbridge.data.streams import CropRule, PairedCrops, TargetCrops, batches, epoch_index
@@ -37,9 +38,7 @@ def save(path: Path, array: np.ndarray) -> Path:
 
 
 def strict() -> IdLabels:
-    allowed = np.zeros(256, bool)
-    allowed[[0, 1, 2, 255]] = True
-    return IdLabels(space_table(SPACE, SPACE), allowed, "abc")
+    return IdLabels.in_space(space_table(SPACE, SPACE), SPACE)
 
 
 class TestDecoding:
@@ -75,6 +74,17 @@ class TestDecoding:
         with pytest.raises(DataError, match="expected an 8-bit image, found mode I"):
             read_image(tmp_path / "deep.png")
 
+    def test_deep_labels_keep_their_values(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "deep.png", np.array([[300, 0], [65535, 7]], np.uint16))
+        decoder = label_map_decoder({300: "b", 0: "a", 65535: "c"}, SPACE, "here")
+        assert decoder.read(path).tolist() == [[1, 0], [2, 255]]
+        with pytest.raises(DataError, match=r"label value outside abc: 7 .*300 .*65535"):
+            strict().read(path)
+
+    def test_binary_masks(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "mask.png", np.array([[0, 255]], np.uint8))
+        assert label_map_decoder({0: "a", 255: "b"}, SPACE, "here").read(path).tolist() == [[0, 1]]
+
     def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such file"):
             read_image(tmp_path / "none.png")
@@ -92,8 +102,8 @@ class TestDecoding:
         assert by_color.read(painted).tolist() == [[0, 2], [255, 1]]
 
     def test_a_wrong_label_map_lists_all_its_problems(self) -> None:
-        with pytest.raises(RecipeError, match=r"key 300.*value 'd' of 1.*key -4"):
-            label_map_decoder({300: "a", 1: "d", -4: "b"}, SPACE, "here")
+        with pytest.raises(RecipeError, match=r"key 70000.*value 'd' of 1.*key -4"):
+            label_map_decoder({70000: "a", 1: "d", -4: "b"}, SPACE, "here")
 
     @given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=30))
     def test_allowed_values_survive(self, values: list[int]) -> None:
@@ -127,39 +137,63 @@ class TestSpaces:
         assert len(set(label_space("many", [str(i) for i in range(30)]).colors)) == 30
 
 
-class TestPairing:
+class TestListing:
     def test_split_files_and_labels(self, tmp_path: Path) -> None:
         for stem in ("m/1", "m/2", "t/1"):
             save(tmp_path / f"i/{stem}.jpg", np.zeros((2, 2, 3), np.uint8))
             save(tmp_path / f"l/{stem}.png", np.zeros((2, 2), np.uint8))
         (tmp_path / "list.txt").write_text("t/1\n\nm/1\n")
-        images, labels = pair_folder(tmp_path / "i", tmp_path / "l", tmp_path / "list.txt", "x")
-        assert [path.name for path in images] == ["1.jpg", "1.jpg"]
-        assert labels == (tmp_path / "l/t/1.png", tmp_path / "l/m/1.png")
+        found = list_folder(tmp_path / "i", tmp_path / "l", FolderRule(tmp_path / "list.txt"))
+        assert found.images == (tmp_path / "i/t/1.jpg", tmp_path / "i/m/1.jpg")
+        assert found.labels == (tmp_path / "l/t/1.png", tmp_path / "l/m/1.png")
+        assert not found.problems + found.notes
 
     def test_missing_labels_are_counted_and_named(self, tmp_path: Path) -> None:
         for stem in ("1", "2", "3"):
             save(tmp_path / f"i/{stem}.png", np.zeros((2, 2, 3), np.uint8))
         save(tmp_path / "l/2.png", np.zeros((2, 2), np.uint8))
+        found = list_folder(tmp_path / "i", tmp_path / "l", FolderRule())
         with pytest.raises(DataError, match=r"x: images without label: 2 of 3 have no file below .*: 1, 3"):
-            pair_folder(tmp_path / "i", tmp_path / "l", None, "x")
+            found.checked("x")
+        assert found.images == (tmp_path / "i/2.png",)
+
+    def test_labels_without_image_are_noted(self, tmp_path: Path) -> None:
+        save(tmp_path / "i/1.png", np.zeros((2, 2, 3), np.uint8))
+        for stem in ("1", "2"):
+            save(tmp_path / f"l/{stem}.png", np.zeros((2, 2), np.uint8))
+        found = list_folder(tmp_path / "i", tmp_path / "l", FolderRule()).checked("x")
+        assert "labels without image: 1 of 2" in found.notes[0]
+
+    def test_patterns_in_one_folder(self, tmp_path: Path) -> None:
+        for stem in ("day/a", "day/b"):
+            save(tmp_path / f"{stem}.jpg", np.zeros((2, 2, 3), np.uint8))
+            save(tmp_path / f"{stem}_mask.png", np.zeros((2, 2), np.uint8))
+        rule = FolderRule(image_pattern="{stem}.jpg", label_pattern="{stem}_mask.png")
+        found = list_folder(tmp_path, tmp_path, rule).checked("x")
+        assert [path.name for path in found.images] == ["a.jpg", "b.jpg"]
+        assert found.labels == (tmp_path / "day/a_mask.png", tmp_path / "day/b_mask.png")
+        none = list_folder(tmp_path, None, FolderRule(image_pattern="{stem}_rgb"))
+        assert "none of the 4 images below" in none.problems[0]
+
+    def test_exclude(self, tmp_path: Path) -> None:
+        for stem in ("1", "2"):
+            save(tmp_path / f"{stem}.png", np.zeros((2, 2, 3), np.uint8))
+        assert list_folder(tmp_path, None, FolderRule(exclude=("1",))).images == (tmp_path / "2.png",)
+        assert "exclude names images" in list_folder(tmp_path, None, FolderRule(exclude=("3",))).problems[0]
 
     def test_folders_that_do_not_work(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="no such folder"):
-            index_images(tmp_path / "none", "x")
-        with pytest.raises(DataError, match="no image"):
-            index_images(tmp_path, "x")
+        assert "no such folder" in list_folder(tmp_path / "none", None, FolderRule()).problems[0]
+        assert "no image" in list_folder(tmp_path, None, FolderRule()).problems[0]
         save(tmp_path / "1.png", np.zeros((2, 2, 3), np.uint8))
         save(tmp_path / "1.jpg", np.zeros((2, 2, 3), np.uint8))
-        with pytest.raises(DataError, match="same stem"):
-            index_images(tmp_path, "x")
+        assert "same stem" in list_folder(tmp_path, None, FolderRule()).problems[0]
 
     def test_bad_split_files(self, tmp_path: Path) -> None:
         save(tmp_path / "i/1.png", np.zeros((2, 2, 3), np.uint8))
         for text, message in (("1\n1\n", "more than once"), ("\n", "lists nothing"), ("7\n", "1 of 1 have no file")):
             (tmp_path / "list.txt").write_text(text)
-            with pytest.raises(DataError, match=message):
-                pair_folder(tmp_path / "i", None, tmp_path / "list.txt", "x")
+            found = list_folder(tmp_path / "i", None, FolderRule(tmp_path / "list.txt"))
+            assert message in found.problems[0]
 
     def test_sizes_of_image_and_label_must_agree(self, tmp_path: Path) -> None:
         image = save(tmp_path / "i.png", np.zeros((4, 6, 3), np.uint8))
@@ -167,20 +201,11 @@ class TestPairing:
         with pytest.raises(DataError, match=r"l\.png: 5x4 pixels, but its image .* has 6x4"):
             FileSamples("x", (image,), (label,), strict()).load(0)
 
-    def test_layouts(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"unpack leftImg8bit_trainvaltest\.zip"):
-            layout_files("cityscapes", tmp_path, "train", False, False, "targets.city")
-        save(tmp_path / "leftImg8bit/val/bonn/bonn_1_leftImg8bit.png", np.zeros((2, 4, 3), np.uint8))
-        with pytest.raises(DataError, match="expects its labels"):
-            layout_files("cityscapes", tmp_path, "val", True, True, "x")
-        wanted = save(tmp_path / "gtFine/val/bonn/bonn_1_gtFine_labelIds.png", np.full((2, 4), 7, np.uint8))
-        _, labels = layout_files("cityscapes", tmp_path, None, True, True, "x")
-        assert labels == (wanted,)
-        with pytest.raises(RecipeError, match="has train, val, found 'test'"):
-            layout_files("cityscapes", tmp_path, "test", False, False, "x")
-        save(tmp_path / "leftImg8bit/train/ulm/ulm_leftImg8bit_foggy.png", np.zeros((2, 4, 3), np.uint8))
-        with pytest.raises(DataError, match="ending in _leftImg8bit"):
-            layout_files("cityscapes", tmp_path, None, False, False, "x")
+    def test_labels_at_a_share_of_their_size(self, tmp_path: Path) -> None:
+        image = save(tmp_path / "i.png", np.zeros((4, 6, 3), np.uint8))
+        label = save(tmp_path / "l.png", np.zeros((4, 6), np.uint8))
+        samples = FileSamples("x", (image,), (label,), strict(), resize_labels=False, label_scale=0.5)
+        assert samples.load(0).label.shape == (2, 3)
 
 
 class TestTransforms:
@@ -261,11 +286,10 @@ class TestStatistics:
 class TestStreams:
     @pytest.fixture
     def stream(self, generated_data: Path) -> PairedCrops:
-        allowed = np.ones(256, bool)
-        decoder = IdLabels(np.arange(256, dtype=np.uint8), allowed, "any")
-        images, labels = pair_folder(generated_data / "source/images", generated_data / "source/labels", None, "s")
-        source = FileSamples("source", images, labels, decoder)
-        target = FileSamples("target", pair_folder(generated_data / "target/images", None, None, "t")[0])
+        decoder = IdLabels.own_ids(np.arange(256, dtype=np.uint8), "any")
+        listed = list_folder(generated_data / "source/images", generated_data / "source/labels", FolderRule())
+        source = FileSamples("source", listed.images, listed.labels, decoder)
+        target = FileSamples("target", list_folder(generated_data / "target/images", None, FolderRule()).images)
         return PairedCrops(source, target, CropRule((32, 44)), batch_size=3, seed=5, stage="r1-cut")
 
     def test_a_step_is_a_value(self, stream: PairedCrops) -> None:
@@ -292,7 +316,7 @@ class TestStreams:
             assert sorted(epoch_index(seed, "s", position, length) for position in positions) == list(range(length))
 
     def test_small_images_are_padded(self, generated_data: Path) -> None:
-        images = pair_folder(generated_data / "target/images", None, None, "t")[0]
+        images = list_folder(generated_data / "target/images", None, FolderRule()).images
         rule = CropRule((64, 64), padding=(1, 2, 3))
         crops = TargetCrops(FileSamples("t", images), rule, batch_size=4, passes=1, seed=0, stage="p")
         assert len(crops) == 3

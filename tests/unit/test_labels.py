@@ -27,7 +27,7 @@ def decoded(tmp_path: Path, values: list[int], validation: dict, **changes: obje
     Image.fromarray(np.array([values], np.uint8)).save(path)
     rule = built.targets[0].validation
     assert rule is not None
-    return validation_decoder(built, rule, "folder", "here").read(path)[0].tolist()
+    return validation_decoder(built, rule, "folder", Path(), "here").read(path)[0].tolist()
 
 
 def idd(*names: str) -> list[int]:
@@ -65,7 +65,7 @@ def test_both_ways_at_once_are_refused() -> None:
     source = {**RECIPE["sources"][0], "label_space": "camvid11", "label_map": {0: "sky"}}
     built = recipe(sources=[source])
     with pytest.raises(RecipeError, match="not both"):
-        source_decoder(built, built.sources[0], "folder", "here")
+        source_decoder(built, built.sources[0], "folder", Path(), "here")
 
 
 def test_layouts_refuse_keys_that_they_would_ignore(tmp_path: Path) -> None:

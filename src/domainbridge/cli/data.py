@@ -36,4 +36,8 @@ def layouts() -> None:
 
     typer.echo("folder        your own: folders of images and labels, see docs/own-data.md")
     for name, layout in LAYOUTS.items():
-        typer.echo(f"{name:<13} {layout.images}, {layout.labels}: {layout.unpack}")
+        splits = f"; splits: {', '.join(layout.splits)}" if layout.splits else ""
+        typer.echo(f"{name:<13} {layout.title}{splits}")
+        for place in layout.places:
+            typer.echo(f"{'':<13}   {place.images}, {place.labels}")
+        typer.echo(f"{'':<13}   {layout.unpack}")

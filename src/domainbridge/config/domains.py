@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "ImageSource",
     "LabelSource",
     "LabelSpaceDefinition",
     "PositiveInt",
@@ -17,6 +18,7 @@ __all__ = [
 
 PositiveInt = Annotated[int, Field(gt=0)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
+Pattern = Annotated[str, Field(pattern=r"^[^{}]*\{stem\}[^{}]*$")]
 Color = tuple[_Channel, _Channel, _Channel]
 
 
@@ -60,38 +62,47 @@ class LabelSource(Section):
         None,
         description="own id or '#rrggbb' -> class name, train id or 'ignore'; unlisted values are ignored",
     )
+    label_pattern: Pattern = Field(
+        "{stem}", description="label path below labels; {stem} is what image and label share, e.g. '{stem}_mask.png'"
+    )
 
 
-class Source(LabelSource):
+class ImageSource(Section):
+    """Where images are."""
+
+    images: str | None = Field(
+        None, description="folder of images, relative to root; a validation's default: the target's"
+    )
+    split: str | None = Field(
+        None,
+        description="folder: text file, relative to root, a stem under images per line; layout: its split",
+    )
+    image_pattern: Pattern = Field("{stem}", description="image path below images, e.g. '{stem}_rgb.jpg'")
+    exclude: tuple[str, ...] = Field((), description="stems (layout: file names without suffix) to leave out")
+    resize: Resize | None = Field(None, description="size at the network's input; a validation's default: the target's")
+
+
+class Source(ImageSource, LabelSource):
     """A labelled domain."""
 
     name: str = Field(min_length=1)
     dataset: str = Field("folder", description="'folder' or a known layout: see `domainbridge data layouts`")
     root: str = Field(description="relative to data_root")
-    images: str | None = Field(None, description="folder of images, relative to root")
-    split: str | None = Field(
-        None,
-        description="folder: text file, relative to root, a stem under images per line; layout: its split",
-    )
-    resize: Resize | None = None
 
 
-class Validation(LabelSource):
+class Validation(ImageSource, LabelSource):
     """Labelled images of a target that are looked at, never trained on."""
 
     root: str | None = Field(None, description="default: the target's root")
-    images: str | None = Field(None, description="default: the target's images")
-    split: str | None = None
-    resize: Resize | None = Field(None, description="size at the network's input; default: the target's resize")
+    label_scale: float = Field(
+        1.0, gt=0, le=1, description="labels are scored at this share of their size; 0.5 for Mapillary, as published"
+    )
 
 
-class Target(Section):
+class Target(ImageSource):
     """An unlabelled domain."""
 
     name: str = Field(min_length=1)
     dataset: str = Field("folder", description="'folder' or a known layout")
     root: str = Field(description="relative to data_root")
-    images: str | None = None
-    split: str | None = None
-    resize: Resize | None = None
     validation: Validation | None = None

@@ -1,27 +1,24 @@
 """From files to arrays, with messages that name the file.
 
 Pillow, not OpenCV: it raises on a truncated file where OpenCV returns a half-grey image, and it keeps the
-indices of a palette PNG.
+indices of a palette PNG. OpenCV reads the one thing that Pillow cannot: several channels of 16 bits.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from domainbridge.data.spaces import LabelSpace
-from domainbridge.errors import DataError, RecipeError
-from domainbridge.types import IGNORE
+from domainbridge.errors import DataError
 
-__all__ = ["IdLabels", "LabelDecoder", "PaintedLabels", "label_map_decoder", "read_image", "read_index_image"]
+__all__ = ["read_first_channel", "read_image", "read_index_image"]
 
 _INDEX_MODES = ("L", "P", "1")
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
-_HEX = re.compile(r"^#[0-9a-fA-F]{6}$")
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
+_PNG_END = b"IEND\xaeB`\x82"
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -30,152 +27,62 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: missing, unreadable or truncated.
     """
-    return _decode(path, "RGB")
-
-
-def read_index_image(path: Path) -> NDArray[np.uint8]:
-    """Decode a one-channel image to its stored values, uint8 (height, width); palettes are not applied.
-
-    Raises:
-        DataError: as for images, or more than one channel, or more than 8 bits.
-    """
-    return _decode(path, None)
-
-
-def _decode(path: Path, mode: str | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as opened:
-            image: Image.Image = opened
-            if mode is None and image.mode not in _INDEX_MODES:
-                raise DataError(
-                    f"{path}: expected a one-channel 8-bit label image, found mode {image.mode}; if its colours are "
-                    "classes, list them in label_map as '#rrggbb': class"
-                )
-            if mode is not None:
-                if image.mode in _DEEP_MODES:
-                    raise DataError(f"{path}: expected an 8-bit image, found mode {image.mode}; convert it to 8 bits")
-                image = ImageOps.exif_transpose(image).convert(mode)
-            return np.asarray(image).astype(np.uint8, copy=False)
+        with Image.open(path) as image:
+            if image.mode in (*_DEEP_MODES, "F"):
+                raise DataError(f"{path}: expected an 8-bit image, found mode {image.mode}; convert it to 8 bits")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except DataError:
         raise
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: unreadable or truncated ({error}); restore or remove the file") from error
+    except _UNREADABLE as error:
+        raise _reason(path, error) from error
 
 
-@dataclass(frozen=True)
-class IdLabels:
-    """Labels whose stored value is an id.
-
-    Attributes:
-        table: stored value -> train id, uint8 (256,).
-        allowed: which stored values may occur, bool (256,); another one is an error, not silently ignored.
-        space: name of the space that the stored values should be in, for messages.
-    """
-
-    table: NDArray[np.uint8]
-    allowed: NDArray[np.bool_]
-    space: str
-
-    @classmethod
-    def in_space(cls, table: NDArray[np.uint8], space: LabelSpace) -> "IdLabels":
-        """Files that hold the train ids of ``space`` (and 255), mapped by ``table``."""
-        allowed = np.zeros(256, bool)
-        allowed[[*range(len(space)), IGNORE]] = True
-        return cls(table, allowed, space.name)
-
-    def read(self, path: Path) -> NDArray[np.uint8]:
-        """Train ids, uint8 (height, width).
-
-        Raises:
-            DataError: unreadable, or a value outside the space.
-        """
-        stored = read_index_image(path)
-        counts = np.bincount(stored.ravel(), minlength=256)
-        outside = np.flatnonzero((counts > 0) & ~self.allowed)
-        if outside.size:
-            shares = ", ".join(f"{value} ({counts[value] / stored.size:.2%} of the pixels)" for value in outside)
-            raise DataError(
-                f"{path}: label value outside {self.space}: {shares}; allowed are "
-                f"{_ranges(np.flatnonzero(self.allowed))}. Set label_space or label_map if the files use other ids"
-            )
-        return self.table[stored]
-
-
-@dataclass(frozen=True)
-class PaintedLabels:
-    """Labels whose colour is the class; colours that the map does not list are ignored.
-
-    Attributes:
-        colors: 24-bit RGB numbers, ascending, int32 (n,).
-        train_ids: their classes, uint8 (n,).
-    """
-
-    colors: NDArray[np.int32]
-    train_ids: NDArray[np.uint8]
-
-    def read(self, path: Path) -> NDArray[np.uint8]:
-        """Train ids, uint8 (height, width).
-
-        Raises:
-            DataError: unreadable.
-        """
-        rgb = read_image(path).astype(np.int32)
-        packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
-        position = np.searchsorted(self.colors, packed).clip(max=len(self.colors) - 1)
-        return np.where(self.colors[position] == packed, self.train_ids[position], np.uint8(IGNORE))
-
-
-LabelDecoder = IdLabels | PaintedLabels
-
-
-def label_map_decoder(mapping: Mapping[int | str, int | str], space: LabelSpace, where: str) -> LabelDecoder:
-    """Decoder for a recipe's ``label_map``: own ids or '#rrggbb' to class names, train ids or 'ignore'.
+def read_index_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Decode a one-channel image to its stored values, uint8 or uint16 (height, width); palettes are not applied.
 
     Raises:
-        RecipeError: a key or value makes no sense; all are listed.
+        DataError: as for images, or more than one channel, or more than 16 bits.
     """
-    problems: list[str] = []
-    keys: list[int] = []
-    values: list[int] = []
-    painted = any(isinstance(key, str) and _HEX.match(key) for key in mapping)
-    for key, value in mapping.items():
-        number = _stored_value(key, painted)
-        train_id = _train_id(value, space)
-        if number is None:
-            expected = "'#rrggbb'" if painted else "an id from 0 to 255 (or, for every key, '#rrggbb')"
-            problems.append(f"key {key!r}: expected {expected}")
-        if train_id is None:
-            problems.append(f"value {value!r} of {key!r}: expected a class of {space.name}, a train id or 'ignore'")
-        keys.append(number or 0)
-        values.append(train_id or 0)
-    if problems:
-        raise RecipeError(f"{where}.label_map: " + "; ".join(problems))
-    if painted:
-        order = np.argsort(keys)
-        return PaintedLabels(np.asarray(keys, np.int32)[order], np.asarray(values, np.uint8)[order])
-    table = np.full(256, IGNORE, np.uint8)
-    table[keys] = values
-    return IdLabels(table, np.ones(256, bool), space.name)
+    try:
+        with Image.open(path) as image:
+            if image.mode not in (*_INDEX_MODES, *_DEEP_MODES):
+                raise DataError(
+                    f"{path}: expected a one-channel label image, found mode {image.mode}; if its colours are "
+                    "classes, list them in label_map as '#rrggbb': class"
+                )
+            stored = np.asarray(image)
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        raise _reason(path, error) from error
+    if image.mode not in _DEEP_MODES:
+        return stored.astype(np.uint8, copy=False)
+    if stored.min() < 0 or stored.max() > np.iinfo(np.uint16).max:
+        raise DataError(f"{path}: label values from {stored.min()} to {stored.max()}; expected 0 to 65535")
+    return stored.astype(np.uint16, copy=False)
 
 
-def _stored_value(key: int | str, painted: bool) -> int | None:
-    if painted:
-        return int(key[1:], 16) if isinstance(key, str) and _HEX.match(key) else None
-    if isinstance(key, str) and key.isdigit():
-        key = int(key)
-    return key if isinstance(key, int) and 0 <= key <= 255 else None
+def read_first_channel(path: Path) -> NDArray[np.uint16]:
+    """The first (red) channel of a PNG of several 16-bit channels, uint16 (height, width).
+
+    Raises:
+        DataError: missing, unreadable, truncated, or of one channel.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _reason(path, error) from error
+    # OpenCV fills what is missing of a truncated PNG instead of failing, so the end is looked at first.
+    stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if _PNG_END in content else None
+    if stored is None:
+        raise DataError(f"{path}: unreadable or truncated (no complete PNG); restore or remove the file")
+    if stored.ndim != 3:
+        raise DataError(f"{path}: expected several channels, the first of them the class; found one")
+    return stored[:, :, 2].astype(np.uint16)  # OpenCV's order is blue, green, red
 
 
-def _train_id(value: int | str, space: LabelSpace) -> int | None:
-    if value == "ignore" or value == IGNORE:
-        return IGNORE
-    if isinstance(value, str):
-        return space.classes.index(value) if value in space.classes else None
-    return value if 0 <= value < len(space) else None
-
-
-def _ranges(values: NDArray[np.intp]) -> str:
-    breaks = np.flatnonzero(np.diff(values) > 1) + 1
-    return ", ".join(f"{part[0]}" if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in np.split(values, breaks))
+def _reason(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file")
+    return DataError(f"{path}: unreadable or truncated ({error}); restore or remove the file")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from domainbridge.config.domains import Resize, Source, Target, Validation
 from domainbridge.config.schema import Recipe
-from domainbridge.data.layouts import layout_files
-from domainbridge.data.samples import Concatenated, FileSamples, pair_folder
+from domainbridge.data.listing import FolderRule, Listing, known_layout, list_folder, list_layout
+from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.data.streams import CropRule
 from domainbridge.data.transforms import ResizeRule
@@ -24,6 +24,7 @@ __all__ = [
     "crop_rule",
     "data_root",
     "files_fingerprint",
+    "list_data",
     "open_data",
     "rare_classes",
     "resize_rule",
@@ -95,31 +96,35 @@ def open_data(recipe: Recipe) -> DataSets:
     Raises:
         InputError: something is missing or unknown; the problems of all domains are listed.
     """
+    data, problems = list_data(recipe)
+    if problems:
+        title = f"recipe {recipe.name}: {len(problems)} problem(s) with data below {data_root(recipe).absolute()}"
+        raise DataError(problem_list(title, problems) + "\nSet data_root=DIR or DOMAINBRIDGE_DATA if it is elsewhere.")
+    return data
+
+
+def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
+    """The files of every domain that can be used, and what is wrong with the rest; nothing is decoded."""
     root = data_root(recipe)
     problems: list[str] = []
-    opened: dict[str, FileSamples] = {}
 
-    def attempt(where: str, domain: Source | Target | Validation, of: Target | None = None) -> None:
+    def opened(where: str, domain: Source | Target | Validation, of: Target | None = None) -> FileSamples:
         try:
-            opened[where] = _open(domain, of, root, recipe, where)
+            samples, found = _open(domain, of, root, recipe, where)
         except InputError as error:
             problems.append(str(error))
+            return FileSamples(where, ())
+        problems.extend(f"{where}: {problem}" for problem in found)
+        return samples
 
-    for source in recipe.sources:
-        attempt(f"sources.{source.name}", source)
-    for target in recipe.targets:
-        attempt(f"targets.{target.name}", target)
-        if target.validation is not None:
-            attempt(f"targets.{target.name}.validation", target.validation, target)
-    if problems:
-        title = f"recipe {recipe.name}: {len(problems)} problem(s) with data below {root.absolute()}"
-        raise DataError(problem_list(title, problems) + "\nSet data_root=DIR or DOMAINBRIDGE_DATA if it is elsewhere.")
-    validated = {target.name for target in recipe.targets if target.validation is not None}
-    return DataSets(
-        tuple(opened[f"sources.{source.name}"] for source in recipe.sources),
-        tuple(opened[f"targets.{target.name}"] for target in recipe.targets),
-        {name: opened[f"targets.{name}.validation"] for name in validated},
-    )
+    sources = tuple(opened(f"sources.{source.name}", source) for source in recipe.sources)
+    targets = tuple(opened(f"targets.{target.name}", target) for target in recipe.targets)
+    validation = {
+        target.name: opened(f"targets.{target.name}.validation", target.validation, target)
+        for target in recipe.targets
+        if target.validation is not None
+    }
+    return DataSets(sources, targets, validation), problems
 
 
 def files_fingerprint(samples: FileSamples) -> str:
@@ -162,33 +167,55 @@ def _remembered_counts(memory: Path, fingerprint: str) -> NDArray[np.int64] | No
 
 def _open(
     domain: Source | Target | Validation, of: Target | None, root: Path, recipe: Recipe, where: str
-) -> FileSamples:
-    """The files of a domain; ``of`` is the target that a validation set belongs to."""
+) -> tuple[FileSamples, tuple[str, ...]]:
+    """The files of a domain and what is wrong with others; ``of`` is the target that a validation set belongs to."""
     dataset = domain.dataset if not isinstance(domain, Validation) else of.dataset if of else "folder"
     folder = root / (domain.root or (of.root if of is not None else ""))
-    labels_of = None if isinstance(domain, Target) else domain
-    resize = resize_rule(domain.resize or (of.resize if of is not None else None))
+    listing = _folder(domain, of, folder, where) if dataset == "folder" else _layout(domain, dataset, folder, where)
     decoder = None
-    if labels_of is not None:
-        decoder = (source_decoder if of is None else validation_decoder)(recipe, labels_of, dataset, where)
-    if dataset != "folder":
-        unused = [key for key in ("images", "labels") if getattr(domain, key, None) is not None]
-        if unused:
-            raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(unused)}")
-        images, labels = layout_files(dataset, folder, domain.split, of is not None, labels_of is not None, where)
-    else:
-        images, labels = _pair(domain, of, folder, where)
-    return FileSamples(where, images, labels, decoder, resize, resize_labels=of is None)
+    if not isinstance(domain, Target):
+        decoder = (source_decoder if of is None else validation_decoder)(recipe, domain, dataset, folder, where)
+    samples = FileSamples(
+        where,
+        listing.images,
+        listing.labels,
+        decoder,
+        resize_rule(domain.resize or (of.resize if of is not None else None)),
+        resize_labels=of is None,
+        label_scale=domain.label_scale if isinstance(domain, Validation) else 1.0,
+        notes=listing.notes,
+    )
+    return samples, listing.problems
 
 
-def _pair(
-    domain: Source | Target | Validation, of: Target | None, folder: Path, where: str
-) -> tuple[tuple[Path, ...], tuple[Path, ...] | None]:
+def _layout(domain: Source | Target | Validation, dataset: str, folder: Path, where: str) -> Listing:
+    layout = known_layout(dataset, where)
+    useless = ("images", "labels", "image_pattern", "label_pattern")
+    unused = [key for key in useless if key in domain.model_fields_set and getattr(domain, key) is not None]
+    if unused:
+        raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(unused)}")
+    split = domain.split
+    if split is not None and split not in layout.splits:
+        known = ", ".join(layout.splits) or "no splits: leave the key out"
+        raise RecipeError(f"{where}.split: {dataset} has {known}, found {split!r}")
+    if split is None and layout.splits:
+        split = "val" if isinstance(domain, Validation) else "train"
+    return list_layout(dataset, folder, split, domain.exclude, labelled=not isinstance(domain, Target))
+
+
+def _folder(domain: Source | Target | Validation, of: Target | None, folder: Path, where: str) -> Listing:
     images = domain.images or (of.images if of is not None else None)
-    labelled = not isinstance(domain, Target)
     labels = None if isinstance(domain, Target) else domain.labels
-    if images is None or (labelled and labels is None):
-        absent = [key for key, value in (("images", images), ("labels", labels or not labelled)) if not value]
+    absent = [key for key, value in (("images", images), ("labels", labels)) if value is None]
+    if isinstance(domain, Target) and "labels" in absent:
+        absent.remove("labels")
+    if images is None or absent:
         raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
-    split = folder / domain.split if domain.split else None
-    return pair_folder(folder / images, folder / labels if labels else None, split, where)
+    own_pattern = domain.image_pattern if "image_pattern" in domain.model_fields_set or of is None else of.image_pattern
+    rule = FolderRule(
+        folder / domain.split if domain.split else None,
+        own_pattern,
+        "{stem}" if isinstance(domain, Target) else domain.label_pattern,
+        domain.exclude,
+    )
+    return list_folder(folder / images, folder / labels if labels is not None else None, rule)

@@ -1,9 +1,11 @@
 """From a recipe's words about labels to spaces, decoders and the scoring rule."""
 
+from pathlib import Path
+
 from domainbridge.config.domains import LabelSource, LabelSpaceDefinition
 from domainbridge.config.schema import Recipe
-from domainbridge.data.decode import IdLabels, LabelDecoder, PaintedLabels, label_map_decoder
-from domainbridge.data.layouts import known_layout
+from domainbridge.data.label_files import IdLabels, LabelDecoder, label_map_decoder
+from domainbridge.data.listing import known_layout, layout_decoder
 from domainbridge.data.spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.inference import InferenceRule
@@ -37,40 +39,55 @@ def scoring_rule(recipe: Recipe) -> ScoringRule:
     return ScoringRule(space, table, rule.exclude, InferenceRule(window, rule.flip))
 
 
-def source_decoder(recipe: Recipe, rule: LabelSource, dataset: str, where: str) -> LabelDecoder:
+def source_decoder(recipe: Recipe, rule: LabelSource, dataset: str, root: Path, where: str) -> LabelDecoder:
     """How a domain's label files become train ids of the recipe's space.
+
+    Args:
+        recipe: with the space.
+        rule: the domain's words about labels.
+        dataset: a layout's name, or 'folder'.
+        root: of the data set; a layout may keep a list of its classes there.
+        where: for messages.
 
     Raises:
         RecipeError: no way leads from the files to the space.
+        DataError: the layout's list of classes is missing or unreadable.
     """
-    space = training_space(recipe)
-    if rule.label_map is not None and rule.label_space is not None:
-        raise RecipeError(f"{where}: give label_map or label_space, not both")
-    if rule.label_map is not None:
-        return label_map_decoder(rule.label_map, space, where)
-    if dataset != "folder" and rule.label_space is None:
-        layout = known_layout(dataset, where)
-        stored = layout.decoder()
-        return IdLabels(space_table(BUILT_IN[layout.label_space], space)[stored.table], stored.allowed, dataset)
-    own = label_space(rule.label_space) if rule.label_space not in (None, space.name) else space
-    return IdLabels.in_space(space_table(own, space), own)
+    decoder, own = _own_decoder(recipe, rule, dataset, root, where)
+    return decoder.then(space_table(own, training_space(recipe)))
 
 
-def validation_decoder(recipe: Recipe, rule: LabelSource, dataset: str, where: str) -> LabelDecoder:
+def validation_decoder(recipe: Recipe, rule: LabelSource, dataset: str, root: Path, where: str) -> LabelDecoder:
     """How a validation set's label files become ids of the scoring space: as a source's would, then as predictions do.
 
     Files that are in the scoring space already are read as they are.
 
     Raises:
         RecipeError: no way leads from the files to the space.
+        DataError: the layout's list of classes is missing or unreadable.
     """
     scored = scoring_rule(recipe)
-    if rule.label_space == scored.space.name:
-        return IdLabels.in_space(space_table(scored.space, scored.space), scored.space)
-    decoder = source_decoder(recipe, rule, dataset, where)
-    if isinstance(decoder, PaintedLabels):
-        return PaintedLabels(decoder.colors, scored.table[decoder.train_ids])
-    return IdLabels(scored.table[decoder.table], decoder.allowed, decoder.space)
+    decoder, own = _own_decoder(recipe, rule, dataset, root, where)
+    if own == scored.space:
+        return decoder
+    return decoder.then(scored.table[space_table(own, training_space(recipe))])
+
+
+def _own_decoder(
+    recipe: Recipe, rule: LabelSource, dataset: str, root: Path, where: str
+) -> tuple[LabelDecoder, LabelSpace]:
+    """A decoder to the space that the files are in themselves, and that space."""
+    space = training_space(recipe)
+    if rule.label_map is not None and rule.label_space is not None:
+        raise RecipeError(f"{where}: give label_map or label_space, not both")
+    if rule.label_map is not None:
+        return label_map_decoder(rule.label_map, space, where), space
+    if dataset != "folder" and rule.label_space is None:
+        layout = known_layout(dataset, where)
+        return layout_decoder(layout, root), BUILT_IN[layout.label_space]
+    own = {known.name: known for known in (scoring_rule(recipe).space, space)}.get(rule.label_space or space.name)
+    own = own or label_space(str(rule.label_space))
+    return IdLabels.in_space(space_table(own, own), own), own
 
 
 def _space(definition: str | LabelSpaceDefinition) -> LabelSpace:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.data.decode import IdLabels
-from domainbridge.data.samples import FileSamples, pair_folder
+from domainbridge.data.label_files import IdLabels
+from domainbridge.data.listing import FolderRule, list_folder
+from domainbridge.data.samples import FileSamples
 from domainbridge.data.spaces import LabelSpace, label_space, space_table
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.confusion import Scores
@@ -37,9 +38,9 @@ def evaluate_folder(
     predictor = load_predictor(model, slide=slide, flip=flip, device=device)
     stored = predictor.space if labels_in in (None, predictor.space.name) else label_space(str(labels_in))
     scored, label_table, prediction_table = _meeting_space(predictor.space, stored)
-    image_paths, label_paths = pair_folder(images, labels, split, "evaluate")
+    files = list_folder(images, labels, FolderRule(split)).checked("evaluate")
     decoder = IdLabels.in_space(label_table, stored)
-    samples = FileSamples("evaluate", image_paths, label_paths, decoder, predictor.resize, resize_labels=False)
+    samples = FileSamples("evaluate", files.images, files.labels, decoder, predictor.resize, resize_labels=False)
     rule = ScoringRule(scored, prediction_table, (), predictor.rule)
     return score(predictor.model, samples, rule, predictor.device)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainbridge.data.decode import read_image
-from domainbridge.data.samples import IMAGE_SUFFIXES, index_images
+from domainbridge.data.listing import IMAGE_SUFFIXES, FolderRule, list_folder
 from domainbridge.errors import DataError, problem_list
 from domainbridge.predict.loading import load_predictor
 
@@ -109,10 +109,9 @@ def blend(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> NDArray[np.uin
 def _expanded(inputs: Sequence[Path], problems: list[str]) -> Iterator[tuple[Path, str]]:
     for path in inputs:
         if path.is_dir():
-            try:
-                yield from ((image, name) for name, image in index_images(path, "predict").items())
-            except DataError as error:
-                problems.append(str(error))
+            found = list_folder(path, None, FolderRule())
+            problems += found.problems
+            yield from ((image, image.relative_to(path).with_suffix("").as_posix()) for image in found.images)
         elif not path.is_file():
             problems.append(f"{path}: no such file or folder")
         elif path.suffix.lower() not in IMAGE_SUFFIXES:

@@ -1,0 +1,202 @@
+"""What a label file's values, colours or polygons mean: decoders from files to train ids."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from domainbridge.data.decode import read_first_channel, read_image, read_index_image
+from domainbridge.data.spaces import LabelSpace
+from domainbridge.errors import DataError, RecipeError
+from domainbridge.types import IGNORE
+
+__all__ = ["IdLabels", "LabelDecoder", "PaintedLabels", "PolygonLabels", "label_map_decoder", "painted_labels"]
+
+_VALUES = 2**16
+_HEX = re.compile(r"^#[0-9a-fA-F]{6}$")
+
+
+@dataclass(frozen=True)
+class IdLabels:
+    """Labels whose stored value is an id.
+
+    Attributes:
+        table: stored value -> train id, uint8 (65536,).
+        allowed: which stored values may occur, bool (65536,); another one is an error, not silently ignored.
+        space: name of the space that the stored values should be in, for messages.
+        first_channel: the files have several 16-bit channels, of which the first is the id.
+    """
+
+    table: NDArray[np.uint8]
+    allowed: NDArray[np.bool_]
+    space: str
+    first_channel: bool = False
+
+    @classmethod
+    def in_space(cls, table: NDArray[np.uint8], space: LabelSpace) -> "IdLabels":
+        """Files that hold the train ids of ``space`` (and 255), mapped by ``table``, uint8 (256,)."""
+        allowed = np.zeros(_VALUES, bool)
+        allowed[[*range(len(space)), IGNORE]] = True
+        return cls(_wide(table), allowed, space.name)
+
+    @classmethod
+    def own_ids(cls, table: NDArray[np.uint8], name: str, *, first_channel: bool = False) -> "IdLabels":
+        """Files with a data set's own ids, mapped by ``table``, uint8 (256,) or (65536,); every value may occur."""
+        return cls(_wide(table), np.ones(_VALUES, bool), name, first_channel)
+
+    def then(self, table: NDArray[np.uint8]) -> "IdLabels":
+        """The same files, their train ids mapped further by ``table``, uint8 (256,)."""
+        return replace(self, table=table[self.table])
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """Train ids, uint8 (height, width).
+
+        Raises:
+            DataError: unreadable, or a value outside the space.
+        """
+        stored = read_first_channel(path) if self.first_channel else read_index_image(path)
+        if not self.allowed[stored].all():
+            values, counts = np.unique(stored, return_counts=True)
+            shares = ", ".join(
+                f"{value} ({count / stored.size:.2%} of the pixels)"
+                for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+                if not self.allowed[value]
+            )
+            raise DataError(
+                f"{path}: label value outside {self.space}: {shares}; allowed are "
+                f"{_ranges(np.flatnonzero(self.allowed))}. Set label_space or label_map if the files use other ids"
+            )
+        return self.table[stored]
+
+
+@dataclass(frozen=True)
+class PaintedLabels:
+    """Labels whose colour is the class; colours that the map does not list are ignored.
+
+    Attributes:
+        colors: 24-bit RGB numbers, ascending, int32 (n,).
+        train_ids: their classes, uint8 (n,).
+    """
+
+    colors: NDArray[np.int32]
+    train_ids: NDArray[np.uint8]
+
+    def then(self, table: NDArray[np.uint8]) -> "PaintedLabels":
+        """The same files, their train ids mapped further by ``table``, uint8 (256,)."""
+        return replace(self, train_ids=table[self.train_ids])
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """Train ids, uint8 (height, width).
+
+        Raises:
+            DataError: unreadable.
+        """
+        rgb = read_image(path).astype(np.int32)
+        packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+        position = np.searchsorted(self.colors, packed).clip(max=len(self.colors) - 1)
+        return np.where(self.colors[position] == packed, self.train_ids[position], np.uint8(IGNORE))
+
+
+@dataclass(frozen=True)
+class PolygonLabels:
+    """Labels drawn as named polygons in a JSON file, the later ones on top (the Cityscapes annotation format).
+
+    Attributes:
+        train_ids: polygon label -> train id; labels that are not listed cover what is below them with 255.
+    """
+
+    train_ids: Mapping[str, int]
+
+    def then(self, table: NDArray[np.uint8]) -> "PolygonLabels":
+        """The same files, their train ids mapped further by ``table``, uint8 (256,)."""
+        return PolygonLabels({name: int(table[train_id]) for name, train_id in self.train_ids.items()})
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """Train ids, uint8 (height, width); pixels that no polygon covers are 255.
+
+        Raises:
+            DataError: unreadable, or not such a file.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            canvas = Image.new("L", (int(content["imgWidth"]), int(content["imgHeight"])), IGNORE)
+            pen = ImageDraw.Draw(canvas)
+            for drawn in content["objects"]:
+                corners = [(float(x), float(y)) for x, y in drawn["polygon"]]
+                if len(corners) > 2 and not drawn.get("deleted"):
+                    pen.polygon(corners, fill=self.train_ids.get(drawn["label"], IGNORE))
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: expected JSON with imgWidth, imgHeight and objects of label and polygon "
+                f"({type(error).__name__}: {error}); restore or remove the file"
+            ) from error
+        return np.array(canvas)
+
+
+LabelDecoder = IdLabels | PaintedLabels | PolygonLabels
+
+
+def label_map_decoder(mapping: Mapping[int | str, int | str], space: LabelSpace, where: str) -> LabelDecoder:
+    """Decoder for a recipe's ``label_map``: own ids or '#rrggbb' to class names, train ids or 'ignore'.
+
+    Raises:
+        RecipeError: a key or value makes no sense; all are listed.
+    """
+    problems: list[str] = []
+    train_ids: dict[int, int] = {}
+    painted = any(isinstance(key, str) and _HEX.match(key) for key in mapping)
+    for key, value in mapping.items():
+        number = _stored_value(key, painted)
+        train_id = _train_id(value, space)
+        if number is None:
+            expected = "'#rrggbb'" if painted else "an id from 0 to 65535 (or, for every key, '#rrggbb')"
+            problems.append(f"key {key!r}: expected {expected}")
+        if train_id is None:
+            problems.append(f"value {value!r} of {key!r}: expected a class of {space.name}, a train id or 'ignore'")
+        train_ids[number or 0] = train_id or 0
+    if problems:
+        raise RecipeError(f"{where}.label_map: " + "; ".join(problems))
+    if painted:
+        return painted_labels(train_ids)
+    table = np.full(_VALUES, IGNORE, np.uint8)
+    table[list(train_ids)] = list(train_ids.values())
+    return IdLabels.own_ids(table, space.name)
+
+
+def painted_labels(train_ids: Mapping[int, int]) -> PaintedLabels:
+    """Decoder from 24-bit RGB numbers to train ids."""
+    colors = sorted(train_ids)
+    return PaintedLabels(np.asarray(colors, np.int32), np.asarray([train_ids[c] for c in colors], np.uint8))
+
+
+def _wide(table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A table for every 16-bit value; those beyond its end are ignored."""
+    return np.pad(table, (0, _VALUES - len(table)), constant_values=IGNORE)
+
+
+def _stored_value(key: int | str, painted: bool) -> int | None:
+    if painted:
+        return int(key[1:], 16) if isinstance(key, str) and _HEX.match(key) else None
+    if isinstance(key, str) and key.isdigit():
+        key = int(key)
+    return key if isinstance(key, int) and 0 <= key < _VALUES else None
+
+
+def _train_id(value: int | str, space: LabelSpace) -> int | None:
+    if value == "ignore" or value == IGNORE:
+        return IGNORE
+    if isinstance(value, str):
+        return space.classes.index(value) if value in space.classes else None
+    return value if 0 <= value < len(space) else None
+
+
+def _ranges(values: NDArray[np.intp]) -> str:
+    breaks = np.flatnonzero(np.diff(values) > 1) + 1
+    return ", ".join(f"{part[0]}" if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in np.split(values, breaks))

@@ -1,0 +1,167 @@
+"""Each known data set, laid out as its archives unpack: files found, labels read, a recipe run over it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domainbridge.config.load import parse_recipe
+from domainbridge.config.schema import Recipe
+from domainbridge.data.id_tables import MAPILLARY_V12_NAMES
+from domainbridge.data.layouts import LAYOUTS
+from domainbridge.data.listing import layout_decoder, list_layout
+from domainbridge.data.spaces import BUILT_IN, space_table
+from domainbridge.errors import DataError
+from domainbridge.pipeline.datasets import list_data, open_data
+from domainbridge.pipeline.execute import run_recipe
+from layout_trees import TREES, camvid_of_segnet, scene
+from tiny_domain import RECIPE
+
+LABELLED = [name for name in TREES if name != "dark-zurich"]
+TO_CAMVID = space_table(BUILT_IN["cityscapes19"], BUILT_IN["camvid11"])
+
+
+class Silent:
+    def message(self, text: str) -> None: ...
+    def stage_begins(self, stage: object, verdict: object) -> None: ...
+    def progress(self, stage: str, progress: object) -> None: ...
+    def stage_scored(self, stage: object, targets: object) -> None: ...
+
+
+def recipe_of(name: str, root: Path) -> Recipe:
+    """Source: the set with its labels (GTA5 where it has none). Target and validation: the set's own."""
+    source = name if name in LABELLED else "gta5"
+    target = {"name": "t", "dataset": name, "root": name}
+    if name not in ("gta5", "synscapes", "synthia"):
+        target["validation"] = {}
+    return parse_recipe(
+        {
+            **RECIPE,
+            "label_space": LAYOUTS[source].label_space,
+            "sources": [{"name": "s", "dataset": source, "root": source}],
+            "targets": [target],
+            "rounds": 1,
+            "training": {**RECIPE["training"], "steps": 1},
+            "data_root": str(root),
+        }
+    )
+
+
+def test_every_layout_has_a_tree() -> None:
+    assert set(TREES) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_recipe_runs_over_it(name: str, tmp_path: Path) -> None:
+    for needed in {name, "gta5"}:
+        TREES[needed](tmp_path / needed)
+    recipe = recipe_of(name, tmp_path)
+    assert run_recipe(recipe, tmp_path / "run", Silent())
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["stages"]["r1-distil"]["steps"] == 1
+    if recipe.targets[0].validation is not None:
+        scored = results["stages"]["r1-distil"]["targets"]["t"]
+        assert {"sky", "road", "building", "car"} <= {k for k, iou in scored["iou"].items() if iou is not None}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_become_train_ids(name: str, tmp_path: Path) -> None:
+    TREES[name](tmp_path)
+    splits = [split for split in LAYOUTS[name].splits if split in ("train", "val")] or [None]
+    if name == "camvid":
+        splits = [None]
+    for split in splits:
+        listing = list_layout(name, tmp_path, split, (), labelled=True)
+        assert not listing.problems
+        assert listing.labels is not None
+        assert len(listing.images) >= 2
+        decoder = layout_decoder(LAYOUTS[name], tmp_path)
+        drawn = [scene(number) for number in range(12)]
+        expected = [TO_CAMVID[label] for label in drawn] if name == "camvid" else drawn
+        for image, label in zip(listing.images, listing.labels, strict=True):
+            found = decoder.read(label)
+            assert any(np.array_equal(found, one) for one in expected), f"{image}: {np.unique(found)}"
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_missing_archive_says_what_to_unpack_where(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        open_data(recipe_of(name, tmp_path))
+    assert str(tmp_path / name) in str(caught.value)
+    if not name.startswith("mapillary-v2"):
+        assert LAYOUTS[name].unpack in str(caught.value)
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_missing_labels_are_counted(name: str, tmp_path: Path) -> None:
+    TREES[name](tmp_path)
+    split = next((split for split in LAYOUTS[name].splits if split == "train" and name != "camvid"), None)
+    listing = list_layout(name, tmp_path, split, (), labelled=True)
+    assert listing.labels is not None
+    listing.labels[0].unlink()
+    fewer = list_layout(name, tmp_path, split, (), labelled=True)
+    assert len(fewer.images) == len(listing.images) - 1
+    assert f"1 of {len(listing.images)} images have no label" in fewer.problems[0]
+    assert str(listing.images[0]) in fewer.problems[0]
+
+
+def test_an_incomplete_set_is_noted_not_refused(tmp_path: Path) -> None:
+    TREES["cityscapes"](tmp_path)
+    listing = list_layout("cityscapes", tmp_path, "train", (), labelled=False)
+    assert not listing.problems
+    assert "4 images, where the complete cityscapes train has 2975" in listing.notes[0]
+    listing = list_layout("cityscapes", tmp_path, "train", ("aachen_000000_000019_leftImg8bit",), labelled=False)
+    assert len(listing.images) == 3
+
+
+def test_one_condition_of_acdc(tmp_path: Path) -> None:
+    TREES["acdc"](tmp_path)
+    assert len(list_layout("acdc", tmp_path, "train", (), labelled=True).images) == 4
+    night = list_layout("acdc", tmp_path, "night/train", (), labelled=True)
+    assert len(night.images) == 1
+    assert "/night/train/" in str(night.images[0])
+
+
+def test_both_camvids(tmp_path: Path) -> None:
+    camvid_of_segnet(tmp_path)
+    listing = list_layout("camvid", tmp_path, "val", (), labelled=True)
+    assert listing.labels is not None
+    found = layout_decoder(LAYOUTS["camvid"], tmp_path).read(listing.labels[0])
+    assert np.array_equal(found, TO_CAMVID[scene(0)])
+
+
+def test_the_older_and_the_newer_mapillary(tmp_path: Path) -> None:
+    TREES["mapillary-v2"](tmp_path)
+    listing = list_layout("mapillary", tmp_path, "val", (), labelled=True)
+    assert listing.labels is not None
+    assert "v1.2" in str(listing.labels[0])
+    assert np.array_equal(layout_decoder(LAYOUTS["mapillary"], tmp_path).read(listing.labels[0]), scene(0))
+
+
+def test_mapillarys_own_class_list_is_believed(tmp_path: Path) -> None:
+    names = [*reversed(MAPILLARY_V12_NAMES)]
+    (tmp_path / "config.json").write_text(json.dumps({"labels": [{"readable": name} for name in names]}))
+    decoder = layout_decoder(LAYOUTS["mapillary"], tmp_path)
+    assert decoder.table[names.index("Sky")] == 10
+    (tmp_path / "config_v2.0.json").write_text("{}")
+    with pytest.raises(DataError, match=r"config_v2\.0\.json: expected JSON with a list 'labels'"):
+        layout_decoder(LAYOUTS["mapillary-v2"], tmp_path)
+
+
+def test_problems_of_all_domains_at_once(tmp_path: Path) -> None:
+    TREES["cityscapes"](tmp_path / "cityscapes")
+    (tmp_path / "cityscapes/gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png").unlink()
+    recipe = parse_recipe(
+        {
+            **RECIPE,
+            "label_space": "cityscapes19",
+            "data_root": str(tmp_path),
+            "sources": [{"name": "g", "dataset": "gta5", "root": "gta"}],
+            "targets": [{"name": "c", "dataset": "cityscapes", "root": "cityscapes", "validation": {}}],
+        }
+    )
+    data, problems = list_data(recipe)
+    assert len(problems) == 2
+    assert len(data.targets[0]) == 4
+    assert len(data.validation["c"]) == 1
