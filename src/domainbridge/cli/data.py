@@ -1,4 +1,7 @@
-"""``data check | layouts``."""
+"""``data check | stats | convert | layouts``."""
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -15,18 +18,42 @@ app = typer.Typer(
 
 @app.command()
 def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Decode every image and label that a recipe names; list everything that is wrong."""
+    """Look at every image and label that a recipe names; list all that is wrong or would hurt later, at once."""
+    from domainbridge.cli.watch import print_survey
     from domainbridge.config.load import load_recipe
-    from domainbridge.pipeline.check import check_data
-    from domainbridge.pipeline.datasets import open_data
+    from domainbridge.errors import DataError, problem_list
+    from domainbridge.pipeline.check import survey_data
+    from domainbridge.pipeline.datasets import list_data
     from domainbridge.pipeline.labels import scoring_rule
 
     loaded = load_recipe(recipe, overrides or [])
     scoring_rule(loaded)
-    data = open_data(loaded)
-    check_data(loaded, data, lambda text: typer.echo(text, err=True), at_most=None)
-    for domain in data.domains:
-        typer.echo(f"{domain.name}: {len(domain)} images in order")
+    data, problems = list_data(loaded)
+    survey = survey_data(loaded, data, lambda text: typer.echo(text, err=True))
+    print_survey(survey)
+    problems += survey.all_errors
+    if problems:
+        raise DataError(problem_list(f"recipe {loaded.name}: {len(problems)} problem(s)", problems, limit=200))
+
+
+@app.command()
+def stats(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="also draw the table into this PNG")] = None,
+) -> None:
+    """The share of every class in every labelled domain of a recipe."""
+    from domainbridge.cli.watch import print_shares
+    from domainbridge.config.load import load_recipe
+    from domainbridge.pipeline.datasets import open_data
+    from domainbridge.pipeline.shares import class_shares, draw_shares
+
+    loaded = load_recipe(recipe, overrides or [])
+    shares = class_shares(loaded, open_data(loaded))
+    print_shares(shares)
+    if out is not None:
+        draw_shares(shares, out)
+        typer.echo(f"drawn: {out}", err=True)
 
 
 @app.command()

@@ -12,11 +12,13 @@ from rich.table import Table
 if TYPE_CHECKING:
     from domainbridge.config.schema import Recipe
     from domainbridge.evaluation.confusion import Scores
+    from domainbridge.pipeline.check import Survey
     from domainbridge.pipeline.execute import PlannedStage
     from domainbridge.pipeline.plan import Stage, Verdict
+    from domainbridge.pipeline.shares import DomainShares
     from domainbridge.training.loop import Progress as Report
 
-__all__ = ["Watcher", "print_plan", "print_scores", "watching"]
+__all__ = ["Watcher", "print_plan", "print_scores", "print_shares", "print_survey", "watching"]
 
 
 class Watcher:
@@ -91,6 +93,38 @@ def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path) ->
     console = Console()
     console.print(table, highlight=False)
     console.print(figures.explanation, highlight=False)
+
+
+def print_survey(survey: "Survey") -> None:
+    """A line per domain and per warning, on stdout."""
+    console = Console()
+    for domain in survey.domains:
+        bad = f", {len(domain.errors)} cannot be used" if domain.errors else ""
+        console.print(f"{domain.name}: {domain.images} images{bad}", highlight=False, markup=False, soft_wrap=True)
+        if domain.counts is not None:
+            pixels = domain.ignored + int(domain.counts.sum())
+            console.print(f"  {domain.ignored / max(pixels, 1):.1%} of the pixels have no class", highlight=False)
+    for warning in survey.all_warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_shares(shares: "list[DomainShares]") -> None:
+    """Two columns per domain, on stdout: share of the pixels, share of the images."""
+    table = Table()
+    table.add_column("class")
+    for domain in shares:
+        table.add_column(f"{domain.name}\n% of pixels", justify="right")
+        table.add_column("\n% of images", justify="right")
+    for name in dict.fromkeys(name for domain in shares for name in domain.pixels):
+        cells = [
+            f"{100 * part[name]:.2f}" if name in part else ""
+            for domain in shares
+            for part in (domain.pixels, domain.images)
+        ]
+        table.add_row(name, *cells)
+    table.add_section()
+    table.add_row("no class", *(cell for domain in shares for cell in (f"{100 * domain.ignored:.2f}", "")))
+    Console().print(table, highlight=False)
 
 
 def print_scores(scores: "Scores") -> None:

@@ -40,12 +40,12 @@ def rare_class_probabilities(
 
 
 def counts_of_samples(samples: Samples) -> NDArray[np.int64]:
-    """Pixels per sample and train id, int64 (samples, 255); every label is decoded once."""
+    """Pixels per sample and value, int64 (samples, 256), the last column without class; every label is decoded once."""
 
     def counts(index: int) -> NDArray[np.int64]:
         label = samples.load(index).label
         assert label is not None
-        return class_counts(label)
+        return np.bincount(label.ravel(), minlength=256)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.stack(list(pool.map(counts, range(len(samples)))))

@@ -1,0 +1,78 @@
+"""How much of each labelled domain every class covers, as numbers and as a picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from domainbridge.config.schema import Recipe
+from domainbridge.data.samples import FileSamples
+from domainbridge.data.statistics import counts_of_samples
+from domainbridge.files import replace_file
+from domainbridge.pipeline.datasets import DataSets
+from domainbridge.pipeline.labels import scoring_rule, training_space
+from domainbridge.types import IGNORE
+
+__all__ = ["DomainShares", "class_shares", "draw_shares"]
+
+
+@dataclass(frozen=True)
+class DomainShares:
+    """Shares of one labelled domain.
+
+    Attributes:
+        name: of the domain.
+        pixels: class -> share of the pixels that have a class, in [0, 1].
+        images: class -> share of the images that show it, in [0, 1].
+        ignored: share of all pixels that have no class.
+    """
+
+    name: str
+    pixels: dict[str, float]
+    images: dict[str, float]
+    ignored: float
+
+
+def class_shares(recipe: Recipe, data: DataSets) -> list[DomainShares]:
+    """Of every source in the training space, and of every validation set in the scoring space.
+
+    Raises:
+        DataError: a file cannot be used.
+    """
+    trained, scored = training_space(recipe).classes, scoring_rule(recipe).space.classes
+    domains = [(source, trained) for source in data.sources]
+    domains += [(validation, scored) for validation in data.validation.values()]
+    return [_shares(samples, classes) for samples, classes in domains]
+
+
+def _shares(samples: FileSamples, classes: tuple[str, ...]) -> DomainShares:
+    counts = counts_of_samples(samples)
+    labelled = counts[:, : len(classes)]
+    pixels = labelled.sum(0) / max(int(labelled.sum()), 1)
+    return DomainShares(
+        samples.name,
+        dict(zip(classes, pixels.tolist(), strict=True)),
+        dict(zip(classes, (labelled > 0).mean(0).tolist(), strict=True)),
+        float(counts[:, IGNORE].sum() / max(int(counts.sum()), 1)),
+    )
+
+
+def draw_shares(shares: list[DomainShares], path: Path) -> None:
+    """Bars per class, one colour per domain, on a logarithmic axis, so that rare classes can be seen; a PNG."""
+    from matplotlib.figure import Figure
+
+    classes = list(dict.fromkeys(name for domain in shares for name in domain.pixels))
+    figure = Figure(figsize=(8, 1 + 0.35 * len(classes)), layout="constrained")
+    axes = figure.add_subplot()
+    height = 0.8 / len(shares)
+    for position, domain in enumerate(shares):
+        places = np.arange(len(classes)) + position * height
+        axes.barh(places, [100 * domain.pixels.get(name, 0) for name in classes], height, label=domain.name)
+    axes.set_yticks(np.arange(len(classes)) + 0.4 - height / 2, classes)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("share of the labelled pixels, %")
+    axes.legend()
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format="png", dpi=120)
+    replace_file(temporary, path)
