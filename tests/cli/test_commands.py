@@ -176,7 +176,7 @@ class TestBadInput:
         folder, tree = broken
         shutil.rmtree(folder / "data" / "target")
         message = self.refused(folder, tree)
-        assert "targets.fog.images: no such folder" in message
+        assert "targets.fog: images: no such folder" in message
 
     def test_image_without_label(self, broken: tuple[Path, dict]) -> None:
         folder, tree = broken

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import cv2
 import golden
 import numpy as np
 import torch
 
+from domainbridge.data.convert import TO_LABEL_IDS, Conversion, convert_layout
+from domainbridge.data.decode import read_index_image
 from domainbridge.data.id_tables import CITYSCAPES_IDS, MAPILLARY_V12_NAMES, SYNTHIA_IDS, id_table
 from domainbridge.data.layouts import LAYOUTS
 from domainbridge.data.listing import layout_decoder
@@ -57,7 +60,26 @@ def test_label_tables(compare) -> None:
             compare("j cityscapes", cityscapes[int(key)], train_id, 0)
     for value, (name, train_id) in enumerate(MAPILLARY_V12_NAMES.items()):
         compare("j mapillary v1.2", train_id, recorded["mapillary_v1.2_trainId"][f"{value}:{name}"], 0)
+        label_id = recorded["mapillary_v1.2_labelId"][f"{value}:{name}"]
+        compare("j mapillary v1.2 label ids", TO_LABEL_IDS[train_id], label_id, 0)
     assert len(MAPILLARY_V12_NAMES) == len(recorded["mapillary_v1.2_trainId"])
+
+
+def test_converted_files_hold_the_recorded_values(compare, tmp_path: Path) -> None:
+    """The converters' output for an image that holds every id."""
+    recorded = golden.table("j_label_maps.json")
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    synthia = np.stack([np.zeros((16, 16)), np.full((16, 16), 9), values], 2).astype(np.uint16)
+    for folder in ("img/rgb", "img/class", "RGB", "GT/LABELS"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("img/rgb/1.png", "RGB/1.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((16, 16, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "img/class/1.png"), values)
+    cv2.imwrite(str(tmp_path / "GT/LABELS/1.png"), synthia)
+    for dataset in ("synscapes", "synthia"):
+        convert_layout(dataset, tmp_path, None, Conversion(tmp_path / dataset), lambda done, total: None)
+        written = read_index_image(tmp_path / dataset / "labels/1.png")
+        compare(f"j {dataset}, converted", written.ravel(), recorded[dataset], 0)
 
 
 def test_gta_table_is_deliberately_not_the_recorded_one() -> None:

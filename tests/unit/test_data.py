@@ -12,10 +12,11 @@ from PIL import Image
 from domainbridge.data.decode import read_image, read_index_image
 from domainbridge.data.label_files import IdLabels, label_map_decoder
 from domainbridge.data.listing import FolderRule, list_folder
+from domainbridge.data.mixture import Mixture, epoch_index
 from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.data.spaces import BUILT_IN, label_space, space_table, table_by_names
 from domainbridge.data.statistics import RareClasses, class_counts, rare_class_probabilities
-from domainbridge.data.streams import CropRule, PairedCrops, TargetCrops, batches, epoch_index
+from domainbridge.data.streams import CropRule, PairedCrops, TargetCrops, batches
 from domainbridge.data.transforms import (
     ResizeRule,
     choose_crop,
@@ -281,6 +282,38 @@ class TestStatistics:
         assert {index for train_id, index in drawn if train_id == 2} == {2}
         assert {index for train_id, index in drawn if train_id == 1} == {0}
         assert {train_id for train_id, _ in drawn} == {0, 1, 2}
+
+
+class TestMixture:
+    @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.floats(0, 1), st.integers(0, 5))
+    def test_an_epoch_gives_each_domain_its_share(self, sizes: list[int], temperature: float, epoch: int) -> None:
+        mixture = Mixture(tuple(sizes), temperature)
+        total = sum(sizes)
+        drawn = [mixture.index(1, "s", epoch * total + offset) for offset in range(total)]
+        domains = np.searchsorted(np.cumsum(sizes), drawn, side="right")
+        for domain, share in enumerate(mixture.shares):
+            assert (domains == domain).sum() == pytest.approx(share * total, abs=len(sizes))
+            assert (domains == domain).any()
+
+    def test_no_sample_twice_before_all_of_its_domain(self) -> None:
+        mixture = Mixture((100, 7), 0.0)
+        drawn = [mixture.index(0, "s", position) for position in range(107)]
+        small = [index for index in drawn if index >= 100]
+        large = [index for index in drawn if index < 100]
+        assert 53 <= len(small) <= 54
+        assert max(small.count(index) for index in range(100, 107)) - min(small.count(i) for i in range(100, 107)) <= 1
+        assert len(set(large)) == len(large)
+
+    def test_by_size_is_the_plain_concatenation(self) -> None:
+        mixture = Mixture((5, 3), 1.0)
+        assert [mixture.index(4, "s", p) for p in range(20)] == [epoch_index(4, "s", p, 8) for p in range(20)]
+
+    def test_random_draws_are_balanced_too(self) -> None:
+        generator = np.random.default_rng(0)
+        drawn = np.array([Mixture((90, 10), 0.0).draw(generator) for _ in range(2000)])
+        assert (drawn >= 90).mean() == pytest.approx(0.5, abs=0.05)
+        drawn = np.array([Mixture((90, 10), 1.0).draw(generator) for _ in range(2000)])
+        assert (drawn >= 90).mean() == pytest.approx(0.1, abs=0.03)
 
 
 class TestStreams:

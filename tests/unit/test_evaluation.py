@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainbridge.data.spaces import BUILT_IN, label_space, space_table
+from domainbridge.data.spaces import BUILT_IN, SUBSETS, label_space, space_table
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 from domainbridge.evaluation.inference import InferenceRule, probabilities
 from domainbridge.evaluation.scoring import ScoringRule, score
@@ -34,6 +34,13 @@ def test_absent_and_excluded_classes_are_not_in_the_mean() -> None:
     assert found.iou == {"a": 75.0, "b": 0.0, "c": None}
     assert found.miou == 75.0
     assert scores(torch.zeros(2, 3, dtype=torch.int64), ("a", "b"), 0).miou is None
+
+
+def test_means_over_subsets() -> None:
+    matrix = torch.tensor([[3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+    found = scores(matrix, ("a", "b", "c"), 1, subsets={"first": ("a",), "with absent": ("b", "c"), "none": ("c",)})
+    assert found.subsets == {"first": 75.0, "with absent": pytest.approx(200 / 3), "none": None}
+    assert [len(members) for members in SUBSETS.values()] == [16, 13]
 
 
 class Pixelwise(torch.nn.Module):

@@ -57,6 +57,27 @@ def stats(
 
 
 @app.command()
+def convert(
+    dataset: Annotated[str, typer.Argument(help="a known data set: see `data layouts`", metavar="DATASET")],
+    root: Annotated[Path, typer.Argument(help="where its archives were unpacked", metavar="ROOT")],
+    split: Annotated[str | None, typer.Option(help="one of its splits; default: train, where it has splits")] = None,
+    out: Annotated[Path | None, typer.Option(help="default: ROOT/converted or ROOT/converted/SPLIT")] = None,
+    label_ids: Annotated[bool, typer.Option("--label-ids", help="Cityscapes label ids instead of train ids")] = False,
+    half: Annotated[bool, typer.Option("--half", help="images and labels at half their size")] = False,
+) -> None:
+    """Write train-id PNGs and class statistics. Not needed for training: recipes read data sets as downloaded."""
+    from domainbridge.cli.watch import counting
+    from domainbridge.data.convert import Conversion, convert_layout
+    from domainbridge.data.listing import split_of
+
+    chosen = split_of(dataset, split, "convert", default="train")
+    folder = out or root / "converted" / (chosen or "")
+    with counting(f"{dataset} {chosen or ''}".strip()) as progress:
+        written = convert_layout(dataset, root, chosen, Conversion(folder, label_ids, half), progress)
+    typer.echo(f"{written} labels in {folder / 'labels'}", err=True)
+
+
+@app.command()
 def layouts() -> None:
     """The data sets that are read as they are downloaded."""
     from domainbridge.data.layouts import LAYOUTS

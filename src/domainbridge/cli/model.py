@@ -20,6 +20,7 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="also write the scores to this file")] = None,
     slide: Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="average with the mirrored image")] = False,
+    subset: Annotated[list[str] | None, typer.Option(help="also the mean over synthia16 or synthia13 classes")] = None,
     device: Device = "auto",
 ) -> None:
     """Score a model on labelled images: IoU per class and mIoU over one confusion matrix, in percent."""
@@ -27,7 +28,9 @@ def evaluate(
     from domainbridge.files import write_text
     from domainbridge.predict.evaluate import evaluate_folder, scores_json
 
-    result = evaluate_folder(model, images, labels, split, label_space, slide=slide, flip=flip, device=device)
+    result = evaluate_folder(
+        model, images, labels, split, label_space, subsets=subset or (), slide=slide, flip=flip, device=device
+    )
     print_scores(result)
     if json is not None:
         write_text(json, scores_json(result))

@@ -1,6 +1,6 @@
 """What a run looks like in a terminal: progress, scores, plans."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from domainbridge.pipeline.shares import DomainShares
     from domainbridge.training.loop import Progress as Report
 
-__all__ = ["Watcher", "print_plan", "print_scores", "print_shares", "print_survey", "watching"]
+__all__ = ["Watcher", "counting", "print_plan", "print_scores", "print_shares", "print_survey", "watching"]
 
 
 class Watcher:
@@ -53,11 +53,19 @@ class Watcher:
             self.message(f"{stage}: step {progress.step}  {text}")
 
     def stage_scored(self, stage: "Stage", targets: dict[str, Any]) -> None:
-        """Print the stage's mIoU per target."""
+        """Print the stage's mIoU per target, and their mean."""
+        from domainbridge.pipeline.results import mean_over_targets
+
         for target, result in targets.items():
             miou = result["miou"]
             text = "no class to score" if miou is None else f"mIoU {miou:.1f} %"
-            self.message(f"{stage.name}: {target} {text} ({result['images']} images)")
+            means = "".join(
+                f", {name} {value:.1f} %" for name, value in result.get("subsets", {}).items() if value is not None
+            )
+            self.message(f"{stage.name}: {target} {text}{means} ({result['images']} images)")
+        mean = mean_over_targets(targets)
+        if len(targets) > 1 and mean is not None:
+            self.message(f"{stage.name}: mean over {len(targets)} targets {mean:.1f} %")
 
 
 @contextmanager
@@ -75,6 +83,18 @@ def watching(folder: Path) -> Iterator[Watcher]:
     with Progress(*columns, console=console, speed_estimate_period=3600) as bars:
         yield Watcher(console, bars)
     console.print(f"results: {folder / 'results.json'}", highlight=False)
+
+
+@contextmanager
+def counting(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for work on files; the yielded function is told (done, in all)."""
+    with Progress(console=Console(stderr=True)) as bars:
+        task = bars.add_task(text, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        yield advance
 
 
 def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path) -> None:
@@ -128,12 +148,13 @@ def print_shares(shares: "list[DomainShares]") -> None:
 
 
 def print_scores(scores: "Scores") -> None:
-    """IoU per class and the mean, on stdout."""
+    """IoU per class and the means, on stdout."""
     table = Table()
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     for name, value in scores.iou.items():
         table.add_row(name, "absent" if value is None else f"{value:.2f}")
     table.add_section()
-    table.add_row("mean", "none" if scores.miou is None else f"{scores.miou:.2f}")
+    for name, value in {"mean": scores.miou, **{f"mean of {n}": v for n, v in scores.subsets.items()}}.items():
+        table.add_row(name, "none" if value is None else f"{value:.2f}")
     Console().print(table, highlight=False)

@@ -72,8 +72,13 @@ class Crop(Section):
 
 
 class Sampling(Section):
-    """Which source images are drawn: every one once an epoch, or those with rare classes more often."""
+    """Which images are drawn: every one once an epoch, domains by size or equally, rare classes more often."""
 
+    balance: Probability = Field(
+        1.0,
+        description="several sources or targets are drawn in proportion to size ** balance: 1 by size (published, they "
+        "are concatenated), 0 equally often; rare_classes draws from all sources alike",
+    )
     rare_classes: bool = Field(False, description="rare class sampling (DAFormer, arXiv 2111.14887)")
     temperature: float = Field(0.01, gt=0, description="smaller: rare classes more often")
     min_share: Probability = Field(
@@ -172,6 +177,9 @@ class Evaluation(Section):
     label_space: str | LabelSpaceDefinition | None = Field(None, description="a coarser space to score in")
     map: dict[str, str] | None = Field(None, description="class of the recipe's space -> class of that space")
     exclude: tuple[str, ...] = Field((), description="classes left out of the mean, e.g. without source pixels")
+    subsets: dict[str, tuple[str, ...]] = Field(
+        {}, description="name -> classes: more means, e.g. over the 16 and 13 classes that SYNTHIA has"
+    )
     mode: Literal["whole", "slide"] = "whole"
     window: tuple[PositiveInt, PositiveInt] | None = Field(None, description="slide: height, width; default: crop")
     flip: bool = Field(False, description="average with the mirrored image")

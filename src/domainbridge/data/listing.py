@@ -12,7 +12,16 @@ from domainbridge.data.label_files import LabelDecoder
 from domainbridge.data.layouts import LAYOUTS, Layout, Place
 from domainbridge.errors import DataError, RecipeError, problem_list
 
-__all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "known_layout", "layout_decoder", "list_folder", "list_layout"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "FolderRule",
+    "Listing",
+    "known_layout",
+    "layout_decoder",
+    "list_folder",
+    "list_layout",
+    "split_of",
+]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 _STEM = "{stem}"
@@ -147,6 +156,19 @@ def _place(layout: Layout, root: Path, folders: Sequence[str] = ("",)) -> Place:
     there = [place for place, paths in wanted if all(path.is_dir() for path in paths)]
     with_labels = [p for p in there if all((root / p.labels.format(split=folder)).is_dir() for folder in folders)]
     return [*with_labels, *there, layout.places[0]][0]
+
+
+def split_of(name: str, split: str | None, where: str, default: str) -> str | None:
+    """The split to read: the one asked for, else the default; None for a set without splits.
+
+    Raises:
+        RecipeError: the layout or its split is unknown.
+    """
+    layout = known_layout(name, where)
+    if split is not None and split not in layout.splits:
+        known = ", ".join(layout.splits) or "no splits: leave it out"
+        raise RecipeError(f"{where}.split: {name} has {known}, found {split!r}")
+    return split or (default if layout.splits else None)
 
 
 def layout_decoder(layout: Layout, root: Path) -> LabelDecoder:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from domainbridge.errors import RecipeError
 from domainbridge.types import IGNORE
 
-__all__ = ["BUILT_IN", "LabelSpace", "label_space", "space_table", "table_by_names"]
+__all__ = ["BUILT_IN", "SUBSETS", "LabelSpace", "label_space", "space_table", "table_by_names"]
 
 _CITYSCAPES = {
     "road": (128, 64, 128),
@@ -101,6 +101,13 @@ BUILT_IN = {
     "camvid11": _space("camvid11", _CAMVID),
     "idd7": _space("idd7", _IDD),
 }
+_NOT_IN_SYNTHIA = ("terrain", "truck", "train")
+_RARE_IN_SYNTHIA = ("wall", "fence", "pole")
+SUBSETS = {
+    "synthia16": tuple(name for name in _CITYSCAPES if name not in _NOT_IN_SYNTHIA),
+    "synthia13": tuple(name for name in _CITYSCAPES if name not in _NOT_IN_SYNTHIA + _RARE_IN_SYNTHIA),
+}
+"""Of cityscapes19: the classes that results from SYNTHIA are reported over."""
 # Position = train id in cityscapes19, value = train id in the coarser space.
 _FROM_CITYSCAPES = {
     "camvid11": (3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -10,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from domainbridge.data.mixture import Mixture
 from domainbridge.data.samples import Samples
 from domainbridge.data.statistics import RareClasses
 from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
 from domainbridge.errors import DataError
-from domainbridge.seeding import derive_seed, numpy_generator
+from domainbridge.seeding import numpy_generator
 from domainbridge.types import IGNORE, Batch
 
-__all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches", "epoch_index"]
+__all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches"]
 
 
 T = TypeVar("T")
@@ -42,17 +42,6 @@ class CropRule:
     padding: tuple[int, int, int] = (124, 116, 104)
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, length: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).permutation(length)
-
-
-def epoch_index(seed: int, stage: str, position: int, length: int) -> int:
-    """Which of ``length`` samples stands at ``position`` of an endless stream of shuffled epochs."""
-    epoch, offset = divmod(position, length)
-    return int(_permutation(derive_seed(seed, stage, epoch, "epoch"), length)[offset])
-
-
 class PairedCrops(Dataset[Batch]):
     """Item ``step`` is the batch of that step: each source image of the epoch with a random target image."""
 
@@ -67,16 +56,20 @@ class PairedCrops(Dataset[Batch]):
         stage: str,
         distort_source: bool = False,
         rare: RareClasses | None = None,
+        source_mixture: Mixture | None = None,
+        target_mixture: Mixture | None = None,
     ) -> None:
         """Args are kept as they are.
 
         ``distort_source`` adds photometric distortion (step 2 of the method); ``rare`` replaces the shuffled epochs
-        of the source by rare class sampling.
+        of the source by rare class sampling; the mixtures say how often each of several domains is drawn.
         """
         self.source, self.target, self.rule = source, target, rule
         self.batch_size, self.seed, self.stage = batch_size, seed, stage
         self.distort_source = distort_source
         self.rare = rare
+        self.source_mixture = source_mixture or Mixture((len(source),))
+        self.target_mixture = target_mixture or Mixture((len(target),))
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of ``step`` as uint8 tensors."""
@@ -87,8 +80,7 @@ class PairedCrops(Dataset[Batch]):
         generator = numpy_generator(self.seed, self.stage, step, row, "crop")
         wanted = None
         if self.rare is None:
-            position = step * self.batch_size + row
-            index = epoch_index(self.seed, self.stage, position, len(self.source))
+            index = self.source_mixture.index(self.seed, self.stage, step * self.batch_size + row)
         else:
             train_id, index = self.rare.draw(generator)
             wanted = (train_id, self.rare.min_share / 2)
@@ -107,7 +99,7 @@ class PairedCrops(Dataset[Batch]):
         if self.distort_source:
             image = distort(np.ascontiguousarray(image), draw_distortion(generator))
         label = pad_to(label, self.rule.size, IGNORE)
-        target = self.target.load(int(generator.integers(len(self.target)))).image
+        target = self.target.load(self.target_mixture.draw(generator)).image
         return _channels_first(image, self.rule), label, _random_crop(target, self.rule, generator)
 
 
@@ -119,6 +111,7 @@ class TargetCrops(Dataset[torch.Tensor]):
         self.target, self.rule = target, rule
         self.batch_size, self.passes = batch_size, passes
         self.seed, self.stage = seed, stage
+        self.order = Mixture((len(target),))
 
     def __len__(self) -> int:
         return -(-len(self.target) * self.passes // self.batch_size)
@@ -128,7 +121,7 @@ class TargetCrops(Dataset[torch.Tensor]):
         end = min((step + 1) * self.batch_size, len(self.target) * self.passes)
         crops = []
         for position in range(step * self.batch_size, end):
-            image = self.target.load(epoch_index(self.seed, self.stage, position, len(self.target))).image
+            image = self.target.load(self.order.index(self.seed, self.stage, position)).image
             generator = numpy_generator(self.seed, self.stage, position, "crop")
             crops.append(_random_crop(image, self.rule, generator))
         return torch.from_numpy(np.stack(crops))

@@ -1,6 +1,7 @@
 """One confusion matrix per data set, and the scores read off it (golden h_metrics)."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -33,15 +34,23 @@ class Scores:
         miou: mean of the IoUs that exist and are not excluded; None when there is none.
         accuracy: share of labelled pixels predicted right.
         images: how many were scored.
+        subsets: mean over the classes of each named subset, e.g. the 16 and 13 classes that SYNTHIA has.
     """
 
     iou: dict[str, float | None]
     miou: float | None
     accuracy: float | None
     images: int
+    subsets: dict[str, float | None] = field(default_factory=dict)
 
 
-def scores(matrix: Tensor, classes: tuple[str, ...], images: int, exclude: tuple[str, ...] = ()) -> Scores:
+def scores(
+    matrix: Tensor,
+    classes: tuple[str, ...],
+    images: int,
+    exclude: tuple[str, ...] = (),
+    subsets: Mapping[str, tuple[str, ...]] | None = None,
+) -> Scores:
     """Read the scores off a confusion matrix.
 
     Args:
@@ -49,17 +58,24 @@ def scores(matrix: Tensor, classes: tuple[str, ...], images: int, exclude: tuple
         classes: K names.
         images: how many were scored.
         exclude: classes that the mean leaves out, e.g. those without source pixels.
+        subsets: name -> classes of a further mean.
     """
     counts = matrix.double()
     right = counts.diagonal()
     union = counts.sum(1) + counts[:, :-1].sum(0) - right
     percent = [None if u == 0 else 100 * r / u for r, u in zip(right.tolist(), union.tolist(), strict=True)]
     iou = dict(zip(classes, percent, strict=True))
-    meant = [value for name, value in iou.items() if value is not None and name not in exclude]
     total = counts.sum().item()
     return Scores(
         iou=iou,
-        miou=sum(meant) / len(meant) if meant else None,
+        miou=_mean(iou[name] for name in classes if name not in exclude),
         accuracy=100 * right.sum().item() / total if total else None,
         images=images,
+        subsets={name: _mean(iou[member] for member in members) for name, members in (subsets or {}).items()},
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that exist; None when there is none."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None

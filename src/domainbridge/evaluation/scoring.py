@@ -1,6 +1,7 @@
 """Scoring a network on a labelled set: constant memory, one image at a time."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,12 +26,14 @@ class ScoringRule:
         table: the network's train ids -> ids of ``space``, uint8 (256,).
         exclude: classes that the mean leaves out.
         inference: how images go through the network.
+        subsets: name -> classes of a further mean.
     """
 
     space: LabelSpace
     table: NDArray[np.uint8]
     exclude: tuple[str, ...] = ()
     inference: InferenceRule = InferenceRule()
+    subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def score(
@@ -60,4 +63,4 @@ def score(
         prediction = probabilities(model, as_unit_float(image), size, rule.inference).argmax(1)[0]
         matrix += confusion_matrix(label, table[prediction], len(rule.space))
     model.train(was_training)
-    return scores(matrix, rule.space.classes, len(samples), rule.exclude)
+    return scores(matrix, rule.space.classes, len(samples), rule.exclude, rule.subsets)

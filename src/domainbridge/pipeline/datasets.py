@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from domainbridge.config.domains import Resize, Source, Target, Validation
 from domainbridge.config.schema import Recipe
-from domainbridge.data.listing import FolderRule, Listing, known_layout, list_folder, list_layout
+from domainbridge.data.listing import FolderRule, Listing, list_folder, list_layout, split_of
+from domainbridge.data.mixture import Mixture
 from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.data.streams import CropRule
@@ -25,6 +26,7 @@ __all__ = [
     "data_root",
     "files_fingerprint",
     "list_data",
+    "mixture",
     "open_data",
     "rare_classes",
     "resize_rule",
@@ -62,6 +64,11 @@ class DataSets:
     def target(self) -> Concatenated:
         """All targets, one after the other."""
         return Concatenated(self.targets)
+
+
+def mixture(recipe: Recipe, domains: tuple[FileSamples, ...]) -> Mixture:
+    """How often each of the sources or targets is drawn."""
+    return Mixture(tuple(len(domain) for domain in domains), recipe.sampling.balance)
 
 
 def data_root(recipe: Recipe) -> Path:
@@ -189,17 +196,11 @@ def _open(
 
 
 def _layout(domain: Source | Target | Validation, dataset: str, folder: Path, where: str) -> Listing:
-    layout = known_layout(dataset, where)
     useless = ("images", "labels", "image_pattern", "label_pattern")
     unused = [key for key in useless if key in domain.model_fields_set and getattr(domain, key) is not None]
     if unused:
         raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(unused)}")
-    split = domain.split
-    if split is not None and split not in layout.splits:
-        known = ", ".join(layout.splits) or "no splits: leave the key out"
-        raise RecipeError(f"{where}.split: {dataset} has {known}, found {split!r}")
-    if split is None and layout.splits:
-        split = "val" if isinstance(domain, Validation) else "train"
+    split = split_of(dataset, domain.split, where, default="val" if isinstance(domain, Validation) else "train")
     return list_layout(dataset, folder, split, domain.exclude, labelled=not isinstance(domain, Target))
 
 

@@ -33,10 +33,10 @@ def scoring_rule(recipe: Recipe) -> ScoringRule:
     trained = training_space(recipe)
     space = trained if rule.label_space is None else _space(rule.label_space)
     table = table_by_names(rule.map, trained, space) if rule.map is not None else space_table(trained, space)
-    for name in rule.exclude:
+    for name in (*rule.exclude, *(member for members in rule.subsets.values() for member in members)):
         space.index(name)
     window = (rule.window or (recipe.crop.height, recipe.crop.width)) if rule.mode == "slide" else None
-    return ScoringRule(space, table, rule.exclude, InferenceRule(window, rule.flip))
+    return ScoringRule(space, table, rule.exclude, InferenceRule(window, rule.flip), rule.subsets)
 
 
 def source_decoder(recipe: Recipe, rule: LabelSource, dataset: str, root: Path, where: str) -> LabelDecoder:

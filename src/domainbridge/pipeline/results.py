@@ -14,7 +14,7 @@ from domainbridge.pipeline.labels import scoring_rule
 from domainbridge.pipeline.plan import Stage, digest, final_stage, read_json
 from domainbridge.training.runtime import Runtime
 
-__all__ = ["evaluate_stage", "evaluation_fingerprint", "write_results"]
+__all__ = ["evaluate_stage", "evaluation_fingerprint", "mean_over_targets", "write_results"]
 
 
 def evaluation_fingerprint(stage: Stage, recipe: Recipe, data: DataSets) -> str:
@@ -40,7 +40,7 @@ def evaluate_stage(
     """Score a stage's model on each target's validation set, unless that was done already.
 
     Returns:
-        {target: {"miou", "iou": {class: value or None}, "accuracy", "images"}}, in percent.
+        {target: {"miou", "iou": {class: value or None}, "accuracy", "images", "subsets"}}, in percent.
     """
     path = run_folder / stage.name / "evaluation.json"
     fingerprint = evaluation_fingerprint(stage, recipe, data)
@@ -60,6 +60,12 @@ def evaluate_stage(
     return targets
 
 
+def mean_over_targets(targets: dict[str, Any]) -> float | None:
+    """Mean of the targets' mIoU; None when one has none."""
+    found = [scored["miou"] for scored in targets.values()]
+    return None if None in found else sum(found) / len(found)
+
+
 def write_results(stages: list[Stage], recipe: Recipe, data: DataSets, run_folder: Path) -> dict[str, Any]:
     """Gather what the stage folders say into ``results.json``; only finished stages and present scores are listed."""
     listed = {}
@@ -70,8 +76,11 @@ def write_results(stages: list[Stage], recipe: Recipe, data: DataSets, run_folde
         scored = read_json(run_folder / stage.name / "evaluation.json") or {}
         if scored.get("fingerprint") != evaluation_fingerprint(stage, recipe, data):
             scored = {}
-        entry = {"seconds": round(done["seconds"], 1), "steps": done["steps"]}
-        listed[stage.name] = {**entry, "targets": scored.get("targets", {})}
+        targets = scored.get("targets", {})
+        entry = {"seconds": round(done["seconds"], 1), "steps": done["steps"], "targets": targets}
+        if len(targets) > 1:
+            entry["mean"] = mean_over_targets(targets)
+        listed[stage.name] = entry
     results = {"stages": listed, "final": final_stage(recipe)}
     write_text(run_folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results

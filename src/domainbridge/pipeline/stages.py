@@ -20,7 +20,7 @@ from domainbridge.errors import RunFolderError
 from domainbridge.files import replace_file, write_text
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model, save_model
-from domainbridge.pipeline.datasets import DataSets, crop_rule, rare_classes
+from domainbridge.pipeline.datasets import DataSets, crop_rule, mixture, rare_classes
 from domainbridge.pipeline.networks import (
     build_distillation,
     build_self_training,
@@ -176,6 +176,8 @@ def _stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:
         stage=stage.name,
         distort_source=stage.kind == "distil" and recipe.distillation.distort_source,
         rare=rare_classes(recipe, context.data, context.folder / "class-counts.npz"),
+        source_mixture=mixture(recipe, context.data.sources),
+        target_mixture=mixture(recipe, context.data.targets),
     )
 
 

@@ -1,0 +1,157 @@
+"""Files for those who want files: train-id labels, class statistics, halved copies. Recipes need none of them."""
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from domainbridge.data.decode import read_image, read_index_image
+from domainbridge.data.id_tables import CITYSCAPES_IDS
+from domainbridge.data.label_files import LabelDecoder
+from domainbridge.data.layouts import LAYOUTS
+from domainbridge.data.listing import layout_decoder, list_layout
+from domainbridge.data.statistics import class_counts
+from domainbridge.data.transforms import resize_image, resize_label
+from domainbridge.errors import DataError, problem_list
+from domainbridge.files import replace_file, write_text
+from domainbridge.types import IGNORE
+
+__all__ = ["TO_LABEL_IDS", "Conversion", "convert_layout"]
+
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is written for each image of a data set.
+
+    Attributes:
+        out: folder: ``labels/`` with a PNG per image at the image's relative name, ``sample_class_stats.json``,
+            ``samples_with_class.json``, and with ``half`` also ``images/``.
+        label_ids: Cityscapes label ids (7 = road ...) instead of train ids.
+        half: images and labels at half their size (bilinear, nearest), as the published system keeps Mapillary's
+            validation set.
+    """
+
+    out: Path
+    label_ids: bool = False
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image: where it comes from and goes to."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+def convert_layout(
+    dataset: str, root: Path, split: str | None, rule: Conversion, progress: Callable[[int, int], None]
+) -> int:
+    """Convert a split of a known data set, in parallel.
+
+    Files that are already there are kept, and every file appears whole or not at all: an interrupted conversion is
+    started again with the same command and ends with the same bytes.
+
+    Args:
+        dataset: a layout's name.
+        root: where its archives were unpacked.
+        split: one of its splits; None for a set without.
+        rule: what is written where.
+        progress: called with (files done, files in all).
+
+    Returns:
+        How many images have their files now.
+
+    Raises:
+        DataError: files are missing or unreadable; the readable ones are converted all the same.
+    """
+    listing = list_layout(dataset, root, split, (), labelled=True).checked(f"{dataset} at {root}")
+    assert listing.labels is not None
+    base = Path(os.path.commonpath([image.parent for image in listing.images]))
+    jobs = [
+        _Job(image.relative_to(base).with_suffix("").as_posix(), image, label)
+        for image, label in zip(listing.images, listing.labels, strict=True)
+    ]
+    work = partial(_attempt, layout_decoder(LAYOUTS[dataset], root), rule)
+    counts: dict[str, NDArray[np.int64]] = {}
+    problems: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, (job, outcome) in enumerate(zip(jobs, pool.map(work, jobs), strict=True), 1):
+            if isinstance(outcome, str):
+                problems.append(outcome)
+            else:
+                counts[f"labels/{job.name}.png"] = outcome
+            progress(done, len(jobs))
+    if problems:
+        raise DataError(problem_list(f"{dataset}: {len(problems)} of {len(jobs)} could not be converted", problems))
+    _write_statistics(rule.out, counts)
+    return len(jobs)
+
+
+def _attempt(decoder: LabelDecoder, rule: Conversion, job: _Job) -> NDArray[np.int64] | str:
+    """Pixels per train id of one converted label, or what is wrong with it."""
+    try:
+        return _convert(decoder, rule, job)
+    except DataError as error:
+        return str(error)
+
+
+def _convert(decoder: LabelDecoder, rule: Conversion, job: _Job) -> NDArray[np.int64]:
+    target = rule.out / "labels" / f"{job.name}.png"
+    if rule.half:
+        copy = rule.out / "images" / f"{job.name}{job.image.suffix}"
+        if not copy.exists():
+            image = read_image(job.image)
+            _save(resize_image(image, (image.shape[0] // 2, image.shape[1] // 2)), copy)
+    if target.exists():
+        stored = read_index_image(target).astype(np.uint8, copy=False)
+        return class_counts(_FROM_LABEL_IDS[stored] if rule.label_ids else stored)
+    label = decoder.read(job.label)
+    if rule.half:
+        label = resize_label(label, (label.shape[0] // 2, label.shape[1] // 2))
+    _save(TO_LABEL_IDS[label] if rule.label_ids else label, target)
+    return class_counts(label)
+
+
+def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(train id -> Cityscapes label id, and back); what has no class is 255 in both."""
+    forth, back = np.full(256, IGNORE, np.uint8), np.full(256, IGNORE, np.uint8)
+    for label_id, train_id in CITYSCAPES_IDS.items():
+        forth[train_id], back[label_id] = label_id, train_id
+    return forth, back
+
+
+TO_LABEL_IDS, _FROM_LABEL_IDS = _tables()
+"""Lookup tables uint8 (256,) between train ids and Cityscapes label ids."""
+
+
+def _save(array: NDArray[np.uint8], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
+    Image.fromarray(array).save(temporary, format=kind, quality=_JPEG_QUALITY)
+    replace_file(temporary, path)
+
+
+def _write_statistics(out: Path, counts: dict[str, NDArray[np.int64]]) -> None:
+    """The two files that published code of the field reads: classes per sample, samples per class."""
+    per_sample = []
+    per_class: dict[str, list[list[str | int]]] = {}
+    for name, pixels in sorted(counts.items()):
+        present = {str(index): int(pixels[index]) for index in np.flatnonzero(pixels)}
+        per_sample.append({**present, "file": name})
+        for train_id, count in present.items():
+            per_class.setdefault(train_id, []).append([name, count])
+    ordered = {key: per_class[key] for key in sorted(per_class, key=int)}
+    write_text(out / "sample_class_stats.json", json.dumps(per_sample, indent=1) + "\n")
+    write_text(out / "samples_with_class.json", json.dumps(ordered, indent=1) + "\n")
