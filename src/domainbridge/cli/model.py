@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["doctor", "evaluate", "predict"]
+__all__ = ["doctor", "evaluate", "import_", "predict"]
 
 ModelArgument = Annotated[Path, typer.Argument(help="a folder with model.safetensors and config.json", metavar="MODEL")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
@@ -53,6 +53,28 @@ def predict(
         model, inputs, out, overlay=overlay, confidence=confidence, slide=slide, flip=flip, device=device
     )
     typer.echo(f"{written} images segmented into {out}", err=True)
+
+
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="the authors' weight.pth, or one of your run of their code")],
+    out: Annotated[Path, typer.Option(help="model folder to write")],
+    label_space: Annotated[str | None, typer.Option(help="default: cityscapes19 for 19 classes")] = None,
+    resize: Annotated[str, typer.Option(help="images are fitted into WIDTHxHEIGHT; 'none': as they are")] = "1024x512",
+    output_stride: Annotated[int, typer.Option(help="of the backbone")] = 8,
+    dilations: Annotated[str, typer.Option(help="of the head's branches")] = "6,12",
+) -> None:
+    """Turn a checkpoint of the published system (the student of either step) into a model folder."""
+    from domainbridge.cli.words import parse_numbers, parse_size
+    from domainbridge.models.importing import import_checkpoint
+    from domainbridge.models.store import ModelCard, save_model
+
+    size = parse_size(resize, "--resize")
+    found = import_checkpoint(checkpoint, label_space, output_stride, parse_numbers(dilations, "--dilations"))
+    card = ModelCard(
+        found.spec, found.space.name, found.space.classes, found.space.colors, size and (*size, True, None)
+    )
+    save_model(out, found.model, card)
+    typer.echo(f"{found.spec.backbone}, {len(found.space)} classes of {found.space.name}: {out}", err=True)
 
 
 def doctor() -> None:

