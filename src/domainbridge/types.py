@@ -1,12 +1,13 @@
 """The two values that pass between rooms: one decoded sample, and one batch of crops."""
 
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["IGNORE", "Batch", "Sample"]
+__all__ = ["IGNORE", "Batch", "Rows", "Sample"]
 
 IGNORE = 255
 """Label value of pixels that no loss and no score counts."""
@@ -27,6 +28,39 @@ class Sample:
     name: str
 
 
+class Sliceable(Protocol):
+    """What has a row per sample."""
+
+    def __getitem__(self, rows: slice, /) -> Self:
+        """Some of the rows."""
+        ...
+
+
+Draws = TypeVar("Draws", bound=Sliceable)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a step's whole batch are here; the others are with other processes.
+
+    Draws are made for the whole batch and each process keeps its own rows, so that the number of processes
+    changes no draw.
+
+    Attributes:
+        first: of them.
+        count: how many.
+        total: of the whole batch.
+    """
+
+    first: int
+    count: int
+    total: int
+
+    def of(self, draws: Draws) -> Draws:
+        """The own rows of draws for the whole batch."""
+        return draws[self.first : self.first + self.count]
+
+
 @dataclass(frozen=True)
 class Batch:
     """The crops of one training step, paired by position: row i of the source with row i of the target.
@@ -35,11 +69,19 @@ class Batch:
         source_image: RGB, shape (batch, 3, height, width); uint8 from the loader, float32 in [0, 1] on the device.
         source_label: shape (batch, height, width); uint8 from the loader, int64 on the device; 255 = ignore.
         target_image: like ``source_image``.
+        rows: which rows of the whole batch these are; None: all of them.
     """
 
     source_image: torch.Tensor
     source_label: torch.Tensor
     target_image: torch.Tensor
+    rows: Rows | None = None
+
+    @property
+    def place(self) -> Rows:
+        """Which rows of the whole batch these are."""
+        count = len(self.source_image)
+        return self.rows or Rows(0, count, count)
 
     def on(self, device: torch.device) -> "Batch":
         """Move to ``device`` as uint8 (a quarter of the bytes) and convert there."""
@@ -47,11 +89,13 @@ class Batch:
             as_unit_float(self.source_image.to(device, non_blocking=True)),
             self.source_label.to(device, non_blocking=True).long(),
             as_unit_float(self.target_image.to(device, non_blocking=True)),
+            self.rows,
         )
 
     def pin_memory(self) -> "Batch":
         """Page-locked copy, called by torch's DataLoader, so that ``on`` can copy asynchronously."""
-        return Batch(self.source_image.pin_memory(), self.source_label.pin_memory(), self.target_image.pin_memory())
+        image, label, target = self.source_image, self.source_label, self.target_image
+        return Batch(image.pin_memory(), label.pin_memory(), target.pin_memory(), self.rows)
 
 
 def as_unit_float(image: torch.Tensor) -> torch.Tensor:

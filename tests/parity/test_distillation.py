@@ -56,7 +56,7 @@ def test_ensemble_weights(path: str, compare) -> None:
 def test_case(case: dict, compare, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = golden.arrays(case["file"])
     batch, augmented = inputs()
-    monkeypatch.setattr("domainbridge.adaptation.distillation.augment", lambda image, how, generator: augmented)
+    monkeypatch.setattr("domainbridge.adaptation.distillation.augment", lambda image, how, generator, rows: augmented)
     student = golden.tiny_network(golden.published_weights("ckd_stu/", 3)).train()
     objective = Distillation(
         student,

@@ -68,7 +68,7 @@ class GivenMask(SelfTraining):
 
     given: torch.Tensor
 
-    def mask(self, source_label: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def mask(self, source_label: torch.Tensor, generator: torch.Generator, rows: object = None) -> torch.Tensor:
         return self.given
 
 

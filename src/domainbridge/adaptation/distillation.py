@@ -106,7 +106,7 @@ class Distillation:
         """``source`` and ``target``, from two forward passes with their own batch statistics each."""
         image = batch.target_image
         if self.augmentation is not None:
-            image = augment(image, self.augmentation, generator)
+            image = augment(image, self.augmentation, generator, batch.place)
         source = cross_entropy(self.student(batch.source_image).logits, batch.source_label)
         student_logits = self.student(image).logits
         if self.mode == "soft":

@@ -8,7 +8,7 @@ from torch import Tensor
 from domainbridge.adaptation.feature_geometry import class_sums
 from domainbridge.models.segmenter import Segmenter, upsample
 
-__all__ = ["PrototypeBank", "accumulate", "empty_bank", "running_mean"]
+__all__ = ["PrototypeBank", "accumulate", "empty_bank", "image_means", "running_mean"]
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,33 @@ def empty_bank(num_classes: int, channels: int, device: torch.device) -> Prototy
 
 
 @torch.inference_mode()
-def accumulate(
-    bank: PrototypeBank, model: Segmenter, image: Tensor, *, min_pixels: int, max_count: int
-) -> PrototypeBank:
-    """The bank after one batch of target crops, float32 (batch, 3, height, width) in [0, 1].
+def image_means(model: Segmenter, image: Tensor, num_classes: int, min_pixels: int) -> tuple[Tensor, Tensor]:
+    """Mean feature per image and predicted class.
 
-    Features and predictions are those at the crop's size; neither the features nor a loop over classes is needed.
+    Features and predictions are those at the crop's size; neither the upsampled features nor a loop over classes is
+    needed.
+
+    Args:
+        model: in evaluation mode.
+        image: target crops, float32 (batch, 3, height, width) in [0, 1].
+        num_classes: K.
+        min_pixels: a class with fewer is not counted, 10 as published.
+
+    Returns:
+        Means, float32 (batch, K, channels), and which of them count, bool (batch, K).
     """
     logits, features = model(image)
     prediction = upsample(logits.float(), (image.shape[-2], image.shape[-1])).argmax(1)
-    sums, pixels = class_sums(features, prediction, len(bank.counts))
-    means = sums / pixels.clamp_min(1)[:, :, None]
-    return running_mean(bank, means, pixels >= min_pixels, max_count)
+    sums, pixels = class_sums(features, prediction, num_classes)
+    return sums / pixels.clamp_min(1)[:, :, None], pixels >= min_pixels
+
+
+def accumulate(
+    bank: PrototypeBank, model: Segmenter, image: Tensor, *, min_pixels: int, max_count: int
+) -> PrototypeBank:
+    """The bank after one batch of target crops, float32 (batch, 3, height, width) in [0, 1]."""
+    means, seen = image_means(model, image, len(bank.counts), min_pixels)
+    return running_mean(bank, means, seen, max_count)
 
 
 def running_mean(bank: PrototypeBank, means: Tensor, seen: Tensor, max_count: int) -> PrototypeBank:

@@ -7,6 +7,7 @@ confident pixels in the whole batch. The teacher is a moving average of the stud
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from domainbridge.bridging.masks import (
 from domainbridge.bridging.mix import Bridged, bridge
 from domainbridge.bridging.photometric import blur, draw_blur, draw_jitter, jitter
 from domainbridge.models.segmenter import Segmenter, upsample
-from domainbridge.types import Batch
+from domainbridge.types import Batch, Rows
 
 __all__ = ["Augmentation", "MeanTeacher", "PseudoLabel", "SelfTraining", "augment", "confident_pseudo_label"]
 
@@ -54,15 +55,20 @@ class Augmentation:
     vertical_blur: bool = True
 
 
-def augment(image: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+def augment(image: Tensor, how: Augmentation, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Jitter, then blur, each drawn per sample; image float32 (batch, 3, height, width) in [0, 1]."""
-    jittered = jitter(image, draw_jitter(len(image), how.jitter, how.jitter_probability, generator))
-    draws = draw_blur(len(image), how.blur_sigma, how.blur_probability, generator)
+    rows = rows or Rows(0, len(image), len(image))
+    jittered = jitter(image, rows.of(draw_jitter(rows.total, how.jitter, how.jitter_probability, generator)))
+    draws = rows.of(draw_blur(rows.total, how.blur_sigma, how.blur_probability, generator))
     return blur(jittered, draws, vertical=how.vertical_blur)
 
 
 def confident_pseudo_label(
-    logits: Tensor, confidence: float, ignore_top: int = 0, ignore_bottom: int = 0
+    logits: Tensor,
+    confidence: float,
+    ignore_top: int = 0,
+    ignore_bottom: int = 0,
+    over_devices: Callable[[Tensor], Tensor] | None = None,
 ) -> PseudoLabel:
     """Class per pixel, all weighted by the share of pixels whose largest probability reaches ``confidence``.
 
@@ -71,9 +77,12 @@ def confident_pseudo_label(
         confidence: tau, 0.968 as published.
         ignore_top: rows whose weight is 0, e.g. a car's bonnet at the bottom or a rectified border at the top.
         ignore_bottom: likewise.
+        over_devices: mean of a share over the devices that have the other rows of the batch; None: each device
+            keeps its own, as published.
     """
     probability, label = logits.float().softmax(1).max(1)
     share = (probability >= confidence).float().mean()
+    share = over_devices(share) if over_devices is not None else share
     weight = share.expand(label.shape).clone()
     weight[:, :ignore_top] = 0
     weight[:, label.shape[1] - ignore_bottom :] = 0
@@ -134,6 +143,7 @@ class SelfTraining:
         ignore_bottom: int = 0,
         augmentation: Augmentation | None = None,
         ignore_counts_as_class: bool = False,
+        over_devices: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Defaults are the published values; ``ignore_counts_as_class`` is a published quirk.
 
@@ -148,6 +158,7 @@ class SelfTraining:
             ignore_bottom: likewise.
             augmentation: of the bridged image; None for none.
             ignore_counts_as_class: 255 may be drawn as one of the classes.
+            over_devices: see :func:`confident_pseudo_label`.
         """
         self.student = student
         self.teacher = MeanTeacher(student, ema_decay, teacher_statistics)
@@ -157,6 +168,7 @@ class SelfTraining:
         self.ignore_top, self.ignore_bottom = ignore_top, ignore_bottom
         self.augmentation = augmentation
         self.ignore_counts_as_class = ignore_counts_as_class
+        self.over_devices = over_devices
 
     def before_step(self, step: int) -> None:
         """Update the teacher."""
@@ -165,10 +177,10 @@ class SelfTraining:
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """``source`` and ``bridged``, from two forward passes with their own batch statistics each."""
         pseudo = self.pseudo_label(batch.target_image)
-        bridged = self.bridge(batch, self.mask(batch.source_label, generator), pseudo)
+        bridged = self.bridge(batch, self.mask(batch.source_label, generator, batch.place), pseudo)
         image = bridged.image
         if self.augmentation is not None:
-            image = augment(image, self.augmentation, generator)
+            image = augment(image, self.augmentation, generator, batch.place)
         return {
             "source": cross_entropy(self.student(batch.source_image).logits, batch.source_label),
             "bridged": cross_entropy(self.student(image).logits, bridged.label, bridged.weight),
@@ -177,15 +189,16 @@ class SelfTraining:
     def pseudo_label(self, target_image: Tensor) -> PseudoLabel:
         """The teacher's opinion of the clean target image."""
         logits = self.teacher.logits(target_image)
-        return confident_pseudo_label(logits, self.confidence, self.ignore_top, self.ignore_bottom)
+        return confident_pseudo_label(logits, self.confidence, self.ignore_top, self.ignore_bottom, self.over_devices)
 
-    def mask(self, source_label: Tensor, generator: torch.Generator) -> Tensor:
+    def mask(self, source_label: Tensor, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
         """Where the source shows: bool (batch, height, width)."""
         batch, height, width = source_label.shape
+        rows = rows or Rows(0, batch, batch)
         if self.path == "cut":
-            rectangles = draw_rectangles(batch, (height, width), self.area_share, generator)
+            rectangles = rows.of(draw_rectangles(rows.total, (height, width), self.area_share, generator))
             return cut_masks(rectangles.to(source_label.device, non_blocking=True), (height, width))
-        scores = draw_class_scores(batch, generator).to(source_label.device, non_blocking=True)
+        scores = rows.of(draw_class_scores(rows.total, generator)).to(source_label.device, non_blocking=True)
         return class_masks(source_label, scores, ignore_counts=self.ignore_counts_as_class)
 
     @staticmethod

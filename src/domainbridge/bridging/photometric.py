@@ -43,6 +43,9 @@ class JitterDraws:
     factors: Tensor
     order: Tensor
 
+    def __getitem__(self, rows: slice) -> "JitterDraws":
+        return JitterDraws(self.applied[rows], self.factors[rows], self.order[rows])
+
 
 @dataclass(frozen=True)
 class BlurDraws:
@@ -55,6 +58,9 @@ class BlurDraws:
 
     applied: Tensor
     sigma: Tensor
+
+    def __getitem__(self, rows: slice) -> "BlurDraws":
+        return BlurDraws(self.applied[rows], self.sigma[rows])
 
 
 def draw_jitter(batch: int, strength: float, probability: float, generator: torch.Generator) -> JitterDraws:

@@ -1,5 +1,6 @@
 """``run`` and ``plan``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ def run(
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
-    with watching(folder) as listener:
+    with watching(folder, speaks=os.environ.get("RANK", "0") == "0") as listener:
         finished = run_recipe(loaded, folder, listener, only=only, until=until)
     if not finished:
         typer.echo("stopped at a checkpoint; the same command goes on from here", err=True)

@@ -69,9 +69,9 @@ class Watcher:
 
 
 @contextmanager
-def watching(folder: Path) -> Iterator[Watcher]:
-    """A watcher on stderr; at the end it says where the results are."""
-    console = Console(stderr=True)
+def watching(folder: Path, *, speaks: bool = True) -> Iterator[Watcher]:
+    """A watcher on stderr; at the end it says where the results are. Of several processes only one ``speaks``."""
+    console = Console(stderr=True, quiet=not speaks)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -80,7 +80,7 @@ def watching(folder: Path) -> Iterator[Watcher]:
         TextColumn("{task.fields[text]}"),
     )
     # Reports may be minutes apart: the time left needs a memory longer than rich's 30 s.
-    with Progress(*columns, console=console, speed_estimate_period=3600) as bars:
+    with Progress(*columns, console=console, speed_estimate_period=3600, disable=not speaks) as bars:
         yield Watcher(console, bars)
     console.print(f"results: {folder / 'results.json'}", highlight=False)
 

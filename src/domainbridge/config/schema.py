@@ -130,6 +130,9 @@ class SelfTraining(Section):
         description="what the teacher's BatchNorm uses: the target batch's statistics (published; adapts to a camera "
         "or weather) or the student's running ones (where source and target differ in class proportions)",
     )
+    confidence_over: Literal["device", "all"] = Field(
+        "device", description="several devices: the share of confident pixels is each one's own (published) or all's"
+    )
     ignore_top: int = Field(0, ge=0, description="rows at the crop's top whose pseudo-label weight is 0")
     ignore_bottom: int = Field(0, ge=0)
 

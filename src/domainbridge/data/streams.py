@@ -15,7 +15,7 @@ from domainbridge.data.statistics import RareClasses
 from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
 from domainbridge.errors import DataError
 from domainbridge.seeding import numpy_generator
-from domainbridge.types import IGNORE, Batch
+from domainbridge.types import IGNORE, Batch, Rows
 
 __all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches"]
 
@@ -58,11 +58,13 @@ class PairedCrops(Dataset[Batch]):
         rare: RareClasses | None = None,
         source_mixture: Mixture | None = None,
         target_mixture: Mixture | None = None,
+        rows: Rows | None = None,
     ) -> None:
         """Args are kept as they are.
 
         ``distort_source`` adds photometric distortion (step 2 of the method); ``rare`` replaces the shuffled epochs
-        of the source by rare class sampling; the mixtures say how often each of several domains is drawn.
+        of the source by rare class sampling; the mixtures say how often each of several domains is drawn; ``rows`` are
+        those of each batch that this process loads.
         """
         self.source, self.target, self.rule = source, target, rule
         self.batch_size, self.seed, self.stage = batch_size, seed, stage
@@ -70,11 +72,14 @@ class PairedCrops(Dataset[Batch]):
         self.rare = rare
         self.source_mixture = source_mixture or Mixture((len(source),))
         self.target_mixture = target_mixture or Mixture((len(target),))
+        self.rows = rows or Rows(0, batch_size, batch_size)
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of ``step`` as uint8 tensors."""
-        rows = [self._pair(step, row) for row in range(self.batch_size)]
-        return Batch(*(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True)))
+        first, count = self.rows.first, self.rows.count
+        pairs = [self._pair(step, row) for row in range(first, first + count)]
+        image, label, target = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
+        return Batch(image, label, target, self.rows)
 
     def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
         generator = numpy_generator(self.seed, self.stage, step, row, "crop")

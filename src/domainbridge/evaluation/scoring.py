@@ -1,11 +1,12 @@
 """Scoring a network on a labelled set: constant memory, one image at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from domainbridge.data.samples import Samples
 from domainbridge.data.spaces import LabelSpace
@@ -41,6 +42,9 @@ def score(
     samples: Samples,
     rule: ScoringRule,
     device: torch.device,
+    *,
+    share: slice = slice(None),
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> Scores:
     """Scores over all samples, their labels at stored size.
 
@@ -49,12 +53,14 @@ def score(
         samples: labelled, labels in ``rule.space``.
         rule: see there.
         device: where the model is.
+        share: which samples this process scores, when several do it together ...
+        total: ... and the sum of a matrix over these processes.
     """
     was_training = model.training
     model.eval()
     table = torch.from_numpy(rule.table).long().to(device)
     matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=device)
-    for index in range(len(samples)):
+    for index in range(len(samples))[share]:
         sample = samples.load(index)
         assert sample.label is not None
         image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))[None].to(device)
@@ -63,4 +69,5 @@ def score(
         prediction = probabilities(model, as_unit_float(image), size, rule.inference).argmax(1)[0]
         matrix += confusion_matrix(label, table[prediction], len(rule.space))
     model.train(was_training)
+    matrix = total(matrix) if total is not None else matrix
     return scores(matrix, rule.space.classes, len(samples), rule.exclude, rule.subsets)

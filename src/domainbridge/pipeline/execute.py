@@ -4,7 +4,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from domainbridge.pipeline.results import evaluate_stage, write_results
 from domainbridge.pipeline.stages import Context, run_stage
 from domainbridge.training.interruption import polite_interruption
 from domainbridge.training.loop import Progress
+from domainbridge.training.processes import Processes, joined_processes
 from domainbridge.training.runtime import environment, resolve_runtime
 
 __all__ = ["Listener", "PlannedStage", "inspect_run", "run_recipe", "selected"]
@@ -104,30 +105,63 @@ def run_recipe(
         InputError: something is wrong with the recipe, the data or the folder; nothing was changed.
         TrainingError: a loss was not finite.
     """
-    runtime = resolve_runtime(recipe.runtime.device, recipe.runtime.threads, recipe.runtime.workers)
+    with joined_processes() as processes:
+        return _run_together(recipe, folder, listener if processes.leader else _Deaf(), processes, only, until)
+
+
+def _run_together(
+    recipe: Recipe, folder: Path, listener: Listener, processes: Processes, only: str | None, until: str | None
+) -> bool:
+    settings = recipe.runtime
+    runtime = resolve_runtime(settings.device, settings.threads, settings.workers, processes)
+    for name in recipe.trained_stages():
+        processes.rows(recipe.training_of(name).batch_size)
     scoring_rule(recipe)
     data = open_data(recipe)
     refuse_foreign(recipe, folder)
     selected(inspect_run(recipe, data, folder), only, until)
     passed = {"passed": check_fingerprint(recipe, data)}
-    if read_json(folder / "data-check.json") != passed:
-        check_data(recipe, data, listener.message)
-    initial_student(recipe, "check")
-    folder.mkdir(parents=True, exist_ok=True)
-    with _only_process(folder), polite_interruption(listener.message) as stop_requested:
-        resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
-        write_text(folder / "recipe.yaml", dump_recipe(resolved))
-        write_text(folder / "data-check.json", json.dumps(passed) + "\n")
-        write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
+    if processes.leader:
+        if read_json(folder / "data-check.json") != passed:
+            check_data(recipe, data, listener.message)
+        initial_student(recipe, "check")
+        folder.mkdir(parents=True, exist_ok=True)
+    processes.wait()
+    alone = _only_process(folder) if processes.leader else nullcontext()
+    with alone, polite_interruption(listener.message) as stop_requested:
+        if processes.leader:
+            resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
+            write_text(folder / "recipe.yaml", dump_recipe(resolved))
+            write_text(folder / "data-check.json", json.dumps(passed) + "\n")
+            write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
         context = Context(recipe, data, folder, runtime, listener.progress, stop_requested)
-        # Planned again now that no other process can finish a stage.
-        return _run_stages(selected(inspect_run(recipe, data, folder), only, until), context, listener)
+        # Planned again now that no other run can finish a stage, and by all before the first stage changes a folder.
+        planned = selected(inspect_run(recipe, data, folder), only, until)
+        processes.wait()
+        return _run_stages(planned, context, listener)
+
+
+class _Deaf:
+    """Listens for the processes that are not the first."""
+
+    def message(self, text: str) -> None:
+        """Nothing is shown."""
+
+    def stage_begins(self, stage: Stage, verdict: Verdict) -> None:
+        """Nothing is shown."""
+
+    def progress(self, stage: str, progress: Progress) -> None:
+        """Nothing is shown."""
+
+    def stage_scored(self, stage: Stage, targets: dict[str, Any]) -> None:
+        """Nothing is shown."""
 
 
 def _run_stages(planned: list[PlannedStage], context: Context, listener: Listener) -> bool:
     recipe, folder = context.recipe, context.folder
     every_stage = plan_stages(recipe, context.data)
     final = final_stage(recipe)
+    processes = context.runtime.processes
     for item in planned:
         stage = item.stage
         listener.stage_begins(stage, item.verdict)
@@ -138,10 +172,11 @@ def _run_stages(planned: list[PlannedStage], context: Context, listener: Listene
         if stage.trains and context.data.validation:
             targets = evaluate_stage(stage, recipe, context.data, folder, context.runtime)
             listener.stage_scored(stage, targets)
-        write_results(every_stage, recipe, context.data, folder)
-        if stage.name == final:
-            _publish(folder / final / "model", folder / "model")
-        if context.stop_requested():
+        if processes.leader:
+            write_results(every_stage, recipe, context.data, folder)
+            if stage.name == final:
+                _publish(folder / final / "model", folder / "model")
+        if processes.any(context.stop_requested()):
             return item is planned[-1]
     return True
 

@@ -1,6 +1,9 @@
 """From a recipe's sections to networks and objectives: the last place where method configuration is seen."""
 
+from collections.abc import Callable
 from typing import Literal
+
+from torch import Tensor
 
 from domainbridge.adaptation.distillation import Distillation, Teacher
 from domainbridge.adaptation.self_training import Augmentation, SelfTraining
@@ -49,8 +52,10 @@ def initial_student(recipe: Recipe, stage: str) -> Segmenter:
     return student
 
 
-def build_self_training(recipe: Recipe, student: Segmenter, path: Literal["cut", "class"]) -> SelfTraining:
-    """Step 1's objective for one path."""
+def build_self_training(
+    recipe: Recipe, student: Segmenter, path: Literal["cut", "class"], over_devices: Callable[[Tensor], Tensor]
+) -> SelfTraining:
+    """Step 1's objective for one path; ``over_devices`` is the mean over the run's devices."""
     section = recipe.self_training
     return SelfTraining(
         student,
@@ -63,6 +68,7 @@ def build_self_training(recipe: Recipe, student: Segmenter, path: Literal["cut",
         ignore_bottom=section.ignore_bottom,
         augmentation=_augmentation(recipe),
         ignore_counts_as_class=recipe.fidelity == "published",
+        over_devices=over_devices if section.confidence_over == "all" else None,
     )
 
 

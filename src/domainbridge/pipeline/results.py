@@ -48,6 +48,7 @@ def evaluate_stage(
     if known is not None and known.get("fingerprint") == fingerprint:
         targets: dict[str, Any] = known["targets"]
         return targets
+    processes = runtime.processes
     model, _ = load_model(run_folder / stage.name / "model")
     runtime.place(model, channels_last=recipe.training.channels_last)
     rule = scoring_rule(recipe)
@@ -55,8 +56,11 @@ def evaluate_stage(
     for target in recipe.targets:
         if target.validation is not None:
             samples = data.validation[target.name]
-            targets[target.name] = asdict(score(model, samples, rule, runtime.device))
-    write_text(path, json.dumps({"fingerprint": fingerprint, "targets": targets}, indent=1) + "\n")
+            share = slice(processes.rank, None, processes.count)
+            scored = score(model, samples, rule, runtime.device, share=share, total=processes.total)
+            targets[target.name] = asdict(scored)
+    if processes.leader:
+        write_text(path, json.dumps({"fingerprint": fingerprint, "targets": targets}, indent=1) + "\n")
     return targets
 
 

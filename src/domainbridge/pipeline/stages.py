@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from domainbridge.adaptation.distillation import Teacher
 from domainbridge.adaptation.objective import Objective, SourceOnly
-from domainbridge.adaptation.prototypes import PrototypeBank, accumulate, empty_bank
+from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.config.schema import Recipe
 from domainbridge.data.streams import PairedCrops, TargetCrops, batches
 from domainbridge.errors import RunFolderError
@@ -72,23 +72,32 @@ def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
         RunFolderError: the checkpoint is not this stage's.
     """
     folder = context.folder / stage.name
-    if not resume and folder.exists():
-        (folder / "done.json").unlink(missing_ok=True)  # first: half a folder must not look finished
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    processes = context.runtime.processes
     identity = {"fingerprint": stage.fingerprint, "spec": stage.spec}
-    if not resume:
+    if processes.leader and not resume:
+        _empty(folder)
         write_text(folder / "started.json", json.dumps({**identity, "step": 0}))
+    processes.wait()
     work = _train if stage.trains else _collect_prototypes
     outcome = work(stage, context, folder)
     if outcome is None:
         return False
     steps, seconds = outcome
-    done = {**identity, "steps": steps, "seconds": seconds}
-    write_text(folder / "done.json", json.dumps(done, indent=1) + "\n")
-    for leftover in ("state.pt", "started.json"):
-        (folder / leftover).unlink(missing_ok=True)
+    if processes.leader:
+        done = {**identity, "steps": steps, "seconds": seconds}
+        write_text(folder / "done.json", json.dumps(done, indent=1) + "\n")
+        for leftover in ("state.pt", "started.json"):
+            (folder / leftover).unlink(missing_ok=True)
+    processes.wait()
     return True
+
+
+def _empty(folder: Path) -> None:
+    """An empty folder where an old stage may be."""
+    if folder.exists():
+        (folder / "done.json").unlink(missing_ok=True)  # first: half a folder must not look finished
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
 
 
 def load_prototypes(folder: Path, path: str, device: torch.device) -> PrototypeBank:
@@ -108,11 +117,13 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     recipe, runtime = context.recipe, context.runtime
     training = recipe.training_of(stage.name)
     student = _student(stage, context).train()
-    runtime.place(student, channels_last=training.channels_last)
+    student = runtime.place(student, channels_last=training.channels_last)
     objective = _objective(stage, context, student)
     optimiser = build_optimiser(student, training.learning_rate, training.head_multiplier, training.weight_decay)
     start, spent = _restore(folder / "state.pt", stage, objective, optimiser, runtime)
-    _keep_metrics(folder / "metrics.jsonl", start)
+    leader = runtime.processes.leader
+    if leader:
+        _keep_metrics(folder / "metrics.jsonl", start)
     schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
     plan = Plan(
         stage.name,
@@ -126,6 +137,8 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     began = time.perf_counter()
 
     def checkpoint(step: int) -> None:
+        if not leader:
+            return
         seconds = spent + time.perf_counter() - began
         state = Checkpoint(
             step,
@@ -140,6 +153,8 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         write_text(folder / "started.json", json.dumps(progress))
 
     def report(progress: Progress) -> None:
+        if not leader:
+            return
         with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(_metrics(progress)) + "\n")
         context.report(stage.name, progress)
@@ -161,23 +176,29 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     )
     if not finished:
         return None
-    save_model(folder / "model", student, model_card(recipe))
+    if leader:
+        save_model(folder / "model", student, model_card(recipe))
     return training.steps, spent + time.perf_counter() - began
 
 
 def _stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:
     recipe = context.recipe
+    processes = context.runtime.processes
+    batch_size = recipe.training_of(stage.name).batch_size
+    with processes.leader_first():
+        rare = rare_classes(recipe, context.data, context.folder / "class-counts.npz")
     return PairedCrops(
         context.data.source,
         context.data.target,
         crop_rule(recipe, tuple(student.mean.flatten().tolist())),
-        batch_size=recipe.training_of(stage.name).batch_size,
+        batch_size=batch_size,
         seed=recipe.seed,
         stage=stage.name,
         distort_source=stage.kind == "distil" and recipe.distillation.distort_source,
-        rare=rare_classes(recipe, context.data, context.folder / "class-counts.npz"),
+        rare=rare,
         source_mixture=mixture(recipe, context.data.sources),
         target_mixture=mixture(recipe, context.data.targets),
+        rows=processes.rows(batch_size),
     )
 
 
@@ -191,7 +212,7 @@ def _objective(stage: Stage, context: Context, student: Segmenter) -> Objective:
     if stage.kind == "source-only":
         return SourceOnly(student)
     if stage.kind == "cut" or stage.kind == "class":
-        return build_self_training(context.recipe, student, stage.kind)
+        return build_self_training(context.recipe, student, stage.kind, context.runtime.processes.mean)
     assert stage.kind == "distil"
     device = context.runtime.device
     teachers = []
@@ -246,30 +267,46 @@ def _metrics(progress: Progress) -> dict[str, object]:
 
 
 def _collect_prototypes(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | None:
-    recipe, runtime = context.recipe, context.runtime
     began = time.perf_counter()
     steps = 0
     for teacher in stage.teachers:
-        model, card = load_model(context.folder / teacher / "model")
-        runtime.place(model, channels_last=recipe.training.channels_last)
-        stream = TargetCrops(
-            context.data.target,
-            crop_rule(recipe, tuple(model.mean.flatten().tolist())),
-            batch_size=recipe.training.batch_size,
-            passes=recipe.prototypes.passes,
-            seed=recipe.seed,
-            stage=stage.name,
-        )
-        bank = empty_bank(card.spec.num_classes, card.spec.head.channels, runtime.device)
-        section = recipe.prototypes
-        for image in batches(stream, range(len(stream)), workers=runtime.workers):
-            unit = as_unit_float(image.to(runtime.device, non_blocking=True))
-            bank = accumulate(bank, model, unit, min_pixels=section.min_pixels, max_count=section.max_count)
-            steps += 1
-            if steps % _REPORT_EVERY == 0:
-                seconds = (time.perf_counter() - began) / steps
-                context.report(stage.name, Progress(steps, {}, 0.0, seconds))
-            if context.stop_requested():
-                return None
-        save_prototypes(folder, teacher, bank)
+        bank = _prototypes_of(teacher, stage, context, steps, began)
+        if bank is None:
+            return None
+        if context.runtime.processes.leader:
+            save_prototypes(folder, teacher, bank)
+        steps += stage.steps // len(stage.teachers) if stage.steps else 0
     return steps, time.perf_counter() - began
+
+
+def _prototypes_of(teacher: str, stage: Stage, context: Context, steps: int, began: float) -> PrototypeBank | None:
+    """One pass after another over the target's crops; several processes take turns batch by batch."""
+    recipe, runtime = context.recipe, context.runtime
+    processes, section = runtime.processes, recipe.prototypes
+    model, card = load_model(context.folder / teacher / "model")
+    runtime.place(model, channels_last=recipe.training.channels_last)
+    stream = TargetCrops(
+        context.data.target,
+        crop_rule(recipe, tuple(model.mean.flatten().tolist())),
+        batch_size=recipe.training.batch_size,
+        passes=section.passes,
+        seed=recipe.seed,
+        stage=stage.name,
+    )
+    classes, channels = card.spec.num_classes, card.spec.head.channels
+    bank = empty_bank(classes, channels, runtime.device)
+    own = iter(batches(stream, range(processes.rank, len(stream), processes.count), workers=runtime.workers))
+    for first in range(0, len(stream), processes.count):
+        means = torch.zeros(stream.batch_size, classes, channels, device=runtime.device)
+        seen = torch.zeros(stream.batch_size, classes, dtype=torch.bool, device=runtime.device)
+        image = next(own, None)  # None: in the last turn there may be fewer batches than processes
+        if image is not None:
+            unit = as_unit_float(image.to(runtime.device, non_blocking=True))
+            means[: len(unit)], seen[: len(unit)] = image_means(model, unit, classes, section.min_pixels)
+        bank = running_mean(bank, processes.gathered(means), processes.gathered(seen), section.max_count)
+        done = steps + min(first + processes.count, len(stream))
+        if processes.leader and (done % _REPORT_EVERY == 0 or done == stage.steps):
+            context.report(stage.name, Progress(done, {}, 0.0, (time.perf_counter() - began) / done))
+        if processes.any(context.stop_requested()):
+            return None
+    return bank

@@ -2,11 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["polite_interruption"]
+
+_SAME_REQUEST = 1.0
+"""Seconds within which a second signal is the first one again."""
 
 
 @contextmanager
@@ -16,11 +20,16 @@ def polite_interruption(announce: Callable[[str], None]) -> Iterator[Callable[[]
         yield lambda: False
         return
     requested = threading.Event()
+    first: list[float] = []
 
     def request(number: int, frame: FrameType | None) -> None:
         if requested.is_set():
-            raise KeyboardInterrupt
+            # Launchers such as torchrun pass on a Ctrl-C that the terminal has sent to every process already.
+            if time.monotonic() - first[0] > _SAME_REQUEST:
+                raise KeyboardInterrupt
+            return
         requested.set()
+        first.append(time.monotonic())
         announce("stopping after this step; once more to stop at once")
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}

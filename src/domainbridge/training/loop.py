@@ -11,6 +11,7 @@ from domainbridge.adaptation.objective import Objective
 from domainbridge.errors import TrainingError
 from domainbridge.seeding import seed_global_generator, torch_generator
 from domainbridge.training.optimiser import Schedule, set_rates
+from domainbridge.training.processes import Processes
 from domainbridge.training.runtime import Runtime
 from domainbridge.types import Batch
 
@@ -72,7 +73,7 @@ class LossWindow:
         self.began = time.perf_counter()
 
     def add(self, step: int, losses: dict[str, Tensor], total: Tensor) -> None:
-        """Take in one step; ``total`` is not finite when a loss or a gradient is not.
+        """Take in one step; ``total`` is not finite when a loss or a gradient of any process is not.
 
         From the first such step on, ``found`` stays 1 and keeps the optimiser still.
         """
@@ -83,10 +84,10 @@ class LossWindow:
             self.sums[name] = self.sums.get(name, torch.zeros((), device=loss.device)) + loss.detach()
         self.count += 1
 
-    def read(self, step: int, learning_rate: float) -> tuple[Progress, int | None]:
-        """The report, and the first bad step if there was one. The only wait for the device."""
+    def read(self, step: int, learning_rate: float, processes: Processes) -> tuple[Progress, int | None]:
+        """The report over all processes, and the first bad step if there was one. The only wait for the device."""
         names = list(self.sums)
-        *values, bad = torch.stack([*self.sums.values(), self.bad_step]).tolist()
+        *values, bad = processes.mean(torch.stack([*self.sums.values(), self.bad_step])).tolist()
         losses = {name: value / self.count for name, value in zip(names, values, strict=True)}
         seconds = (time.perf_counter() - self.began) / self.count
         return Progress(step, losses, learning_rate, seconds), int(bad) if bad >= 0 else None
@@ -123,27 +124,32 @@ def fit(
             checkpoint was written since.
     """
     end = plan.schedule.steps
+    rank = runtime.processes.rank
+    dropout = f"dropout {rank}" if rank else "dropout"  # processes must not drop the same channels
     window = LossWindow(runtime.device)
     for step in range(plan.start, end):
         batch = next(batches).on(runtime.device)
         factor = plan.schedule.factor(step)
         set_rates(optimiser, factor)
-        seed_global_generator(plan.seed, plan.stage, step, "dropout")
+        seed_global_generator(plan.seed, plan.stage, step, dropout)
         objective.before_step(step)
         with runtime.autocast(plan.precision):
             losses = objective.losses(batch, torch_generator(plan.seed, plan.stage, step, "objective"))
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        window.add(step, losses, total.detach() + _gradient_size(objective.student))
+        gradients = [weight.grad for weight in objective.student.parameters() if weight.grad is not None]
+        size = total.detach()
+        runtime.processes.average([*gradients, size])
+        window.add(step, losses, size + torch.stack(torch._foreach_norm(gradients)).sum())
         optimiser.found_inf = window.found  # type: ignore[attr-defined]
         optimiser.step()
 
         done = step + 1
-        stopping = done < end and stop_requested()
+        stopping = done < end and runtime.processes.any(stop_requested())
         saving = stopping or done % plan.checkpoint_every == 0
         if saving or done % plan.log_every == 0 or done == end:
-            progress, bad_step = window.read(done, optimiser.param_groups[0]["lr"])
+            progress, bad_step = window.read(done, optimiser.param_groups[0]["lr"], runtime.processes)
             if bad_step is not None:
                 raise TrainingError(_not_finite(plan.stage, bad_step, losses))
             report(progress)
@@ -153,12 +159,6 @@ def fit(
         if stopping:
             return False
     return True
-
-
-def _gradient_size(model: torch.nn.Module) -> Tensor:
-    """Sum of the gradients' norms, a scalar on the device: not finite when any gradient is not."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return torch.stack(torch._foreach_norm(gradients)).sum()
 
 
 def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:

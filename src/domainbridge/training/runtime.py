@@ -1,6 +1,7 @@
-"""The only file that knows about devices and number formats."""
+"""The only file that knows about devices and number formats; several processes: see ``processes``."""
 
 import contextlib
+import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 
 from domainbridge.errors import RecipeError
 from domainbridge.models.segmenter import Segmenter
+from domainbridge.training.processes import Processes
 
 __all__ = ["Runtime", "environment", "resolve_runtime"]
 
@@ -20,12 +22,14 @@ class Runtime:
     """Where the work is done.
 
     Attributes:
-        device: one device.
+        device: this process's.
         workers: loader processes.
+        processes: those that train together.
     """
 
     device: torch.device
     workers: int
+    processes: Processes = Processes()
 
     def autocast(self, precision: str) -> contextlib.AbstractContextManager[object]:
         """Mixed precision for forward passes; "float32" changes nothing."""
@@ -36,11 +40,16 @@ class Runtime:
     def place(self, model: Segmenter, *, channels_last: bool) -> Segmenter:
         """Move to the device, in the memory layout asked for."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
+        if self.processes.count > 1 and self.device.type == "cuda" and model.training:
+            # Statistics over the whole batch, as published; SyncBatchNorm takes no CPU tensors.
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return model.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
-def resolve_runtime(device: str = "auto", threads: int | None = None, workers: int = 0) -> Runtime:
-    """From the recipe's words to a runtime.
+def resolve_runtime(
+    device: str = "auto", threads: int | None = None, workers: int = 0, processes: Processes | None = None
+) -> Runtime:
+    """From the recipe's words to a runtime; of several processes on a machine each takes a GPU of its own.
 
     Raises:
         RecipeError: no such device here.
@@ -49,13 +58,15 @@ def resolve_runtime(device: str = "auto", threads: int | None = None, workers: i
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and processes is not None and processes.count > 1:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
-    return Runtime(resolved, workers)
+    return Runtime(resolved, workers, processes or Processes())
 
 
 def environment(runtime: Runtime) -> dict[str, object]:
@@ -78,6 +89,7 @@ def environment(runtime: Runtime) -> dict[str, object]:
         "commit": _commit(),
         "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        "processes": runtime.processes.count,
     }
 
 

@@ -1,0 +1,164 @@
+"""Several processes that train one network together, one device each, as torchrun starts them.
+
+Every process takes its own rows of every batch, gradients are averaged in one flat all-reduce before the optimiser
+steps, and only the first process writes. The wrapper ``DistributedDataParallel`` is not used: objectives call the
+student twice before one backward pass, and read its parameters for the moving average; averaging the gradients by hand
+keeps the loop and the names of the weights the same for one process and for many.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from domainbridge.errors import RecipeError, TrainingError
+from domainbridge.types import Rows
+
+__all__ = ["Processes", "joined_processes"]
+
+_FAILURE = "domainbridge/failure"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run; the default is the only one, for which nothing here costs anything.
+
+    Attributes:
+        rank: of this process.
+        count: of all processes.
+        control: group for words between the processes' CPUs; None for one process.
+        store: torch's key-value store, where a failing process leaves its message; None for one process.
+    """
+
+    rank: int = 0
+    count: int = 1
+    control: dist.ProcessGroup | None = None
+    store: Any = None
+
+    @property
+    def leader(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def rows(self, batch_size: int) -> Rows:
+        """This process's rows of a batch of ``batch_size`` over all processes.
+
+        Raises:
+            RecipeError: the batch cannot be shared evenly.
+        """
+        if batch_size % self.count:
+            raise RecipeError(
+                f"training.batch_size: {batch_size} rows for {self.count} processes; it is the size of the batch over "
+                "all of them, take a multiple"
+            )
+        own = batch_size // self.count
+        return Rows(self.rank * own, own, batch_size)
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes; one collective for all of them."""
+        if self.count == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        with self._together():
+            dist.all_reduce(flat)
+        flat /= self.count
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes."""
+        if self.count > 1:
+            value = value.clone()
+            self.average([value])
+        return value
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the processes."""
+        if self.count > 1:
+            with self._together():
+                dist.all_reduce(value)
+        return value
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The rows of all processes one after the other; each has as many."""
+        if self.count == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.count)]
+        with self._together():
+            dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process; a word between CPUs, no device waits."""
+        if self.count == 1:
+            return flag
+        raised = torch.tensor(int(flag))
+        with self._together():
+            dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.control)
+        return bool(raised)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            with self._together():
+                dist.barrier(group=self.control)
+
+    @contextlib.contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The leader does what is inside, then the others do: for what one process writes and all read."""
+        if not self.leader:
+            self.wait()
+        yield
+        if self.leader:
+            self.wait()
+
+    def leave_message(self, error: Exception) -> None:
+        """Tell the other processes why this one fails; the first message stays."""
+        if self.store is not None:
+            with contextlib.suppress(RuntimeError):
+                self.store.compare_set(_FAILURE, "", f"process {self.rank}: {error}")
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        """A collective fails when another process is gone: then its message is ours."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise TrainingError(f"another process failed. {self._message() or error}") from error
+
+    def _message(self) -> str | None:
+        with contextlib.suppress(RuntimeError):
+            if self.store is not None and self.store.check([_FAILURE]):
+                return str(self.store.get(_FAILURE), "utf-8")
+        return None
+
+
+@contextlib.contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """The processes that torchrun started, joined for the time inside; without torchrun the only one."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    store, rank, count = next(iter(rendezvous("env://")))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=count)
+    control = dist.new_group(backend="gloo")
+    assert isinstance(control, dist.ProcessGroup)
+    processes = Processes(rank, count, control, store)
+    try:
+        yield processes
+    except Exception as error:
+        processes.leave_message(error)
+        raise
+    finally:
+        dist.destroy_process_group()

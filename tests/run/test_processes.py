@@ -1,0 +1,149 @@
+"""Two processes (gloo) that train one network: the same batch, the same losses; a killed one; resuming with one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from domainbridge.errors import RecipeError
+from domainbridge.training.processes import Processes
+from domainbridge.types import Rows
+from tiny_domain import RECIPE
+
+TESTS = Path(__file__).parents[1]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def together(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, generated_data: Path) -> Path:
+    """One round; long enough stages to be killed inside."""
+    tree = {**RECIPE, "data_root": str(generated_data), "rounds": 1}
+    tree["training"] = {**RECIPE["training"], "steps": 8, "log_every": 1}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_losses_equal_those_of_one_process(generated_data: Path, tmp_path: Path) -> None:
+    script = TESTS / "run/equal_losses.py"
+    alone = [sys.executable, str(script), str(generated_data), str(tmp_path / "one.json")]
+    subprocess.run(alone, env=ENVIRONMENT, check=True, timeout=240)
+    result = together(script, generated_data, tmp_path / "two.json")
+    assert result.returncode == 0, result.stderr
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    assert len(one) == len(two) == 20
+    for expected, found in zip(one, two, strict=True):
+        assert found == {name: pytest.approx(value, abs=1e-5) for name, value in expected.items()}
+    assert any(loss["bridged"] > 0 for loss in one)
+
+
+def test_a_whole_run_with_two_processes_then_one_changes_nothing(recipe: Path, tmp_path: Path) -> None:
+    result = together("-m", "domainbridge", "run", recipe, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("r1-distil: fog mIoU") == 1, "one process speaks"
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["stages"]["r1-distil"]["targets"]["fog"]["images"] == 4
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run/r1-cut/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 9)), "one process writes"
+    again = [sys.executable, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
+    second = subprocess.run(again, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert second.stderr.count("done already") == 5
+
+
+def test_prototypes_are_those_of_one_process(recipe: Path, tmp_path: Path) -> None:
+    run = ["-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
+    subprocess.run([sys.executable, *run, "--until", "r1-class"], env=ENVIRONMENT, check=True, capture_output=True)
+    files = [tmp_path / f"run/r1-prototypes/r1-{path}.safetensors" for path in ("cut", "class")]
+    banks = []
+    for command in (TORCHRUN, [sys.executable]):
+        (tmp_path / "run/r1-prototypes/done.json").unlink(missing_ok=True)
+        result = subprocess.run([*command, *run, "--only", "r1-prototypes"], env=ENVIRONMENT, capture_output=True)
+        assert result.returncode == 0, result.stderr
+        banks.append([load_file(file) for file in files])
+    for two, one in zip(*banks, strict=True):
+        assert torch.equal(two["counts"], one["counts"])
+        assert two["counts"].sum() > 0
+        torch.testing.assert_close(two["vectors"], one["vectors"], rtol=1e-5, atol=1e-6)
+
+
+def test_one_killed_process_stops_the_other_and_one_process_resumes(recipe: Path, tmp_path: Path) -> None:
+    command = [*TORCHRUN, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
+    running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    progress = tmp_path / "run/r1-cut/started.json"
+    deadline = time.monotonic() + 120
+    while not progress.exists() or json.loads(progress.read_text())["step"] < 2:
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    running.communicate(timeout=120)
+    assert running.returncode != 0
+    alone = [sys.executable, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
+    resumed = subprocess.run(alone, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert "r1-cut: resuming (from step" in resumed.stderr
+    assert (tmp_path / "run/model/model.safetensors").exists()
+
+
+def test_the_message_of_the_failing_process_reaches_the_others(recipe: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load(recipe.read_text())
+    tree["training"]["learning_rate"] = 1e30
+    recipe.write_text(yaml.safe_dump(tree))
+    result = together("-m", "domainbridge", "run", recipe, "--out", tmp_path / "run")
+    assert result.returncode != 0
+    assert "is not finite; training stopped" in result.stderr
+    assert not list((tmp_path / "run").glob("*/model"))
+
+
+def test_what_only_the_first_process_finds_is_told_by_all(recipe: Path, generated_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(generated_data, tmp_path / "data")
+    (tmp_path / "data/source/images/003.png").write_bytes(b"broken")
+    tree = yaml.safe_load(recipe.read_text()) | {"data_root": str(tmp_path / "data")}
+    recipe.write_text(yaml.safe_dump(tree))
+    result = together("-m", "domainbridge", "run", recipe, "--out", tmp_path / "run")
+    assert result.returncode != 0
+    assert result.stderr.count("003.png: unreadable") == 2, result.stderr
+    assert "another process failed. process 0: recipe tiny: 1 file(s) cannot be used" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_cover_the_batch_and_draws_follow_them() -> None:
+    draws = torch.arange(6)
+    found = [Processes(rank, 3).rows(6).of(draws) for rank in range(3)]
+    assert torch.equal(torch.cat(found), draws)
+    assert Processes().rows(5) == Rows(0, 5, 5)
+    with pytest.raises(RecipeError, match="batch_size: 5 rows for 2 processes"):
+        Processes(0, 2).rows(5)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="SyncBatchNorm needs two CUDA devices")
+def test_statistics_over_two_gpus(recipe: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load(recipe.read_text())
+    tree["runtime"]["device"] = "cuda"
+    recipe.write_text(yaml.safe_dump(tree))
+    together("-m", "domainbridge", "run", recipe, "--out", tmp_path / "two")
+    alone = [sys.executable, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "one")]
+    subprocess.run(alone, env=ENVIRONMENT, check=True)
+    one, two = (load_file(tmp_path / f"{name}/source-only/model/model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
