@@ -215,8 +215,8 @@ class Recipe(Section):
     source_only: bool = Field(False, description="train the baseline without adaptation too")
     warm_start: bool = Field(
         False,
-        description="where a stage would start from initial weights (round 1's paths, every distillation), start "
-        "from the source-only student instead; for short schedules",
+        description="where a stage would start from initial weights (round 1's paths, every distillation), start from "
+        "the latest student instead: source-only's, later the last round's; for short schedules",
     )
     model: Model = Model()
     crop: Crop = Crop()

@@ -110,8 +110,7 @@ def plan_stages(recipe: Recipe, data: DataSets | None) -> list[Stage]:
 
     if recipe.source_only:
         add("source-only", "source-only")
-    start = "source-only" if recipe.warm_start else None
-    previous = start
+    previous = "source-only" if recipe.warm_start else None
     for number in range(1, recipe.rounds + 1):
         paths = (f"r{number}-cut", f"r{number}-class")
         add(paths[0], "cut", init=previous)
@@ -119,8 +118,10 @@ def plan_stages(recipe: Recipe, data: DataSets | None) -> list[Stage]:
         bank = f"r{number}-prototypes" if recipe.distillation.prototypes else None
         if bank is not None:
             add(bank, "prototypes", teachers=paths)
+        # Published: from initial weights in every round. Warm starts go on from the latest student there is.
+        latest = previous if recipe.warm_start else None
         previous = f"r{number}-distil"
-        add(previous, "distil", init=start, teachers=paths, bank=bank)
+        add(previous, "distil", init=latest, teachers=paths, bank=bank)
     return list(stages.values())
 
 

@@ -1,0 +1,76 @@
+"""What a plan says about memory and time."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from domainbridge.adaptation.losses import cross_entropy
+from domainbridge.config.load import load_recipe, parse_recipe
+from domainbridge.config.schema import Recipe
+from domainbridge.models.segmenter import build_segmenter
+from domainbridge.pipeline.estimate import costs_of, estimate
+from domainbridge.pipeline.networks import model_spec
+from domainbridge.pipeline.plan import plan_stages
+from tiny_domain import RECIPE
+
+
+def tiny(**training: object) -> Recipe:
+    return parse_recipe(copy.deepcopy(RECIPE) | {"training": RECIPE["training"] | training})
+
+
+def test_costs_follow_the_batch() -> None:
+    one, two = (costs_of(recipe, recipe.training) for recipe in (tiny(), tiny(batch_size=4)))
+    assert two.operations == 2 * one.operations
+    assert two.activations == pytest.approx(2 * one.activations, rel=0.05)
+    assert one.parameters == two.parameters
+    assert one.step_operations("source-only") == 3 * one.operations
+    assert one.step_operations("cut") == 7 * one.operations
+    assert one.step_operations("distil") == 8 * one.operations
+    assert one.memory("distil") - one.memory("class") == 4 * one.parameters
+
+
+def test_activations_are_what_autograd_really_keeps() -> None:
+    """Counted on a real forward pass, by the memory that the saved tensors' storages have."""
+    recipe = tiny()
+    student = build_segmenter(model_spec(recipe)).train()
+    own = {weight.data_ptr() for weight in (*student.parameters(), *student.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def remember(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    image, label = torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        cross_entropy(student(image).logits, label)
+    real = sum(storage.nbytes() for storage in kept.values())
+    assert costs_of(recipe, recipe.training).activations == pytest.approx(real, rel=0.1)
+
+
+def test_the_published_network() -> None:
+    """47,833,715 parameters (golden a); its arithmetic at 512x512 is some 400 GFLOP an image."""
+    recipe = load_recipe("gta-to-cityscapes")
+    costs = costs_of(recipe, recipe.training)
+    assert costs.parameters == 47_833_715
+    assert 300e9 < costs.operations / recipe.training.batch_size < 500e9
+    half = costs_of(recipe, recipe.training.model_copy(update={"precision": "bfloat16"}))
+    assert half.activations == costs.activations // 2
+
+
+def test_measured_steps_replace_the_assumption(tmp_path: Path) -> None:
+    recipe = tiny()
+    stages = plan_stages(recipe, None)
+    assumed = estimate(recipe, stages, tmp_path)
+    assert "an assumed 40 TFLOP/s" in assumed.explanation
+    (tmp_path / "source-only").mkdir()
+    line = {"step": 50, "losses": {}, "lr": 0.1, "seconds": 2.0}
+    (tmp_path / "source-only/metrics.jsonl").write_text(json.dumps(line) + "\n{cut sho")
+    measured = estimate(recipe, stages, tmp_path)
+    assert "measured in this folder" in measured.explanation
+    assert measured.seconds["source-only"] == pytest.approx(2.0 * 4)
+    assert measured.seconds["r1-cut"] == pytest.approx(2.0 * 4 * 7 / 3)
