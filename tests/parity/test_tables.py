@@ -10,8 +10,8 @@ import torch
 from domainbridge.data.convert import TO_LABEL_IDS, Conversion, convert_layout
 from domainbridge.data.decode import read_index_image
 from domainbridge.data.id_tables import CITYSCAPES_IDS, MAPILLARY_V12_NAMES, SYNTHIA_IDS, id_table
+from domainbridge.data.layout_listing import layout_decoder
 from domainbridge.data.layouts import LAYOUTS
-from domainbridge.data.listing import layout_decoder
 from domainbridge.data.statistics import rare_class_probabilities
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from domainbridge.config.load import parse_recipe
+from domainbridge.config.load import dump_recipe, parse_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.data.id_tables import MAPILLARY_V12_NAMES
+from domainbridge.data.layout_listing import layout_decoder, list_layout
 from domainbridge.data.layouts import LAYOUTS
-from domainbridge.data.listing import layout_decoder, list_layout
 from domainbridge.data.spaces import BUILT_IN, space_table
 from domainbridge.errors import DataError
 from domainbridge.pipeline.datasets import list_data, open_data
@@ -165,3 +166,12 @@ def test_problems_of_all_domains_at_once(tmp_path: Path) -> None:
     assert len(problems) == 2
     assert len(data.targets[0]) == 4
     assert len(data.validation["c"]) == 1
+
+
+def test_the_resolved_recipe_of_a_run_opens_the_same_files(tmp_path: Path) -> None:
+    TREES["cityscapes"](tmp_path / "cityscapes")
+    recipe = recipe_of("cityscapes", tmp_path)
+    resolved = parse_recipe(yaml.safe_load(dump_recipe(recipe)))
+    first, second = open_data(recipe), open_data(resolved)
+    assert [domain.images for domain in first.domains] == [domain.images for domain in second.domains]
+    assert [domain.labels for domain in first.domains] == [domain.labels for domain in second.domains]

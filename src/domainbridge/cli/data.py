@@ -68,7 +68,7 @@ def convert(
     """Write train-id PNGs and class statistics. Not needed for training: recipes read data sets as downloaded."""
     from domainbridge.cli.watch import counting
     from domainbridge.data.convert import Conversion, convert_layout
-    from domainbridge.data.listing import split_of
+    from domainbridge.data.layout_listing import split_of
 
     chosen = split_of(dataset, split, "convert", default="train")
     folder = out or root / "converted" / (chosen or "")

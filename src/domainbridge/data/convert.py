@@ -15,8 +15,8 @@ from PIL import Image
 from domainbridge.data.decode import read_image, read_index_image
 from domainbridge.data.id_tables import CITYSCAPES_IDS
 from domainbridge.data.label_files import LabelDecoder
+from domainbridge.data.layout_listing import layout_decoder, list_layout
 from domainbridge.data.layouts import LAYOUTS
-from domainbridge.data.listing import layout_decoder, list_layout
 from domainbridge.data.statistics import class_counts
 from domainbridge.data.transforms import resize_image, resize_label
 from domainbridge.errors import DataError, problem_list

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from domainbridge.config.domains import Resize, Source, Target, Validation
 from domainbridge.config.schema import Recipe
-from domainbridge.data.listing import FolderRule, Listing, list_folder, list_layout, split_of
+from domainbridge.data.layout_listing import list_layout, split_of
+from domainbridge.data.listing import FolderRule, Listing, list_folder
 from domainbridge.data.mixture import Mixture
 from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.data.statistics import RareClasses, counts_of_samples
@@ -22,6 +23,7 @@ from domainbridge.pipeline.labels import source_decoder, training_space, validat
 
 __all__ = [
     "DataSets",
+    "completed_validation",
     "crop_rule",
     "data_root",
     "files_fingerprint",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _PACKAGED = "package:"
+_ANY_NAME = "{stem}"
 
 
 @dataclass(frozen=True)
@@ -115,19 +118,19 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
     root = data_root(recipe)
     problems: list[str] = []
 
-    def opened(where: str, domain: Source | Target | Validation, of: Target | None = None) -> FileSamples:
+    def opened(where: str, domain: Source | Target | Validation, dataset: str) -> FileSamples:
         try:
-            samples, found = _open(domain, of, root, recipe, where)
+            samples, found = _open(domain, dataset, root, recipe, where)
         except InputError as error:
             problems.append(str(error))
             return FileSamples(where, ())
         problems.extend(f"{where}: {problem}" for problem in found)
         return samples
 
-    sources = tuple(opened(f"sources.{source.name}", source) for source in recipe.sources)
-    targets = tuple(opened(f"targets.{target.name}", target) for target in recipe.targets)
+    sources = tuple(opened(f"sources.{source.name}", source, source.dataset) for source in recipe.sources)
+    targets = tuple(opened(f"targets.{target.name}", target, target.dataset) for target in recipe.targets)
     validation = {
-        target.name: opened(f"targets.{target.name}.validation", target.validation, target)
+        target.name: opened(f"targets.{target.name}.validation", completed_validation(target), target.dataset)
         for target in recipe.targets
         if target.validation is not None
     }
@@ -172,23 +175,37 @@ def _remembered_counts(memory: Path, fingerprint: str) -> NDArray[np.int64] | No
         return counts if str(content["fingerprint"]) == fingerprint else None
 
 
+def completed_validation(target: Target) -> Validation:
+    """A target's validation section with the target's values where it has none of its own."""
+    assert target.validation is not None
+    own = target.validation
+    inherited = {
+        "root": own.root or target.root,
+        "images": own.images or target.images,
+        "image_pattern": own.image_pattern if own.image_pattern != _ANY_NAME else target.image_pattern,
+        "resize": own.resize or target.resize,
+    }
+    return own.model_copy(update=inherited)
+
+
 def _open(
-    domain: Source | Target | Validation, of: Target | None, root: Path, recipe: Recipe, where: str
+    domain: Source | Target | Validation, dataset: str, root: Path, recipe: Recipe, where: str
 ) -> tuple[FileSamples, tuple[str, ...]]:
-    """The files of a domain and what is wrong with others; ``of`` is the target that a validation set belongs to."""
-    dataset = domain.dataset if not isinstance(domain, Validation) else of.dataset if of else "folder"
-    folder = root / (domain.root or (of.root if of is not None else ""))
-    listing = _folder(domain, of, folder, where) if dataset == "folder" else _layout(domain, dataset, folder, where)
+    """The files of a domain that can be used, and what is wrong with others."""
+    folder = root / (domain.root or "")
+    listing = _folder(domain, folder, where) if dataset == "folder" else _layout(domain, dataset, folder, where)
     decoder = None
-    if not isinstance(domain, Target):
-        decoder = (source_decoder if of is None else validation_decoder)(recipe, domain, dataset, folder, where)
+    if isinstance(domain, Source):
+        decoder = source_decoder(recipe, domain, dataset, folder, where)
+    elif isinstance(domain, Validation):
+        decoder = validation_decoder(recipe, domain, dataset, folder, where)
     samples = FileSamples(
         where,
         listing.images,
         listing.labels,
         decoder,
-        resize_rule(domain.resize or (of.resize if of is not None else None)),
-        resize_labels=of is None,
+        resize_rule(domain.resize),
+        resize_labels=not isinstance(domain, Validation),
         label_scale=domain.label_scale if isinstance(domain, Validation) else 1.0,
         notes=listing.notes,
     )
@@ -196,27 +213,26 @@ def _open(
 
 
 def _layout(domain: Source | Target | Validation, dataset: str, folder: Path, where: str) -> Listing:
-    useless = ("images", "labels", "image_pattern", "label_pattern")
-    unused = [key for key in useless if key in domain.model_fields_set and getattr(domain, key) is not None]
-    if unused:
-        raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(unused)}")
+    labels_too = () if isinstance(domain, Target) else ("labels", "label_pattern")
+    useless = [key for key in ("images", "image_pattern", *labels_too) if getattr(domain, key) not in (None, _ANY_NAME)]
+    if useless:
+        raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(useless)}")
     split = split_of(dataset, domain.split, where, default="val" if isinstance(domain, Validation) else "train")
     return list_layout(dataset, folder, split, domain.exclude, labelled=not isinstance(domain, Target))
 
 
-def _folder(domain: Source | Target | Validation, of: Target | None, folder: Path, where: str) -> Listing:
-    images = domain.images or (of.images if of is not None else None)
-    labels = None if isinstance(domain, Target) else domain.labels
-    absent = [key for key, value in (("images", images), ("labels", labels)) if value is None]
-    if isinstance(domain, Target) and "labels" in absent:
-        absent.remove("labels")
-    if images is None or absent:
+def _folder(domain: Source | Target | Validation, folder: Path, where: str) -> Listing:
+    labelled = None if isinstance(domain, Target) else domain
+    absent = [] if domain.images is not None else ["images"]
+    if labelled is not None and labelled.labels is None:
+        absent.append("labels")
+    if absent or domain.images is None:
         raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
-    own_pattern = domain.image_pattern if "image_pattern" in domain.model_fields_set or of is None else of.image_pattern
+    labels = folder / labelled.labels if labelled is not None and labelled.labels is not None else None
     rule = FolderRule(
-        folder / domain.split if domain.split else None,
-        own_pattern,
-        "{stem}" if isinstance(domain, Target) else domain.label_pattern,
-        domain.exclude,
+        split=folder / domain.split if domain.split else None,
+        image_pattern=domain.image_pattern,
+        label_pattern=labelled.label_pattern if labelled is not None else _ANY_NAME,
+        exclude=domain.exclude,
     )
-    return list_folder(folder / images, folder / labels if labels is not None else None, rule)
+    return list_folder(folder / domain.images, labels, rule)

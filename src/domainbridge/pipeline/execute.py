@@ -16,12 +16,13 @@ from domainbridge.config.schema import Recipe
 from domainbridge.errors import RecipeError, RunFolderError
 from domainbridge.files import replace_file, write_text
 from domainbridge.pipeline.check import check_data, check_fingerprint
+from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import DataSets, open_data, resolved_root
 from domainbridge.pipeline.labels import scoring_rule
 from domainbridge.pipeline.networks import initial_student
 from domainbridge.pipeline.plan import Stage, StageState, Verdict, final_stage, plan_stages, read_json, verdict
 from domainbridge.pipeline.results import evaluate_stage, write_results
-from domainbridge.pipeline.stages import Context, run_stage
+from domainbridge.pipeline.stages import run_stage
 from domainbridge.training.interruption import polite_interruption
 from domainbridge.training.loop import Progress
 from domainbridge.training.processes import Processes, joined_processes

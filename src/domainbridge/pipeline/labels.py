@@ -5,7 +5,7 @@ from pathlib import Path
 from domainbridge.config.domains import LabelSource, LabelSpaceDefinition
 from domainbridge.config.schema import Recipe
 from domainbridge.data.label_files import IdLabels, LabelDecoder, label_map_decoder
-from domainbridge.data.listing import known_layout, layout_decoder
+from domainbridge.data.layout_listing import known_layout, layout_decoder
 from domainbridge.data.spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.inference import InferenceRule

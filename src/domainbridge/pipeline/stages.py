@@ -1,26 +1,22 @@
-"""Carrying out one stage in its folder: train a student, or collect prototypes."""
+"""Carrying out one stage in its folder; what training stages have in common."""
 
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from domainbridge.adaptation.distillation import Teacher
 from domainbridge.adaptation.objective import Objective, SourceOnly
-from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
-from domainbridge.config.schema import Recipe
-from domainbridge.data.streams import PairedCrops, TargetCrops, batches
+from domainbridge.data.streams import PairedCrops, batches
 from domainbridge.errors import RunFolderError
-from domainbridge.files import replace_file, write_text
+from domainbridge.files import write_text
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model, save_model
-from domainbridge.pipeline.datasets import DataSets, crop_rule, mixture, rare_classes
+from domainbridge.pipeline.context import Context
+from domainbridge.pipeline.datasets import crop_rule, mixture, rare_classes
 from domainbridge.pipeline.networks import (
     build_distillation,
     build_self_training,
@@ -28,37 +24,13 @@ from domainbridge.pipeline.networks import (
     model_card,
 )
 from domainbridge.pipeline.plan import Stage
+from domainbridge.pipeline.prototype_stage import collect_prototypes, load_prototypes
 from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from domainbridge.training.loop import Plan, Progress, fit
 from domainbridge.training.optimiser import Schedule, build_optimiser
 from domainbridge.training.runtime import Runtime
-from domainbridge.types import as_unit_float
 
-__all__ = ["Context", "load_prototypes", "run_stage", "save_prototypes"]
-
-
-_REPORT_EVERY = 50
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every stage of a run shares.
-
-    Attributes:
-        recipe: complete.
-        data: its files.
-        folder: of the run.
-        runtime: device and workers.
-        report: called with the stage's name and each progress report.
-        stop_requested: asked after every step.
-    """
-
-    recipe: Recipe
-    data: DataSets
-    folder: Path
-    runtime: Runtime
-    report: Callable[[str, Progress], None]
-    stop_requested: Callable[[], bool]
+__all__ = ["parsed_line", "run_stage"]
 
 
 def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
@@ -78,7 +50,7 @@ def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
         _empty(folder)
         write_text(folder / "started.json", json.dumps({**identity, "step": 0}))
     processes.wait()
-    work = _train if stage.trains else _collect_prototypes
+    work = _train if stage.trains else collect_prototypes
     outcome = work(stage, context, folder)
     if outcome is None:
         return False
@@ -98,19 +70,6 @@ def _empty(folder: Path) -> None:
         (folder / "done.json").unlink(missing_ok=True)  # first: half a folder must not look finished
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-
-
-def load_prototypes(folder: Path, path: str, device: torch.device) -> PrototypeBank:
-    """One path's prototypes from a prototype stage's folder."""
-    tensors = load_file(folder / f"{path}.safetensors", device=str(device))
-    return PrototypeBank(tensors["vectors"], tensors["counts"])
-
-
-def save_prototypes(folder: Path, path: str, bank: PrototypeBank) -> None:
-    """Write one path's prototypes atomically."""
-    temporary = folder / f"{path}.safetensors.tmp"
-    save_file({"vectors": bank.vectors.cpu(), "counts": bank.counts.cpu()}, temporary)
-    replace_file(temporary, folder / f"{path}.safetensors")
 
 
 def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | None:
@@ -264,49 +223,3 @@ def _metrics(progress: Progress) -> dict[str, object]:
         "lr": progress.learning_rate,
         "seconds": progress.seconds,
     }
-
-
-def _collect_prototypes(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | None:
-    began = time.perf_counter()
-    steps = 0
-    for teacher in stage.teachers:
-        bank = _prototypes_of(teacher, stage, context, steps, began)
-        if bank is None:
-            return None
-        if context.runtime.processes.leader:
-            save_prototypes(folder, teacher, bank)
-        steps += stage.steps // len(stage.teachers) if stage.steps else 0
-    return steps, time.perf_counter() - began
-
-
-def _prototypes_of(teacher: str, stage: Stage, context: Context, steps: int, began: float) -> PrototypeBank | None:
-    """One pass after another over the target's crops; several processes take turns batch by batch."""
-    recipe, runtime = context.recipe, context.runtime
-    processes, section = runtime.processes, recipe.prototypes
-    model, card = load_model(context.folder / teacher / "model")
-    runtime.place(model, channels_last=recipe.training.channels_last)
-    stream = TargetCrops(
-        context.data.target,
-        crop_rule(recipe, tuple(model.mean.flatten().tolist())),
-        batch_size=recipe.training.batch_size,
-        passes=section.passes,
-        seed=recipe.seed,
-        stage=stage.name,
-    )
-    classes, channels = card.spec.num_classes, card.spec.head.channels
-    bank = empty_bank(classes, channels, runtime.device)
-    own = iter(batches(stream, range(processes.rank, len(stream), processes.count), workers=runtime.workers))
-    for first in range(0, len(stream), processes.count):
-        means = torch.zeros(stream.batch_size, classes, channels, device=runtime.device)
-        seen = torch.zeros(stream.batch_size, classes, dtype=torch.bool, device=runtime.device)
-        image = next(own, None)  # None: in the last turn there may be fewer batches than processes
-        if image is not None:
-            unit = as_unit_float(image.to(runtime.device, non_blocking=True))
-            means[: len(unit)], seen[: len(unit)] = image_means(model, unit, classes, section.min_pixels)
-        bank = running_mean(bank, processes.gathered(means), processes.gathered(seen), section.max_count)
-        done = steps + min(first + processes.count, len(stream))
-        if processes.leader and (done % _REPORT_EVERY == 0 or done == stage.steps):
-            context.report(stage.name, Progress(done, {}, 0.0, (time.perf_counter() - began) / done))
-        if processes.any(context.stop_requested()):
-            return None
-    return bank
