@@ -202,4 +202,5 @@ TREES: dict[str, Callable[[Path], None]] = {
     "bdd100k": bdd100k,
     "idd": idd,
     "camvid": camvid,
+    "camvid-segnet": camvid_of_segnet,
 }

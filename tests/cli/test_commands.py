@@ -13,6 +13,11 @@ import yaml
 from PIL import Image
 
 from domainbridge.config.load import shipped_recipes
+from domainbridge.data.spaces import BUILT_IN
+from domainbridge.models.heads import HeadSpec
+from domainbridge.models.segmenter import ModelSpec, build_segmenter
+from domainbridge.models.store import ModelCard, save_model
+from layout_trees import TREES
 
 
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -115,6 +120,24 @@ def test_predict_goes_on_after_a_broken_image(done: tuple[Path, Path], tmp_path:
     assert result.returncode == 2
     assert "1 images were segmented, 1 not" in result.stderr
     assert (tmp_path / "out" / "b.png").exists()
+
+
+def test_evaluate_on_a_known_data_set(tmp_path: Path) -> None:
+    TREES["cityscapes"](tmp_path / "city")
+    spec = ModelSpec("test_efficientnet", 16, 19, HeadSpec(channels=16, dilations=(1, 2)))
+    space = BUILT_IN["cityscapes19"]
+    save_model(
+        tmp_path / "model", build_segmenter(spec), ModelCard(spec, space.name, space.classes, space.colors, None)
+    )
+    words = ("evaluate", tmp_path / "model", "--dataset", "cityscapes", "--root", tmp_path / "city")
+    result = call(*words, "--subset", "synthia13", "--label-scale", "0.5", "--json", tmp_path / "scores.json")
+    assert result.returncode == 0, result.stderr
+    scored = json.loads((tmp_path / "scores.json").read_text())
+    assert scored["images"] == 2
+    assert scored["iou"]["road"] is not None
+    assert set(scored["subsets"]) == {"synthia13"}
+    assert "give --images and --labels, or --dataset and --root" in call(*words[:2], "--dataset", "cityscapes").stderr
+    assert "unpack leftImg8bit_trainvaltest.zip" in call(*words[:-1], tmp_path / "nowhere").stderr
 
 
 def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: Path, tmp_path: Path) -> None:

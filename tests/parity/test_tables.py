@@ -10,7 +10,6 @@ import torch
 from domainbridge.data.convert import TO_LABEL_IDS, Conversion, convert_layout
 from domainbridge.data.decode import read_index_image
 from domainbridge.data.id_tables import CITYSCAPES_IDS, MAPILLARY_V12_NAMES, SYNTHIA_IDS, id_table
-from domainbridge.data.layout_listing import layout_decoder
 from domainbridge.data.layouts import LAYOUTS
 from domainbridge.data.statistics import rare_class_probabilities
 from domainbridge.evaluation.confusion import confusion_matrix, scores
@@ -85,5 +84,5 @@ def test_converted_files_hold_the_recorded_values(compare, tmp_path: Path) -> No
 def test_gta_table_is_deliberately_not_the_recorded_one() -> None:
     """Recorded is 255 for every id: with it no GTA pixel would be labelled. Ours maps the ids as Cityscapes does."""
     assert set(golden.table("j_label_maps.json")["gta"]) == {255}
-    decoder = layout_decoder(LAYOUTS["gta5"], Path())
+    decoder = LAYOUTS["gta5"].decoder(Path())
     assert np.array_equal(decoder.table[:256], id_table(CITYSCAPES_IDS))

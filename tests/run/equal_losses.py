@@ -33,7 +33,7 @@ def main(data_root: str, out: Path) -> None:
     recipe = parse_recipe(tree)
     data = open_data(recipe)
     logged: list[dict[str, float]] = []
-    with joined_processes() as processes:
+    with joined_processes("cpu") as processes:
         runtime = resolve_runtime("cpu", 1, 0, processes)
         student = initial_student(recipe, "equal")
         for module in student.modules():

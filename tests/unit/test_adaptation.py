@@ -10,7 +10,7 @@ from domainbridge.adaptation.distillation import Distillation, Teacher, ensemble
 from domainbridge.adaptation.feature_geometry import class_sums, interpolation_matrix, prototype_distances
 from domainbridge.adaptation.losses import cross_entropy, soft_divergence
 from domainbridge.adaptation.objective import SourceOnly
-from domainbridge.adaptation.prototypes import PrototypeBank, accumulate, empty_bank, running_mean
+from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.adaptation.self_training import Augmentation, MeanTeacher, SelfTraining, confident_pseudo_label
 from domainbridge.models.segmenter import Segmentation, upsample
 from domainbridge.types import Batch
@@ -104,9 +104,10 @@ class TestPrototypes:
     def test_few_pixels_do_not_count(self) -> None:
         model = network(0).eval()
         image = torch.rand(1, 3, 16, 16)
-        bank = accumulate(empty_bank(CLASSES, CHANNELS, image.device), model, image, min_pixels=10**6, max_count=9)
+        empty = empty_bank(CLASSES, CHANNELS, image.device)
+        bank = running_mean(empty, *image_means(model, image, CLASSES, 10**6), 9)
         assert not bank.present.any()
-        assert accumulate(bank, model, image, min_pixels=1, max_count=9).present.any()
+        assert running_mean(bank, *image_means(model, image, CLASSES, 1), 9).present.any()
 
 
 class TestLosses:

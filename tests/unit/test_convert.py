@@ -85,4 +85,16 @@ def test_unreadable_labels_are_listed_and_the_rest_is_done(tmp_path: Path) -> No
         convert("synthia", tmp_path / "syn", tmp_path / "out")
     assert "0000001.png" in str(caught.value)
     assert "0000003.png" in str(caught.value)
-    assert len(bytes_below(tmp_path / "out")) == 2
+    assert len(bytes_below(tmp_path / "out/labels")) == 2
+
+
+def test_a_folder_of_another_conversion_is_refused(tmp_path: Path) -> None:
+    TREES["gta5"](tmp_path / "gta")
+    convert("gta5", tmp_path / "gta", tmp_path / "out")
+    before = bytes_below(tmp_path / "out")
+    with pytest.raises(DataError, match="choose another folder with --out"):
+        convert("gta5", tmp_path / "gta", tmp_path / "out", label_ids=True)
+    assert bytes_below(tmp_path / "out") == before
+    TREES["camvid"](tmp_path / "camvid")
+    with pytest.raises(DataError, match="no Cityscapes ids"):
+        convert("camvid", tmp_path / "camvid", tmp_path / "other", label_ids=True)

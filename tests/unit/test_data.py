@@ -84,7 +84,10 @@ class TestDecoding:
 
     def test_binary_masks(self, tmp_path: Path) -> None:
         path = save(tmp_path / "mask.png", np.array([[0, 255]], np.uint8))
-        assert label_map_decoder({0: "a", 255: "b"}, SPACE, "here").read(path).tolist() == [[0, 1]]
+        decoder = label_map_decoder({0: "a", 255: "b"}, SPACE, "here")
+        assert decoder.read(path).tolist() == [[0, 1]]
+        Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(tmp_path / "bits.png")
+        assert decoder.read(tmp_path / "bits.png").tolist() == [[0, 1]]
 
     def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such file"):

@@ -10,13 +10,13 @@ import yaml
 from domainbridge.config.load import dump_recipe, parse_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.data.id_tables import MAPILLARY_V12_NAMES
-from domainbridge.data.layout_listing import layout_decoder, list_layout
+from domainbridge.data.layout_listing import list_layout
 from domainbridge.data.layouts import LAYOUTS
 from domainbridge.data.spaces import BUILT_IN, space_table
 from domainbridge.errors import DataError
 from domainbridge.pipeline.datasets import list_data, open_data
 from domainbridge.pipeline.execute import run_recipe
-from layout_trees import TREES, camvid_of_segnet, scene
+from layout_trees import TREES, scene
 from tiny_domain import RECIPE
 
 LABELLED = [name for name in TREES if name != "dark-zurich"]
@@ -34,7 +34,7 @@ def recipe_of(name: str, root: Path) -> Recipe:
     """Source: the set with its labels (GTA5 where it has none). Target and validation: the set's own."""
     source = name if name in LABELLED else "gta5"
     target = {"name": "t", "dataset": name, "root": name}
-    if name not in ("gta5", "synscapes", "synthia"):
+    if name not in ("gta5", "synscapes", "synthia", "camvid"):
         target["validation"] = {}
     return parse_recipe(
         {
@@ -70,16 +70,14 @@ def test_a_recipe_runs_over_it(name: str, tmp_path: Path) -> None:
 def test_labels_become_train_ids(name: str, tmp_path: Path) -> None:
     TREES[name](tmp_path)
     splits = [split for split in LAYOUTS[name].splits if split in ("train", "val")] or [None]
-    if name == "camvid":
-        splits = [None]
     for split in splits:
         listing = list_layout(name, tmp_path, split, (), labelled=True)
         assert not listing.problems
         assert listing.labels is not None
         assert len(listing.images) >= 2
-        decoder = layout_decoder(LAYOUTS[name], tmp_path)
+        decoder = LAYOUTS[name].decoder(tmp_path)
         drawn = [scene(number) for number in range(12)]
-        expected = [TO_CAMVID[label] for label in drawn] if name == "camvid" else drawn
+        expected = [TO_CAMVID[label] for label in drawn] if name.startswith("camvid") else drawn
         for image, label in zip(listing.images, listing.labels, strict=True):
             found = decoder.read(label)
             assert any(np.array_equal(found, one) for one in expected), f"{image}: {np.unique(found)}"
@@ -97,7 +95,7 @@ def test_a_missing_archive_says_what_to_unpack_where(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", LABELLED)
 def test_missing_labels_are_counted(name: str, tmp_path: Path) -> None:
     TREES[name](tmp_path)
-    split = next((split for split in LAYOUTS[name].splits if split == "train" and name != "camvid"), None)
+    split = next((split for split in LAYOUTS[name].splits if split == "train"), None)
     listing = list_layout(name, tmp_path, split, (), labelled=True)
     assert listing.labels is not None
     listing.labels[0].unlink()
@@ -114,6 +112,15 @@ def test_an_incomplete_set_is_noted_not_refused(tmp_path: Path) -> None:
     assert "4 images, where the complete cityscapes train has 2975" in listing.notes[0]
     listing = list_layout("cityscapes", tmp_path, "train", ("aachen_000000_000019_leftImg8bit",), labelled=False)
     assert len(listing.images) == 3
+    assert not listing.problems
+    misspelt = list_layout("cityscapes", tmp_path, "train", ("aachen",), labelled=False)
+    assert "exclude names images that are not there: 1 of 1" in misspelt.problems[0]
+
+
+def test_excluding_everything_is_a_problem(tmp_path: Path) -> None:
+    TREES["gta5"](tmp_path)
+    listing = list_layout("gta5", tmp_path, None, tuple(f"{number:05}" for number in range(1, 5)), labelled=True)
+    assert listing.problems == (f"exclude leaves no image of gta5 at {tmp_path}",)
 
 
 def test_one_condition_of_acdc(tmp_path: Path) -> None:
@@ -124,30 +131,22 @@ def test_one_condition_of_acdc(tmp_path: Path) -> None:
     assert "/night/train/" in str(night.images[0])
 
 
-def test_both_camvids(tmp_path: Path) -> None:
-    camvid_of_segnet(tmp_path)
-    listing = list_layout("camvid", tmp_path, "val", (), labelled=True)
-    assert listing.labels is not None
-    found = layout_decoder(LAYOUTS["camvid"], tmp_path).read(listing.labels[0])
-    assert np.array_equal(found, TO_CAMVID[scene(0)])
-
-
 def test_the_older_and_the_newer_mapillary(tmp_path: Path) -> None:
     TREES["mapillary-v2"](tmp_path)
     listing = list_layout("mapillary", tmp_path, "val", (), labelled=True)
     assert listing.labels is not None
     assert "v1.2" in str(listing.labels[0])
-    assert np.array_equal(layout_decoder(LAYOUTS["mapillary"], tmp_path).read(listing.labels[0]), scene(0))
+    assert np.array_equal(LAYOUTS["mapillary"].decoder(tmp_path).read(listing.labels[0]), scene(0))
 
 
 def test_mapillarys_own_class_list_is_believed(tmp_path: Path) -> None:
     names = [*reversed(MAPILLARY_V12_NAMES)]
     (tmp_path / "config.json").write_text(json.dumps({"labels": [{"readable": name} for name in names]}))
-    decoder = layout_decoder(LAYOUTS["mapillary"], tmp_path)
+    decoder = LAYOUTS["mapillary"].decoder(tmp_path)
     assert decoder.table[names.index("Sky")] == 10
     (tmp_path / "config_v2.0.json").write_text("{}")
     with pytest.raises(DataError, match=r"config_v2\.0\.json: expected JSON with a list 'labels'"):
-        layout_decoder(LAYOUTS["mapillary-v2"], tmp_path)
+        LAYOUTS["mapillary-v2"].decoder(tmp_path)
 
 
 def test_problems_of_all_domains_at_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from domainbridge.seeding import derive_seed, numpy_generator, torch_generator
 from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from domainbridge.training.loop import Plan, Progress, fit
 from domainbridge.training.optimiser import Schedule, build_optimiser, set_rates
-from domainbridge.training.runtime import resolve_runtime
+from domainbridge.training.runtime import resolve_runtime, synchronised
 from domainbridge.types import Batch
 
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
@@ -198,3 +198,16 @@ class TestSeeds:
             torch.rand(3, generator=torch_generator(1, "x")), torch.rand(3, generator=torch_generator(1, "x"))
         )
         assert numpy_generator(1, "x").random() == numpy_generator(1, "x").random()
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18_v1c", "test_efficientnet"])
+def test_statistics_over_processes_leave_the_network_what_it_is(backbone: str) -> None:
+    """In evaluation mode, where SyncBatchNorm runs on a CPU: timm keeps activations inside its BatchNorm layers."""
+    network = build_segmenter(ModelSpec(backbone, 32, 3, HeadSpec(channels=16, dilations=(1, 2)))).eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = network(image).logits
+    names = list(network.state_dict())
+    converted = synchronised(network)
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
+    assert list(converted.state_dict()) == names
+    torch.testing.assert_close(converted(image).logits, before)

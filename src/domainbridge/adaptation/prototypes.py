@@ -8,7 +8,7 @@ from torch import Tensor
 from domainbridge.adaptation.feature_geometry import class_sums
 from domainbridge.models.segmenter import Segmenter, upsample
 
-__all__ = ["PrototypeBank", "accumulate", "empty_bank", "image_means", "running_mean"]
+__all__ = ["PrototypeBank", "empty_bank", "image_means", "running_mean"]
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,6 @@ def image_means(model: Segmenter, image: Tensor, num_classes: int, min_pixels: i
     prediction = upsample(logits.float(), (image.shape[-2], image.shape[-1])).argmax(1)
     sums, pixels = class_sums(features, prediction, num_classes)
     return sums / pixels.clamp_min(1)[:, :, None], pixels >= min_pixels
-
-
-def accumulate(
-    bank: PrototypeBank, model: Segmenter, image: Tensor, *, min_pixels: int, max_count: int
-) -> PrototypeBank:
-    """The bank after one batch of target crops, float32 (batch, 3, height, width) in [0, 1]."""
-    means, seen = image_means(model, image, len(bank.counts), min_pixels)
-    return running_mean(bank, means, seen, max_count)
 
 
 def running_mean(bank: PrototypeBank, means: Tensor, seen: Tensor, max_count: int) -> PrototypeBank:

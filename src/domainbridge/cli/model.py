@@ -1,4 +1,4 @@
-"""``evaluate``, ``predict`` and ``doctor``."""
+"""``evaluate``, ``predict``, ``import`` and ``doctor``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +13,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 
 def evaluate(
     model: ModelArgument,
-    images: Annotated[Path, typer.Option(help="folder of images")],
-    labels: Annotated[Path, typer.Option(help="folder of labels, at the images' relative names")],
-    split: Annotated[Path | None, typer.Option(help="text file: a stem per line")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of images")] = None,
+    labels: Annotated[Path | None, typer.Option(help="folder of labels, at the images' relative names")] = None,
+    split: Annotated[str | None, typer.Option(help="text file: a stem per line; with --dataset: its split")] = None,
     label_space: Annotated[str | None, typer.Option(help="space of the labels; default: the model's")] = None,
+    dataset: Annotated[str | None, typer.Option(help="instead of folders: a known data set, as downloaded")] = None,
+    root: Annotated[Path | None, typer.Option(help="where the data set was unpacked")] = None,
+    label_scale: Annotated[float, typer.Option(help="with --dataset: score labels at this share of their size")] = 1.0,
     json: Annotated[Path | None, typer.Option(help="also write the scores to this file")] = None,
     slide: Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="average with the mirrored image")] = False,
@@ -25,12 +28,21 @@ def evaluate(
 ) -> None:
     """Score a model on labelled images: IoU per class and mIoU over one confusion matrix, in percent."""
     from domainbridge.cli.watch import print_scores
+    from domainbridge.data.spaces import label_space as space_of
+    from domainbridge.errors import RecipeError
     from domainbridge.files import write_text
-    from domainbridge.predict.evaluate import evaluate_folder, scores_json
+    from domainbridge.predict.evaluate import dataset_files, evaluate_files, folder_files, scores_json
+    from domainbridge.predict.loading import load_predictor
 
-    result = evaluate_folder(
-        model, images, labels, split, label_space, subsets=subset or (), slide=slide, flip=flip, device=device
-    )
+    predictor = load_predictor(model, slide=slide, flip=flip, device=device)
+    if dataset is not None and root is not None and images is None and labels is None:
+        files = dataset_files(dataset, root, split, label_scale)
+    elif images is not None and labels is not None and dataset is None and root is None:
+        space = predictor.space if label_space in (None, predictor.space.name) else space_of(str(label_space))
+        files = folder_files(images, labels, Path(split) if split else None, space)
+    else:
+        raise RecipeError("evaluate: give --images and --labels, or --dataset and --root")
+    result = evaluate_files(predictor, files, subset or ())
     print_scores(result)
     if json is not None:
         write_text(json, scores_json(result))

@@ -34,10 +34,12 @@ def run(
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
-    with watching(folder, speaks=os.environ.get("RANK", "0") == "0") as listener:
+    speaks = os.environ.get("RANK", "0") == "0"
+    with watching(folder, speaks=speaks) as listener:
         finished = run_recipe(loaded, folder, listener, only=only, until=until)
     if not finished:
-        typer.echo("stopped at a checkpoint; the same command goes on from here", err=True)
+        if speaks:
+            typer.echo("stopped at a checkpoint; the same command goes on from here", err=True)
         raise typer.Exit(1)
 
 

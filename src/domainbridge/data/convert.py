@@ -15,7 +15,7 @@ from PIL import Image
 from domainbridge.data.decode import read_image, read_index_image
 from domainbridge.data.id_tables import CITYSCAPES_IDS
 from domainbridge.data.label_files import LabelDecoder
-from domainbridge.data.layout_listing import layout_decoder, list_layout
+from domainbridge.data.layout_listing import list_layout
 from domainbridge.data.layouts import LAYOUTS
 from domainbridge.data.statistics import class_counts
 from domainbridge.data.transforms import resize_image, resize_label
@@ -34,7 +34,7 @@ class Conversion:
 
     Attributes:
         out: folder: ``labels/`` with a PNG per image at the image's relative name, ``sample_class_stats.json``,
-            ``samples_with_class.json``, and with ``half`` also ``images/``.
+            ``samples_with_class.json``, with ``half`` also ``images/``, and ``conversion.json``: what made them.
         label_ids: Cityscapes label ids (7 = road ...) instead of train ids.
         half: images and labels at half their size (bilinear, nearest), as the published system keeps Mapillary's
             validation set.
@@ -73,8 +73,13 @@ def convert_layout(
         How many images have their files now.
 
     Raises:
-        DataError: files are missing or unreadable; the readable ones are converted all the same.
+        DataError: files are missing or unreadable (the readable ones are converted all the same), or ``rule.out`` has
+            files of another conversion.
     """
+    if rule.label_ids and LAYOUTS[dataset].label_space != "cityscapes19":
+        raise DataError(
+            f"{dataset}: its classes are those of {LAYOUTS[dataset].label_space}; no Cityscapes ids for them"
+        )
     listing = list_layout(dataset, root, split, (), labelled=True).checked(f"{dataset} at {root}")
     assert listing.labels is not None
     base = Path(os.path.commonpath([image.parent for image in listing.images]))
@@ -82,7 +87,8 @@ def convert_layout(
         _Job(image.relative_to(base).with_suffix("").as_posix(), image, label)
         for image, label in zip(listing.images, listing.labels, strict=True)
     ]
-    work = partial(_attempt, layout_decoder(LAYOUTS[dataset], root), rule)
+    work = partial(_attempt, LAYOUTS[dataset].decoder(root), rule)
+    _claim(rule.out, {"dataset": dataset, "split": split, "label_ids": rule.label_ids, "half": rule.half})
     counts: dict[str, NDArray[np.int64]] = {}
     problems: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -96,6 +102,16 @@ def convert_layout(
         raise DataError(problem_list(f"{dataset}: {len(problems)} of {len(jobs)} could not be converted", problems))
     _write_statistics(rule.out, counts)
     return len(jobs)
+
+
+def _claim(out: Path, identity: dict[str, object]) -> None:
+    """Mark the folder as this conversion's; files of another one must not be mistaken for its own."""
+    path = out / "conversion.json"
+    text = json.dumps(identity, indent=1) + "\n"
+    if out.is_dir() and any(out.iterdir()) and (not path.is_file() or path.read_text(encoding="utf-8") != text):
+        raise DataError(f"{out}: has files of something else than this conversion; choose another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
 
 
 def _attempt(decoder: LabelDecoder, rule: Conversion, job: _Job) -> NDArray[np.int64] | str:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from domainbridge.errors import DataError
 
-__all__ = ["read_first_channel", "read_image", "read_index_image"]
+__all__ = ["image_size", "read_first_channel", "read_image", "read_index_image"]
 
 _INDEX_MODES = ("L", "P", "1")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
@@ -38,6 +38,19 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise _reason(path, error) from error
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the header; nothing is decoded.
+
+    Raises:
+        DataError: missing, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _UNREADABLE as error:
+        raise _reason(path, error) from error
+
+
 def read_index_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode a one-channel image to its stored values, uint8 or uint16 (height, width); palettes are not applied.
 
@@ -51,7 +64,8 @@ def read_index_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
                     f"{path}: expected a one-channel label image, found mode {image.mode}; if its colours are "
                     "classes, list them in label_map as '#rrggbb': class"
                 )
-            stored = np.asarray(image)
+            # A mask of one bit per pixel is black and white, 0 and 255, like the same mask in 8 bits.
+            stored = np.asarray(image.convert("L") if image.mode == "1" else image)
     except DataError:
         raise
     except _UNREADABLE as error:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbridge.data.label_files import LabelDecoder
 from domainbridge.data.layouts import LAYOUTS, Layout, Place
-from domainbridge.data.listing import IMAGE_SUFFIXES, Listing, files_below, paired
+from domainbridge.data.listing import IMAGE_SUFFIXES, Listing, complete_pairs, files_below, report_missing
 from domainbridge.errors import RecipeError
 
-__all__ = ["known_layout", "layout_decoder", "list_layout", "split_of"]
+__all__ = ["known_layout", "list_layout", "split_of"]
 
 
 def list_layout(name: str, root: Path, split: str | None, exclude: tuple[str, ...], *, labelled: bool) -> Listing:
@@ -28,15 +27,20 @@ def list_layout(name: str, root: Path, split: str | None, exclude: tuple[str, ..
     pairs: list[tuple[Path, Path | None]] = []
     for folder in folders:
         pairs += _layout_pairs(layout, place, root, folder, labelled, problems)
-    left_out = set(exclude)
-    pairs = [(image, label) for image, label in pairs if image.stem not in left_out]
     notes = []
     expected = layout.counts.get(split or "")
-    if pairs and expected is not None and len(pairs) + len(left_out) < expected:
+    if pairs and expected is not None and len(pairs) < expected:
         notes.append(
             f"{len(pairs)} images, where the complete {name}{f' {split}' if split else ''} has {expected}; "
             f"if that is not on purpose: {layout.unpack}"
         )
+    if pairs:
+        report_missing(
+            exclude, {image.stem for image, _ in pairs}, "exclude names images that are not there", root, problems
+        )
+        pairs = [(image, label) for image, label in pairs if image.stem not in exclude]
+        if not pairs:
+            problems.append(f"exclude leaves no image of {name} at {root}")
     if not labelled:
         return Listing(tuple(image for image, _ in pairs), None, tuple(problems), tuple(notes))
     without = [image for image, label in pairs if label is None]
@@ -46,7 +50,7 @@ def list_layout(name: str, root: Path, split: str | None, exclude: tuple[str, ..
             f"{len(without)} of {len(pairs)} images have no label, e.g. {without[0]}, whose label would be called "
             f"{expected_name}; {layout.unpack}"
         )
-    return paired(pairs, problems, notes)
+    return complete_pairs(pairs, problems, notes)
 
 
 def known_layout(name: str, where: str) -> Layout:
@@ -56,11 +60,13 @@ def known_layout(name: str, where: str) -> Layout:
         RecipeError: unknown.
     """
     if name not in LAYOUTS:
-        raise RecipeError(f"{where}.dataset: {name!r} is unknown; known are folder, {', '.join(LAYOUTS)}")
+        raise RecipeError(
+            f"{where}: data set {name!r} is unknown; known are {', '.join(LAYOUTS)} (and 'folder' in a recipe)"
+        )
     return LAYOUTS[name]
 
 
-def _place(layout: Layout, root: Path, folders: Sequence[str] = ("",)) -> Place:
+def _place(layout: Layout, root: Path, folders: Sequence[str]) -> Place:
     """How the set lies at ``root``: the first place whose images (or else labels) are there, else the first."""
     wanted = [(place, [root / place.images.format(split=folder) for folder in folders]) for place in layout.places]
     there = [place for place, paths in wanted if all(path.is_dir() for path in paths)]
@@ -77,18 +83,8 @@ def split_of(name: str, split: str | None, where: str, default: str) -> str | No
     layout = known_layout(name, where)
     if split is not None and split not in layout.splits:
         known = ", ".join(layout.splits) or "no splits: leave it out"
-        raise RecipeError(f"{where}.split: {name} has {known}, found {split!r}")
+        raise RecipeError(f"{where}: split: {name} has {known}, found {split!r}")
     return split or (default if layout.splits else None)
-
-
-def layout_decoder(layout: Layout, root: Path) -> LabelDecoder:
-    """How the labels of the set at ``root`` are read.
-
-    Raises:
-        DataError: the set's own list of classes is needed and missing or unreadable.
-    """
-    folders = next(iter(layout.splits.values()), ("",))
-    return (_place(layout, root, folders).decoder or layout.decoder)(root)
 
 
 def _layout_pairs(

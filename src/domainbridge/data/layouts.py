@@ -34,14 +34,12 @@ class Place:
         labels: likewise.
         image_ending: end of an image's stem ...
         label_ending: ... that its label has in its place, with the suffix.
-        decoder: from the root to how labels are read; None: the layout's.
     """
 
     images: str
     labels: str
     image_ending: str = ""
     label_ending: str = ".png"
-    decoder: Callable[[Path], LabelDecoder] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,15 +78,17 @@ def _train_ids(space: LabelSpace) -> Callable[[Path], LabelDecoder]:
     return lambda root: decoder
 
 
-def _by_config(file: str, train_ids: Mapping[str, int], fallback: NDArray[np.uint8] | None) -> Callable[..., IdLabels]:
-    """Mapillary: label values are positions in the class list of the set's own JSON file, at the root or below it."""
+def _by_config(
+    files: tuple[str, ...], train_ids: Mapping[str, int], known_order: NDArray[np.uint8] | None
+) -> Callable[[Path], LabelDecoder]:
+    """Mapillary: label values are positions in the class list of the set's own JSON file, the first that is there."""
 
-    def decoder(root: Path) -> IdLabels:
-        found = [path for path in (root / file, root / "config.json") if path.is_file()]
-        if not found and fallback is not None:
-            return IdLabels.own_ids(fallback, "mapillary")
+    def decoder(root: Path) -> LabelDecoder:
+        found = [root / file for file in files if (root / file).is_file()]
+        if not found and known_order is not None:
+            return IdLabels.own_ids(known_order, "mapillary")
         if not found:
-            raise DataError(f"{root / file}: no such file; it comes with the archive and lists what label values mean")
+            raise DataError(f"{root / files[0]}: no such file; it comes with the archive and says what labels mean")
         try:
             names = [str(entry["readable"]) for entry in json.loads(found[0].read_text(encoding="utf-8"))["labels"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -165,7 +165,11 @@ LAYOUTS: Mapping[str, Layout] = {
             Place("{split}/images", "{split}/v1.2/labels"),
             Place("{split}/images", "{split}/labels"),
         ),
-        _by_config("config_v1.2.json", MAPILLARY_V12_NAMES, _table([*MAPILLARY_V12_NAMES], MAPILLARY_V12_NAMES)),
+        _by_config(
+            ("config_v1.2.json", "config.json"),
+            MAPILLARY_V12_NAMES,
+            _table([*MAPILLARY_V12_NAMES], MAPILLARY_V12_NAMES),
+        ),
         "cityscapes19",
         "unpack the Mapillary Vistas v1.2 or v2.0 archive there, so that training and validation lie in it",
         _MAPILLARY_SPLITS,
@@ -174,7 +178,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "mapillary-v2": Layout(
         "Mapillary Vistas, labels v2.0",
         (Place("{split}/images", "{split}/v2.0/labels"),),
-        _by_config("config_v2.0.json", MAPILLARY_V20_NAMES, None),
+        _by_config(("config_v2.0.json",), MAPILLARY_V20_NAMES, None),
         "cityscapes19",
         "unpack the Mapillary Vistas v2.0 archive there, so that training, validation and config_v2.0.json lie in it",
         _MAPILLARY_SPLITS,
@@ -225,14 +229,20 @@ LAYOUTS: Mapping[str, Layout] = {
         {"train": 6993, "val": 981},
     ),
     "camvid": Layout(
-        "CamVid, the original 701 images or the 367/101/233 of SegNet's tutorial",
-        (
-            Place("701_StillsRaw_full", "LabeledApproved_full", label_ending="_L.png", decoder=_camvid_painted),
-            Place("{split}", "{split}annot", decoder=_camvid_indexed),
-        ),
+        "CamVid, the original 701 images in 32 colours",
+        (Place("701_StillsRaw_full", "LabeledApproved_full", label_ending="_L.png"),),
+        _camvid_painted,
+        "camvid11",
+        "unpack 701_StillsRaw_full.zip there, and LabeledApproved_full.zip into a folder LabeledApproved_full in it",
+        counts={"": 701},
+    ),
+    "camvid-segnet": Layout(
+        "CamVid as SegNet's tutorial has it, 367/101/233 images",
+        (Place("{split}", "{split}annot"),),
         _camvid_indexed,
         "camvid11",
-        "unpack 701_StillsRaw_full.zip and LabeledApproved_full.zip there, or SegNet's CamVid folder",
+        "put the CamVid folder of SegNet's tutorial there, so that train, trainannot, val, valannot ... lie in it",
         {"train": ("train",), "val": ("val",), "test": ("test",)},
+        {"train": 367, "val": 101, "test": 233},
     ),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from domainbridge.errors import DataError, problem_list
 
-__all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "files_below", "list_folder", "paired"]
+__all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "complete_pairs", "files_below", "list_folder", "report_missing"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 _STEM = "{stem}"
@@ -72,25 +72,27 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     if rule.split is not None:
         stems = _split_stems(rule.split, problems)
         if by_stem:
-            _report_missing(stems, by_stem, f"{rule.split} lists images that are not there", images, problems)
-    _report_missing(rule.exclude, by_stem, "exclude names images that are not there", images, problems)
+            report_missing(stems, by_stem, f"{rule.split} lists images that are not there", images, problems)
+    report_missing(rule.exclude, by_stem, "exclude names images that are not there", images, problems)
     excluded = set(rule.exclude)
     stems = [stem for stem in stems if stem in by_stem and stem not in excluded]
+    if by_stem and not stems and not problems:
+        problems.append(f"exclude leaves none of the {len(by_stem)} images below {images}")
     if labels is None:
         return Listing(tuple(by_stem[stem] for stem in stems), None, tuple(problems))
     label_by_stem = _index(labels, rule.label_pattern, "labels", problems)
     if label_by_stem:
-        _report_missing(stems, label_by_stem, "images without label", labels, problems)
+        report_missing(stems, label_by_stem, "images without label", labels, problems)
     if rule.split is None:
         unused = [stem for stem in label_by_stem if stem not in by_stem]
         if unused:
             notes.append(
                 f"labels without image: {len(unused)} of {len(label_by_stem)}, e.g. {label_by_stem[unused[0]]}"
             )
-    return paired([(by_stem[stem], label_by_stem.get(stem)) for stem in stems], problems, notes)
+    return complete_pairs([(by_stem[stem], label_by_stem.get(stem)) for stem in stems], problems, notes)
 
 
-def paired(pairs: list[tuple[Path, Path | None]], problems: list[str], notes: list[str]) -> Listing:
+def complete_pairs(pairs: list[tuple[Path, Path | None]], problems: list[str], notes: list[str]) -> Listing:
     """The pairs of image and label that are complete."""
     complete = [(image, label) for image, label in pairs if label is not None]
     images, labels = tuple(image for image, _ in complete), tuple(label for _, label in complete)
@@ -149,7 +151,8 @@ def _split_stems(split: Path, problems: list[str]) -> list[str]:
     return unique
 
 
-def _report_missing(stems: Sequence[str], found: Collection[str], what: str, folder: Path, problems: list[str]) -> None:
+def report_missing(stems: Sequence[str], found: Collection[str], what: str, folder: Path, problems: list[str]) -> None:
+    """Add a problem when some of the stems are not among those found below the folder."""
     missing = [stem for stem in stems if stem not in found]
     if missing:
         close = difflib.get_close_matches(missing[0], list(found)[:2000], n=1, cutoff=0.8)

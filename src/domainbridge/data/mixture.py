@@ -70,11 +70,9 @@ class Mixture:
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
-        """Where each domain's slots of an epoch end; every domain has at least one."""
-        total = sum(self.sizes)
-        ends = np.rint(np.cumsum(self.shares) * total).astype(np.int64)
-        least = np.arange(1, len(ends) + 1)
-        return np.clip(ends, least, total - least[::-1] + 1)
+        """Where each domain's slots of an epoch end."""
+        ends: NDArray[np.int64] = np.rint(np.cumsum(self.shares) * sum(self.sizes)).astype(np.int64)
+        return ends
 
     def _quota(self, domain: int) -> int:
         return int(self._ends[domain] - (self._ends[domain - 1] if domain else 0))

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from domainbridge.data.decode import read_image
 from domainbridge.data.label_files import LabelDecoder
 from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
 from domainbridge.errors import DataError
 from domainbridge.types import Sample
 
-__all__ = ["Concatenated", "FileSamples", "Samples"]
+__all__ = ["Concatenated", "FileSamples", "Samples", "check_same_size"]
 
 
 class Samples(Protocol):
@@ -60,39 +63,73 @@ class FileSamples:
         """
         path = self.images[index]
         image = read_image(path)
+        size = (image.shape[0], image.shape[1])
+        if self.resize is not None:
+            image = resize_image(image, self.resize.size_for(*size))
         label = None
         if self.labels is not None:
-            assert self.decoder is not None
-            label = self.decoder.read(self.labels[index])
-            if label.shape != image.shape[:2]:
-                raise DataError(
-                    f"{self.labels[index]}: {label.shape[1]}x{label.shape[0]} pixels, but its image {path} has "
-                    f"{image.shape[1]}x{image.shape[0]}; they must be equal"
-                )
-        if self.resize is not None:
-            size = self.resize.size_for(image.shape[0], image.shape[1])
-            image = resize_image(image, size)
-            if label is not None and self.resize_labels:
-                label = resize_label(label, size)
-        if label is not None and self.label_scale != 1:
+            stored = self._stored_label(index)
+            check_same_size(path, size, self.labels[index], (stored.shape[0], stored.shape[1]))
+            label = self._resized_label(stored)
+        return Sample(image, label, str(path))
+
+    def load_label(self, index: int) -> NDArray[np.uint8]:
+        """The label of sample ``index`` alone, as :meth:`load` gives it; its image is not opened.
+
+        Raises:
+            DataError: the label is unreadable or does not fit its space.
+        """
+        return self._resized_label(self._stored_label(index))
+
+    def _stored_label(self, index: int) -> NDArray[np.uint8]:
+        assert self.labels is not None
+        assert self.decoder is not None
+        return self.decoder.read(self.labels[index])
+
+    def _resized_label(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self.resize is not None and self.resize_labels:
+            label = resize_label(label, self.resize.size_for(*label.shape))
+        if self.label_scale != 1:
             height, width = label.shape
             label = resize_label(label, (round(height * self.label_scale), round(width * self.label_scale)))
-        return Sample(image, label, str(path))
+        return label
+
+
+def check_same_size(image: Path, image_size: tuple[int, int], label: Path, label_size: tuple[int, int]) -> None:
+    """Sizes are (height, width).
+
+    Raises:
+        DataError: they differ.
+    """
+    if image_size != label_size:
+        raise DataError(
+            f"{label}: {label_size[1]}x{label_size[0]} pixels, but its image {image} has "
+            f"{image_size[1]}x{image_size[0]}; they must be equal: mend the pair, or leave it out with exclude"
+        )
 
 
 @dataclass(frozen=True)
 class Concatenated:
     """Several domains one after the other."""
 
-    parts: tuple[Samples, ...]
+    parts: tuple[FileSamples, ...]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
     def load(self, index: int) -> Sample:
         """Load from the domain that ``index`` falls into."""
+        part, within = self._place(index)
+        return part.load(within)
+
+    def load_label(self, index: int) -> NDArray[np.uint8]:
+        """Likewise, the label alone."""
+        part, within = self._place(index)
+        return part.load_label(within)
+
+    def _place(self, index: int) -> tuple[FileSamples, int]:
         for part in self.parts:
             if index < len(part):
-                return part.load(index)
+                return part, index
             index -= len(part)
         raise AssertionError("index beyond the last domain")

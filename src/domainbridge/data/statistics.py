@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.data.samples import Samples
+from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.types import IGNORE
 
 __all__ = ["RareClasses", "class_counts", "counts_of_samples", "rare_class_probabilities"]
@@ -39,13 +39,11 @@ def rare_class_probabilities(
     return classes, (unnormalised / unnormalised.sum()).astype(np.float32)
 
 
-def counts_of_samples(samples: Samples) -> NDArray[np.int64]:
-    """Pixels per sample and value, int64 (samples, 256), the last column without class; every label is decoded once."""
+def counts_of_samples(samples: FileSamples | Concatenated) -> NDArray[np.int64]:
+    """Pixels per sample and value, int64 (samples, 256), the last column without class; images are not opened."""
 
     def counts(index: int) -> NDArray[np.int64]:
-        label = samples.load(index).label
-        assert label is not None
-        return np.bincount(label.ravel(), minlength=256)
+        return np.bincount(samples.load_label(index).ravel(), minlength=256)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.stack(list(pool.map(counts, range(len(samples)))))

@@ -26,6 +26,10 @@ _DEPTHS = {
     (True, 3, 4, 23, 3): 101,
     (True, 3, 8, 36, 3): 152,
 }
+_KNOWN = re.compile(
+    r"^(backbone\.(stem\.[0-7]|layer[1-4]\.\d+)\.|decode_head\.(conv_seg\.|bottleneck\.(conv|bn)\.|"
+    r"aspp_modules\.\d+\.(conv|bn)\.))"
+)
 _BLOCK = re.compile(r"^backbone\.layer(\d)\.(\d+)\.conv1\.weight$")
 
 
@@ -56,8 +60,14 @@ def import_checkpoint(path: Path, space_name: str | None, output_stride: int, di
     Raises:
         ModelError: unreadable, or of another architecture.
     """
-    content, meta = read_checkpoint(path)
+    content, meta = read_checkpoint(path, hint="give the path of a .pth file")
     weights = _student_weights(content, path)
+    foreign = sorted({key.split(".")[1] for key in weights if not _KNOWN.match(key)})
+    if foreign:
+        raise ModelError(
+            f"{path}: not the published network: its backbone or head has {', '.join(foreign)}; only ResNet v1c with "
+            "the two-branch DeepLab v2 head can be imported"
+        )
     classes = weights["decode_head.conv_seg.weight"].shape[0]
     branches = {key.split(".")[2] for key in weights if key.startswith("decode_head.aspp_modules.")}
     if len(branches) != len(dilations):

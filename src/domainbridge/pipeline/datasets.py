@@ -3,6 +3,7 @@
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -139,14 +140,20 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
 
 def files_fingerprint(samples: FileSamples) -> str:
     """Changes when a file is added, removed, renamed or has another size; moving the whole folder does not count."""
+    return _fingerprint(samples.name, samples.images, samples.labels)
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(name: str, images: tuple[Path, ...], labels: tuple[Path, ...] | None) -> str:
+    # Remembered for the process: plans ask several times per stage, and each answer is a stat of every file.
     digest = hashlib.blake2b(digest_size=12)
-    paths = [path.absolute() for path in (*samples.images, *(samples.labels or ()))]
+    paths = [path.absolute() for path in (*images, *(labels or ()))]
     base = os.path.commonpath([path.parent for path in paths])
     for path in paths:
         try:
             digest.update(f"{os.path.relpath(path, base)}\0{path.stat().st_size}\n".encode())
         except OSError as error:
-            raise DataError(f"{samples.name}: {path} cannot be read: {error.strerror}") from error
+            raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 

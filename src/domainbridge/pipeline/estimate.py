@@ -26,6 +26,12 @@ _BACKWARD = 2
 """A backward pass does twice the arithmetic of its forward pass: gradients of the inputs and of the weights."""
 _COPIES = {"source-only": 4, "cut": 5, "class": 5, "distil": 6}
 """Copies of the weights: weights, gradients, two moments of AdamW; one teacher, or two."""
+_SAID = {
+    "source-only": "source-only",
+    "cut": "in self-training",
+    "class": "in self-training",
+    "distil": "in distillation",
+}
 _SUSTAINED = 40e12
 """Operations a second that a large data-centre GPU sustains on such networks, about an A100 with mixed precision."""
 _GIB = 2**30
@@ -64,33 +70,49 @@ class Estimate:
 
 def estimate(recipe: Recipe, stages: list[Stage], folder: Path) -> Estimate:
     """Memory from the network's own tensors; time from this run folder's measured steps, else from the arithmetic."""
-    costs = costs_of(recipe, recipe.training)
-    trained = [stage for stage in stages if stage.trains and stage.steps is not None]
-    crop = f"{recipe.training.batch_size} x {recipe.crop.width}x{recipe.crop.height}"
-    lines = [
-        f"memory on one device, batch {crop}: "
-        + ", ".join(f"{costs.memory(kind) / _GIB:.1f} GiB {words}" for kind, words in _words(stages))
-        + f" ({costs.parameters / 1e6:.1f} M parameters in float32 with gradients, two AdamW moments and teachers; "
-        f"{costs.activations / _GIB:.2f} GiB of saved activations per student pass, {recipe.training.precision}; "
-        "counted on the network's tensors without running it, the allocator's reserve comes on top)"
-    ]
-    measured = [
-        (stage, seconds)
+    trained = [stage for stage in stages if stage.trains]
+    settings = {stage.name: recipe.training_of(stage.name) for stage in trained}
+    counted: dict[tuple[int, str], Costs] = {}
+    for training in settings.values():
+        key = (training.batch_size, training.precision)
+        counted[key] = counted.get(key) or costs_of(recipe, training)
+    costs = {name: counted[training.batch_size, training.precision] for name, training in settings.items()}
+    rates = [
+        costs[stage.name].step_operations(stage.kind) / seconds
         for stage in trained
         if (seconds := _seconds_per_step(folder / stage.name / "metrics.jsonl")) is not None
     ]
-    operations = {stage.name: costs.step_operations(stage.kind) * (stage.steps or 0) for stage in trained}
-    if measured:
-        rates = [costs.step_operations(stage.kind) / seconds for stage, seconds in measured]
-        rate, how = median(rates), f"the steps measured in this folder ({median(rates) / 1e9:.1f} GFLOP/s)"
-    else:
-        rate = _SUSTAINED
-        how = f"an assumed {_SUSTAINED / 1e12:.0f} TFLOP/s of one large GPU; the first steps on yours will replace it"
-    lines.append(
-        f"time: {costs.operations / 1e9:.0f} GFLOP a forward pass, {_BACKWARD} more for a backward pass, teachers "
-        f"forward only; {sum(operations.values()) / 1e15:.1f} PFLOP in all, at {how}"
+    operations = {s.name: costs[s.name].step_operations(s.kind) * settings[s.name].steps for s in trained}
+    rate = median(rates) if rates else _SUSTAINED
+    text = f"{_memory_words(recipe, trained, costs)}\n{_time_words(costs, operations, rate, measured=bool(rates))}"
+    return Estimate({name: count / rate for name, count in operations.items()}, text)
+
+
+def _memory_words(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) -> str:
+    peak = {
+        _SAID[stage.kind]: max(costs[s.name].memory(s.kind) for s in trained if s.kind == stage.kind)
+        for stage in trained
+    }
+    one = costs[trained[0].name]
+    return (
+        f"memory on one device, crops of {recipe.crop.width}x{recipe.crop.height}: "
+        + ", ".join(f"{size / _GIB:.1f} GiB {said}" for said, size in peak.items())
+        + f" ({one.parameters / 1e6:.1f} M parameters in float32 with gradients, two AdamW moments and teachers; "
+        f"{max(cost.activations for cost in costs.values()) / _GIB:.2f} GiB of saved activations per student pass; "
+        "counted on the network's tensors without running it, the allocator's reserve comes on top)"
     )
-    return Estimate({name: count / rate for name, count in operations.items()}, "\n".join(lines))
+
+
+def _time_words(costs: dict[str, Costs], operations: dict[str, int], rate: float, *, measured: bool) -> str:
+    forward = max(cost.operations for cost in costs.values()) / 1e9
+    if measured:
+        source = f"the median of the steps measured in this folder, {rate / 1e9:.1f} GFLOP/s"
+    else:
+        source = f"an assumed {rate / 1e12:.0f} TFLOP/s of one large GPU; the first steps on yours will replace it"
+    return (
+        f"time: {forward:.1f} GFLOP a forward pass, {_BACKWARD} times as many for a backward pass, teachers forward "
+        f"only; {sum(operations.values()) / 1e15:.3g} PFLOP in all, at {source}"
+    )
 
 
 def costs_of(recipe: Recipe, training: Training) -> Costs:
@@ -123,13 +145,6 @@ def _saved_bytes(student: Segmenter, image: torch.Tensor, label: torch.Tensor) -
         loss = cross_entropy(student(image).logits, label)
     assert loss.requires_grad
     return sum(storage.nbytes() for storage in kept.values())
-
-
-def _words(stages: list[Stage]) -> list[tuple[str, str]]:
-    """The kinds of training there are, each once, and how to say them."""
-    kinds = {stage.kind for stage in stages}
-    words = [("source-only", "source-only"), ("cut", "in self-training"), ("distil", "in distillation")]
-    return [(kind, said) for kind, said in words if kind in kinds]
 
 
 def _seconds_per_step(path: Path) -> float | None:

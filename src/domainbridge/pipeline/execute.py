@@ -106,7 +106,7 @@ def run_recipe(
         InputError: something is wrong with the recipe, the data or the folder; nothing was changed.
         TrainingError: a loss was not finite.
     """
-    with joined_processes() as processes:
+    with joined_processes(recipe.runtime.device) as processes:
         return _run_together(recipe, folder, listener if processes.leader else _Deaf(), processes, only, until)
 
 
@@ -137,8 +137,7 @@ def _run_together(
             write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
         context = Context(recipe, data, folder, runtime, listener.progress, stop_requested)
         # Planned again now that no other run can finish a stage, and by all before the first stage changes a folder.
-        planned = selected(inspect_run(recipe, data, folder), only, until)
-        processes.wait()
+        planned = processes.agreed(selected(inspect_run(recipe, data, folder), only, until))
         return _run_stages(planned, context, listener)
 
 

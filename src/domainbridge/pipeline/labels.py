@@ -5,7 +5,7 @@ from pathlib import Path
 from domainbridge.config.domains import LabelSource, LabelSpaceDefinition
 from domainbridge.config.schema import Recipe
 from domainbridge.data.label_files import IdLabels, LabelDecoder, label_map_decoder
-from domainbridge.data.layout_listing import known_layout, layout_decoder
+from domainbridge.data.layout_listing import known_layout
 from domainbridge.data.spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.inference import InferenceRule
@@ -84,7 +84,7 @@ def _own_decoder(
         return label_map_decoder(rule.label_map, space, where), space
     if dataset != "folder" and rule.label_space is None:
         layout = known_layout(dataset, where)
-        return layout_decoder(layout, root), BUILT_IN[layout.label_space]
+        return layout.decoder(root), BUILT_IN[layout.label_space]
     own = {known.name: known for known in (scoring_rule(recipe).space, space)}.get(rule.label_space or space.name)
     own = own or label_space(str(rule.label_space))
     return IdLabels.in_space(space_table(own, own), own), own

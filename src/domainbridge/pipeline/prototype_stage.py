@@ -74,7 +74,7 @@ def _prototypes_of(teacher: str, stage: Stage, context: Context, steps: int, beg
             means[: len(unit)], seen[: len(unit)] = image_means(model, unit, classes, section.min_pixels)
         bank = running_mean(bank, processes.gathered(means), processes.gathered(seen), section.max_count)
         done = steps + min(first + processes.count, len(stream))
-        if processes.leader and (done % _REPORT_EVERY == 0 or done == stage.steps):
+        if processes.leader and (done % _REPORT_EVERY < processes.count or done == stage.steps):
             context.report(stage.name, Progress(done, {}, 0.0, (time.perf_counter() - began) / done))
         if processes.any(context.stop_requested()):
             return None

@@ -44,11 +44,11 @@ def evaluate_stage(
     """
     path = run_folder / stage.name / "evaluation.json"
     fingerprint = evaluation_fingerprint(stage, recipe, data)
-    known = read_json(path)
+    processes = runtime.processes
+    known = processes.agreed(read_json(path))
     if known is not None and known.get("fingerprint") == fingerprint:
         targets: dict[str, Any] = known["targets"]
         return targets
-    processes = runtime.processes
     model, _ = load_model(run_folder / stage.name / "model")
     runtime.place(model, channels_last=recipe.training.channels_last)
     rule = scoring_rule(recipe)

@@ -189,7 +189,7 @@ def _restore(
     path: Path, stage: Stage, objective: Objective, optimiser: torch.optim.Optimizer, runtime: Runtime
 ) -> tuple[int, float]:
     """Load the checkpoint if there is one; (next step, seconds spent)."""
-    if not path.exists():
+    if not runtime.processes.agreed(path.exists()):
         return 0, 0.0
     state = load_checkpoint(path, runtime.device)
     if state.fingerprint != stage.fingerprint:

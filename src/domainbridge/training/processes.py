@@ -10,7 +10,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,9 +22,13 @@ from torch.distributed.rendezvous import rendezvous
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.types import Rows
 
-__all__ = ["Processes", "joined_processes"]
+__all__ = ["Processes", "joined_processes", "local_rank"]
 
 _FAILURE = "domainbridge/failure"
+_PATIENCE = timedelta(hours=6)
+"""How long processes wait for one that looks at all files or counts classes."""
+
+Decision = TypeVar("Decision")
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,16 @@ class Processes:
             with self._together():
                 dist.barrier(group=self.control)
 
+    def agreed(self, value: Decision) -> Decision:
+        """The leader's value, for all: what is read from a disk that machines may see at different times."""
+        if self.count == 1:
+            return value
+        words: list[Any] = [value]
+        with self._together():
+            dist.broadcast_object_list(words, src=0, group=self.control)
+        decided: Decision = words[0]
+        return decided
+
     @contextlib.contextmanager
     def leader_first(self) -> Iterator[None]:
         """The leader does what is inside, then the others do: for what one process writes and all read."""
@@ -140,25 +155,54 @@ class Processes:
         return None
 
 
+def local_rank() -> int:
+    """Which of its machine's processes this is, as torchrun says."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 @contextlib.contextmanager
-def joined_processes() -> Iterator[Processes]:
-    """The processes that torchrun started, joined for the time inside; without torchrun the only one."""
+def joined_processes(device: str) -> Iterator[Processes]:
+    """The processes that torchrun started, joined for the time inside; without torchrun the only one.
+
+    Args:
+        device: the recipe's: auto, cpu or cuda; each process of a machine takes a GPU of its own.
+
+    Raises:
+        RecipeError: one GPU is asked for by number, or there are fewer GPUs than processes.
+        TrainingError: the processes do not find each other.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes()
         return
-    store, rank, count = next(iter(rendezvous("env://")))
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if backend == "nccl":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = _backend(device)
+    try:
+        store, rank, count = next(iter(rendezvous("env://")))
+    except (ValueError, RuntimeError) as error:
+        raise TrainingError(f"WORLD_SIZE is {count}, but the processes do not meet: {error}; use torchrun") from error
     dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=count)
-    control = dist.new_group(backend="gloo")
+    control = dist.new_group(backend="gloo", timeout=_PATIENCE)
     assert isinstance(control, dist.ProcessGroup)
     processes = Processes(rank, count, control, store)
     try:
         yield processes
     except Exception as error:
+        # The group is left as it is: taking it down would wait for processes that may never come.
         processes.leave_message(error)
         raise
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()
+
+
+def _backend(device: str) -> str:
+    """NCCL for GPUs, gloo for CPUs."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "gloo"
+    if device not in ("auto", "cuda"):
+        raise RecipeError(f"runtime.device: {device!r} is one device, but torchrun started several processes; use cuda")
+    if local_rank() >= torch.cuda.device_count():
+        raise RecipeError(
+            f"runtime.device: {torch.cuda.device_count()} GPUs here for at least {local_rank() + 1} processes; lower "
+            "--nproc-per-node"
+        )
+    torch.cuda.set_device(local_rank())
+    return "nccl"

@@ -1,7 +1,6 @@
 """The only file that knows about devices and number formats; several processes: see ``processes``."""
 
 import contextlib
-import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -9,12 +8,13 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from domainbridge.errors import RecipeError
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.training.processes import Processes
+from domainbridge.training.processes import Processes, local_rank
 
-__all__ = ["Runtime", "environment", "resolve_runtime"]
+__all__ = ["Runtime", "environment", "resolve_runtime", "synchronised"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,18 @@ class Runtime:
         """Move to the device, in the memory layout asked for."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if self.processes.count > 1 and self.device.type == "cuda" and model.training:
-            # Statistics over the whole batch, as published; SyncBatchNorm takes no CPU tensors.
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            model = synchronised(model)  # SyncBatchNorm takes no CPU tensors
         return model.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+
+def synchronised(model: Segmenter) -> Segmenter:
+    """BatchNorm statistics over the batch of all processes, as published; in place where possible.
+
+    timm's own conversion, because torch's would drop the activations that timm keeps inside its BatchNorm layers.
+    """
+    converted = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    assert isinstance(converted, Segmenter)
+    return converted
 
 
 def resolve_runtime(
@@ -59,7 +68,7 @@ def resolve_runtime(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and processes is not None and processes.count > 1:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        device = f"cuda:{local_rank()}"
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
