@@ -8,7 +8,8 @@ keeps the loop and the names of the weights the same for one process and for man
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -27,6 +28,10 @@ __all__ = ["Processes", "joined_processes", "local_rank"]
 _FAILURE = "domainbridge/failure"
 _PATIENCE = timedelta(hours=6)
 """How long processes wait for one that looks at all files or counts classes."""
+_GLANCE = 5e-4
+"""Seconds between two looks at whether a word has come."""
+_LAST_WORDS = 3.0
+"""Seconds that a failing process leaves the others to read its message, before torchrun sees it end and ends them."""
 
 Decision = TypeVar("Decision")
 
@@ -105,21 +110,20 @@ class Processes:
         if self.count == 1:
             return flag
         raised = torch.tensor(int(flag))
-        with self._together():
-            dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.control)
+        self._await(lambda: dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.control, async_op=True))
         return bool(raised)
 
     def wait(self) -> None:
         """Until all processes are here."""
         if self.count > 1:
-            with self._together():
-                dist.barrier(group=self.control)
+            self._await(lambda: dist.barrier(group=self.control, async_op=True))
 
     def agreed(self, value: Decision) -> Decision:
         """The leader's value, for all: what is read from a disk that machines may see at different times."""
         if self.count == 1:
             return value
         words: list[Any] = [value]
+        self.wait()
         with self._together():
             dist.broadcast_object_list(words, src=0, group=self.control)
         decided: Decision = words[0]
@@ -139,6 +143,19 @@ class Processes:
         if self.store is not None:
             with contextlib.suppress(RuntimeError):
                 self.store.compare_set(_FAILURE, "", f"process {self.rank}: {error}")
+
+    def _await(self, begin: Callable[[], Any]) -> None:
+        """Until a word between the processes has come, or one of them has left a message that it fails."""
+        with self._together():
+            work = begin()
+            looked = time.monotonic()
+            while not work.is_completed():
+                time.sleep(_GLANCE)
+                if time.monotonic() - looked > 1:
+                    looked = time.monotonic()
+                    if self._message() is not None:
+                        raise RuntimeError
+            work.wait()
 
     @contextlib.contextmanager
     def _together(self) -> Iterator[None]:
@@ -187,8 +204,10 @@ def joined_processes(device: str) -> Iterator[Processes]:
     try:
         yield processes
     except Exception as error:
-        # The group is left as it is: taking it down would wait for processes that may never come.
         processes.leave_message(error)
+        if backend == "gloo":  # NCCL's group is left as it is: taking it down can wait for processes that never come
+            dist.destroy_process_group()
+            time.sleep(_LAST_WORDS)
         raise
     dist.destroy_process_group()
 
