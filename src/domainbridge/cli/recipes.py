@@ -1,6 +1,7 @@
 """``recipes list | show | copy``."""
 
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 @app.command("list")
 def list_recipes() -> None:
-    """Names, and the first line of each."""
+    """Names, and the first paragraph of each."""
     from domainbridge.config.load import shipped_recipes
 
-    for name, path in shipped_recipes().items():
-        typer.echo(f"{name:<20} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+    shipped = shipped_recipes()
+    width = max(len(name) for name in shipped)
+    for name, path in shipped.items():
+        comment = takewhile(lambda line: line.strip("# "), path.read_text(encoding="utf-8").splitlines())
+        typer.echo(f"{name:<{width}}  {' '.join(line.lstrip('# ') for line in comment)}")
 
 
 @app.command()
