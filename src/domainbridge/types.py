@@ -56,6 +56,11 @@ class Rows:
     count: int
     total: int
 
+    @classmethod
+    def whole(cls, batch: int) -> "Rows":
+        """All rows of a batch."""
+        return cls(0, batch, batch)
+
     def of(self, draws: Draws) -> Draws:
         """The own rows of draws for the whole batch."""
         return draws[self.first : self.first + self.count]
@@ -80,8 +85,7 @@ class Batch:
     @property
     def place(self) -> Rows:
         """Which rows of the whole batch these are."""
-        count = len(self.source_image)
-        return self.rows or Rows(0, count, count)
+        return self.rows or Rows.whole(len(self.source_image))
 
     def on(self, device: torch.device) -> "Batch":
         """Move to ``device`` as uint8 (a quarter of the bytes) and convert there."""

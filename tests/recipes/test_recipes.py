@@ -11,7 +11,7 @@ from domainbridge.config.domains import Target
 from domainbridge.config.load import load_recipe, shipped_recipes
 from domainbridge.config.schema import Recipe
 from domainbridge.pipeline.datasets import data_root, open_data
-from domainbridge.pipeline.execute import inspect_run, run_recipe
+from domainbridge.pipeline.execute import Silent, inspect_run, run_recipe
 from domainbridge.pipeline.labels import scoring_rule, training_space
 from domainbridge.pipeline.plan import final_stage
 from layout_trees import TREES
@@ -26,13 +26,6 @@ PUBLISHED_SIZE = [
     *("synthia-to-cityscapes", "cityscapes-to-acdc"),
 ]
 ROUNDS = 2
-
-
-class Silent:
-    def message(self, text: str) -> None: ...
-    def stage_begins(self, stage: object, verdict: object) -> None: ...
-    def progress(self, stage: str, progress: object) -> None: ...
-    def stage_scored(self, stage: object, targets: object) -> None: ...
 
 
 def test_the_promised_recipes_are_there() -> None:

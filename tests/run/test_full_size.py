@@ -8,17 +8,10 @@ import pytest
 from PIL import Image
 
 from domainbridge.config.load import load_recipe
-from domainbridge.pipeline.execute import run_recipe
+from domainbridge.pipeline.execute import Silent, run_recipe
 
 STEPS = 3
 IMAGES = 2
-
-
-class Silent:
-    def message(self, text: str) -> None: ...
-    def stage_begins(self, stage: object, verdict: object) -> None: ...
-    def progress(self, stage: str, progress: object) -> None: ...
-    def stage_scored(self, stage: object, targets: object) -> None: ...
 
 
 def write(path: Path, array: np.ndarray) -> None:

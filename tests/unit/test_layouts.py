@@ -15,19 +15,12 @@ from domainbridge.data.layouts import LAYOUTS
 from domainbridge.data.spaces import BUILT_IN, space_table
 from domainbridge.errors import DataError
 from domainbridge.pipeline.datasets import list_data, open_data
-from domainbridge.pipeline.execute import run_recipe
+from domainbridge.pipeline.execute import Silent, run_recipe
 from layout_trees import TREES, scene
 from tiny_domain import RECIPE
 
 LABELLED = [name for name in TREES if name != "dark-zurich"]
 TO_CAMVID = space_table(BUILT_IN["cityscapes19"], BUILT_IN["camvid11"])
-
-
-class Silent:
-    def message(self, text: str) -> None: ...
-    def stage_begins(self, stage: object, verdict: object) -> None: ...
-    def progress(self, stage: str, progress: object) -> None: ...
-    def stage_scored(self, stage: object, targets: object) -> None: ...
 
 
 def recipe_of(name: str, root: Path) -> Recipe:

@@ -57,7 +57,7 @@ class Augmentation:
 
 def augment(image: Tensor, how: Augmentation, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Jitter, then blur, each drawn per sample; image float32 (batch, 3, height, width) in [0, 1]."""
-    rows = rows or Rows(0, len(image), len(image))
+    rows = rows or Rows.whole(len(image))
     jittered = jitter(image, rows.of(draw_jitter(rows.total, how.jitter, how.jitter_probability, generator)))
     draws = rows.of(draw_blur(rows.total, how.blur_sigma, how.blur_probability, generator))
     return blur(jittered, draws, vertical=how.vertical_blur)
@@ -194,7 +194,7 @@ class SelfTraining:
     def mask(self, source_label: Tensor, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
         """Where the source shows: bool (batch, height, width)."""
         batch, height, width = source_label.shape
-        rows = rows or Rows(0, batch, batch)
+        rows = rows or Rows.whole(batch)
         if self.path == "cut":
             rectangles = rows.of(draw_rectangles(rows.total, (height, width), self.area_share, generator))
             return cut_masks(rectangles.to(source_label.device, non_blocking=True), (height, width))

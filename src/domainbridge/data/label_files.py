@@ -27,13 +27,13 @@ class IdLabels:
 
     Attributes:
         table: stored value -> train id, uint8 (65536,).
-        allowed: which stored values may occur, bool (65536,); another one is an error, not silently ignored.
+        allowed: which stored values may occur, bool (65536,); another one is an error, not silently ignored. None: all.
         space: name of the space that the stored values should be in, for messages.
         first_channel: the files have several 16-bit channels, of which the first is the id.
     """
 
     table: NDArray[np.uint8]
-    allowed: NDArray[np.bool_]
+    allowed: NDArray[np.bool_] | None
     space: str
     first_channel: bool = False
 
@@ -47,7 +47,7 @@ class IdLabels:
     @classmethod
     def own_ids(cls, table: NDArray[np.uint8], name: str, *, first_channel: bool = False) -> "IdLabels":
         """Files with a data set's own ids, mapped by ``table``, uint8 (256,) or (65536,); every value may occur."""
-        return cls(_wide(table), np.ones(_VALUES, bool), name, first_channel)
+        return cls(_wide(table), None, name, first_channel)
 
     def then(self, table: NDArray[np.uint8]) -> "IdLabels":
         """The same files, their train ids mapped further by ``table``, uint8 (256,)."""
@@ -60,7 +60,7 @@ class IdLabels:
             DataError: unreadable, or a value outside the space.
         """
         stored = read_first_channel(path) if self.first_channel else read_index_image(path)
-        if not self.allowed[stored].all():
+        if self.allowed is not None and not self.allowed[stored].all():
             values, counts = np.unique(stored, return_counts=True)
             shares = ", ".join(
                 f"{value} ({count / stored.size:.2%} of the pixels)"

@@ -72,7 +72,7 @@ class PairedCrops(Dataset[Batch]):
         self.rare = rare
         self.source_mixture = source_mixture or Mixture((len(source),))
         self.target_mixture = target_mixture or Mixture((len(target),))
-        self.rows = rows or Rows(0, batch_size, batch_size)
+        self.rows = rows or Rows.whole(batch_size)
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of ``step`` as uint8 tensors."""

@@ -28,7 +28,7 @@ from domainbridge.training.loop import Progress
 from domainbridge.training.processes import Processes, joined_processes
 from domainbridge.training.runtime import environment, resolve_runtime
 
-__all__ = ["Listener", "PlannedStage", "inspect_run", "run_recipe", "selected"]
+__all__ = ["Listener", "PlannedStage", "Silent", "inspect_run", "run_recipe", "selected"]
 
 
 class Listener(Protocol):
@@ -107,7 +107,7 @@ def run_recipe(
         TrainingError: a loss was not finite.
     """
     with joined_processes(recipe.runtime.device) as processes:
-        return _run_together(recipe, folder, listener if processes.leader else _Deaf(), processes, only, until)
+        return _run_together(recipe, folder, listener if processes.leader else Silent(), processes, only, until)
 
 
 def _run_together(
@@ -141,8 +141,8 @@ def _run_together(
         return _run_stages(planned, context, listener)
 
 
-class _Deaf:
-    """Listens for the processes that are not the first."""
+class Silent:
+    """A listener that shows nothing: for the processes that are not the first, and for runs inside programs."""
 
     def message(self, text: str) -> None:
         """Nothing is shown."""

@@ -10,6 +10,7 @@ import torch
 
 from domainbridge.adaptation.distillation import Teacher
 from domainbridge.adaptation.objective import Objective, SourceOnly
+from domainbridge.config.schema import Recipe
 from domainbridge.data.streams import PairedCrops, batches
 from domainbridge.errors import RunFolderError
 from domainbridge.files import write_text
@@ -83,30 +84,13 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     leader = runtime.processes.leader
     if leader:
         _keep_metrics(folder / "metrics.jsonl", start)
-    schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
-    plan = Plan(
-        stage.name,
-        recipe.seed,
-        start,
-        schedule,
-        training.precision,
-        training.log_every,
-        training.checkpoint_every,
-    )
     began = time.perf_counter()
 
     def checkpoint(step: int) -> None:
         if not leader:
             return
-        seconds = spent + time.perf_counter() - began
-        state = Checkpoint(
-            step,
-            stage.fingerprint,
-            student.state_dict(),
-            objective.state_dict(),
-            optimiser.state_dict(),
-            seconds,
-        )
+        parts = (student.state_dict(), objective.state_dict(), optimiser.state_dict())
+        state = Checkpoint(step, stage.fingerprint, *parts, spent + time.perf_counter() - began)
         save_checkpoint(folder / "state.pt", state)
         progress = {"fingerprint": stage.fingerprint, "spec": stage.spec, "step": step}
         write_text(folder / "started.json", json.dumps(progress))
@@ -127,7 +111,7 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
             workers=runtime.workers,
             pin_memory=runtime.device.type == "cuda",
         ),
-        plan,
+        _plan(stage, recipe, start),
         runtime,
         report=report,
         checkpoint=checkpoint,
@@ -138,6 +122,13 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     if leader:
         save_model(folder / "model", student, model_card(recipe))
     return training.steps, spent + time.perf_counter() - began
+
+
+def _plan(stage: Stage, recipe: Recipe, start: int) -> Plan:
+    training = recipe.training_of(stage.name)
+    schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
+    rhythm = (training.log_every, training.checkpoint_every)
+    return Plan(stage.name, recipe.seed, start, schedule, training.precision, *rhythm)
 
 
 def _stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:

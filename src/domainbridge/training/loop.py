@@ -124,17 +124,11 @@ def fit(
             checkpoint was written since.
     """
     end = plan.schedule.steps
-    rank = runtime.processes.rank
-    dropout = f"dropout {rank}" if rank else "dropout"  # processes must not drop the same channels
     window = LossWindow(runtime.device)
     for step in range(plan.start, end):
-        batch = next(batches).on(runtime.device)
-        factor = plan.schedule.factor(step)
-        set_rates(optimiser, factor)
-        seed_global_generator(plan.seed, plan.stage, step, dropout)
+        set_rates(optimiser, plan.schedule.factor(step))
         objective.before_step(step)
-        with runtime.autocast(plan.precision):
-            losses = objective.losses(batch, torch_generator(plan.seed, plan.stage, step, "objective"))
+        losses = _losses(objective, next(batches).on(runtime.device), plan, step, runtime)
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -159,6 +153,14 @@ def fit(
         if stopping:
             return False
     return True
+
+
+def _losses(objective: Objective, batch: Batch, plan: Plan, step: int, runtime: Runtime) -> dict[str, Tensor]:
+    """The objective's losses, every draw a function of (seed, stage, step); each process drops other channels."""
+    rank = runtime.processes.rank
+    seed_global_generator(plan.seed, plan.stage, step, f"dropout {rank}" if rank else "dropout")
+    with runtime.autocast(plan.precision):
+        return objective.losses(batch, torch_generator(plan.seed, plan.stage, step, "objective"))
 
 
 def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:
