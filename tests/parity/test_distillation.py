@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from domainbridge.adaptation.distillation import Distillation, Teacher, ensemble_weights
-from domainbridge.adaptation.feature_geometry import prototype_distances
+from domainbridge.adaptation.distillation import Distillation, Opinion, Teacher
+from domainbridge.adaptation.feature_geometry import PrototypeDistances
 from domainbridge.adaptation.prototypes import PrototypeBank
 from domainbridge.models.segmenter import upsample
 from domainbridge.types import Batch
@@ -42,13 +42,14 @@ def test_ensemble_weights(path: str, compare) -> None:
     batch, _ = inputs()
     teacher = teachers(prototypes=True)[("cu", "ca").index(path)]
     with torch.no_grad():
-        logits, features = teacher.model.eval()(batch.target_image)
+        said = teacher.model.eval()(batch.target_image)
     half = (slice(None), slice(None), slice(None, None, 2), slice(None, None, 2))
-    compare("f teacher logits", upsample(logits, (64, 96))[half], expected[f"{path}_logits"], 1e-4)
-    compare("f teacher features", upsample(features, (64, 96))[:1, :8], expected[f"{path}_feat_img0_ch0_7"], 1e-4)
-    distances = prototype_distances(features, bank(path).vectors, (64, 96))
+    compare("f teacher logits", upsample(said.logits, (64, 96))[half], expected[f"{path}_logits"], 1e-4)
+    compare("f teacher features", upsample(said.features, (64, 96))[:1, :8], expected[f"{path}_feat_img0_ch0_7"], 1e-4)
+    whole = slice(0, 64)
+    distances = PrototypeDistances(said.features, bank(path).vectors, (64, 96)).rows(whole)
     compare("f distances", distances[half], expected[f"{path}_dist"], 1e-4)
-    weights = ensemble_weights(features, bank(path), (64, 96), absent_compete=True)
+    weights = Opinion(said, bank(path), (64, 96), absent_compete=True).weights(whole)
     compare("f ensemble weights", weights[half], expected[f"{path}_proto_weight"], 1e-4)
 
 

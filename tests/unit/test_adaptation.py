@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from domainbridge.adaptation.distillation import Distillation, Teacher, ensemble_weights
-from domainbridge.adaptation.feature_geometry import class_sums, interpolation_matrix, prototype_distances
+from domainbridge.adaptation.distillation import Distillation, Opinion, Teacher
+from domainbridge.adaptation.feature_geometry import Enlarged, PrototypeDistances, class_sums, interpolation_matrix
 from domainbridge.adaptation.losses import cross_entropy, soft_divergence
 from domainbridge.adaptation.objective import SourceOnly
 from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
@@ -64,8 +64,10 @@ class TestFeatureGeometry:
         prototypes = torch.randn(CLASSES, CHANNELS, generator=generator) + 5
         size = (cells[0] * scale + 1, cells[1] * scale)
         plain = (upsample(features, size)[:, None] - prototypes[None, :, :, None, None]).double().norm(dim=2)
-        ours = prototype_distances(features, prototypes, size)
-        assert torch.allclose(ours.double(), plain, atol=2e-3)
+        distances = PrototypeDistances(features, prototypes, size)
+        rows = slice(size[0] // 3, size[0] // 3 + (size[0] + 1) // 2)
+        assert torch.allclose(distances.rows(rows).double(), plain[:, :, rows], atol=2e-3)
+        assert torch.allclose(Enlarged(features, size).rows(rows), upsample(features, size)[:, :, rows], atol=1e-5)
 
     @given(sizes, st.integers(1, 8), st.integers(0, 999))
     @settings(max_examples=40)
@@ -208,13 +210,19 @@ class TestDistillation:
         return PrototypeBank(vectors, counts)
 
     def test_absent_classes(self) -> None:
-        features = torch.randn(1, CHANNELS, 3, 3)
-        fixed = ensemble_weights(features, self.bank(2), (6, 6), absent_compete=False)
+        said = Segmentation(torch.randn(1, CLASSES, 3, 3), torch.randn(1, CHANNELS, 3, 3))
+
+        def weights(bank: PrototypeBank, *, absent_compete: bool) -> torch.Tensor:
+            weights = Opinion(said, bank, (6, 6), absent_compete=absent_compete).weights(slice(0, 6))
+            assert weights is not None
+            return weights
+
+        fixed = weights(self.bank(2), absent_compete=False)
         assert (fixed[:, 2:] == 0).all()
         assert torch.allclose(fixed.sum(1), torch.ones(1, 6, 6))
-        published = ensemble_weights(features, self.bank(2), (6, 6), absent_compete=True)
+        published = weights(self.bank(2), absent_compete=True)
         assert (published[:, 2:] > 0).all()
-        nothing = ensemble_weights(features, self.bank(0), (6, 6), absent_compete=False)
+        nothing = weights(self.bank(0), absent_compete=False)
         assert torch.isfinite(nothing).all()
 
     def test_the_teacher_near_its_prototype_wins(self) -> None:

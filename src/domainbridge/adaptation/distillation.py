@@ -6,20 +6,24 @@ probability, so half/half becomes an ensemble that listens to whoever is on know
     d_k = || z - prototype_k ||_2,  w = softmax(-(d - min d)),  r_p = w * softmax(logits_p),  r = (r_cut + r_class) / 2
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from domainbridge.adaptation.feature_geometry import prototype_distances
+from domainbridge.adaptation.feature_geometry import Enlarged, PrototypeDistances
 from domainbridge.adaptation.losses import cross_entropy, soft_divergence
 from domainbridge.adaptation.prototypes import PrototypeBank
 from domainbridge.adaptation.self_training import Augmentation, PseudoLabel, augment
-from domainbridge.models.segmenter import Segmenter, upsample
+from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.types import Batch
 
-__all__ = ["Distillation", "Teacher", "ensemble_weights"]
+__all__ = ["Distillation", "Opinion", "Teacher"]
+
+_STRIP = 64
+"""Rows of pixels at a time: few enough for a processor's cache, enough to fill a GPU."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,46 @@ class Teacher:
     prototypes: PrototypeBank | None = None
 
 
-def ensemble_weights(features: Tensor, bank: PrototypeBank, size: tuple[int, int], *, absent_compete: bool) -> Tensor:
-    """How close each pixel's feature is to each prototype: softmax over classes of the negative distance.
+class Opinion:
+    """What a teacher said about a batch of images, read a few rows of pixels at a time."""
 
-    Args:
-        features: (batch, channels, h, w).
-        bank: of K classes.
-        size: (height, width) of the crop.
-        absent_compete: a class without prototype competes with the zero vector, as in the published code; otherwise
-            its weight is 0.
+    def __init__(
+        self, said: Segmentation, bank: PrototypeBank | None, size: tuple[int, int], *, absent_compete: bool
+    ) -> None:
+        """Keep what is needed, at the features' resolution.
 
-    Returns:
-        float32 (batch, K, height, width), sums to 1 over the classes.
-    """
-    distances = prototype_distances(features, bank.vectors, size)
-    if not absent_compete:
-        # With no prototype at all, masking every class would give NaN; then all compete after all.
-        absent = ~bank.present & bank.present.any()
-        distances = distances.masked_fill(absent[:, None, None], torch.inf)
-    return (-distances).softmax(1)
+        Args:
+            said: the teacher's logits and features.
+            bank: prototypes of K classes; None for no weights.
+            size: (height, width) of the images.
+            absent_compete: see :meth:`weights`.
+        """
+        self._logits = Enlarged(said.logits.float(), size)
+        self._distances = PrototypeDistances(said.features, bank.vectors, size) if bank is not None else None
+        self._absent = None
+        if bank is not None and not absent_compete:
+            # With no prototype at all, masking every class would give NaN; then all compete after all.
+            self._absent = (~bank.present & bank.present.any())[:, None, None]
+
+    def logits(self, rows: slice) -> Tensor:
+        """Float32 (batch, classes, rows, width)."""
+        return self._logits.rows(rows)
+
+    def weights(self, rows: slice) -> Tensor | None:
+        """How close each pixel's feature is to each prototype: softmax over classes of the negative distance.
+
+        A class without prototype competes with the zero vector where absent classes compete, as in the published
+        code; otherwise its weight is 0.
+
+        Returns:
+            float32 (batch, classes, rows, width), sums to 1 over the classes; None without prototypes.
+        """
+        if self._distances is None:
+            return None
+        nearness = self._distances.rows(rows).neg_()
+        if self._absent is not None:
+            nearness.masked_fill_(self._absent, -torch.inf)
+        return nearness.softmax(1)
 
 
 class Distillation:
@@ -86,7 +111,7 @@ class Distillation:
             temperature: of "soft".
             soft_weight: factor of the soft loss.
             augmentation: of the student's target image; None for none.
-            absent_compete: see :func:`ensemble_weights`.
+            absent_compete: see :meth:`Opinion.weights`.
         """
         self.student = student
         self.teachers = teachers
@@ -116,46 +141,47 @@ class Distillation:
         pseudo = self.pseudo_label(batch.target_image)
         return {"source": source, "target": cross_entropy(student_logits, pseudo.label, pseudo.weight)}
 
+    @torch.no_grad()
     def pseudo_label(self, image: Tensor) -> PseudoLabel:
         """The ensemble's class per pixel of the clean target image, and its weight."""
-        ratings = self.mean_probabilities(image)
-        if self.confidence_share:
-            rating, label = ratings.max(1)
-            share = (rating >= self.confidence).float().mean()
-            return PseudoLabel(label, share.expand(label.shape))
-        label = ratings.argmax(1)
-        return PseudoLabel(label, torch.ones((), device=label.device))
+        if not self.confidence_share:
+            label = torch.cat([strip.argmax(1) for strip in self._ratings(image)], 1)
+            return PseudoLabel(label, torch.ones((), device=label.device))
+        best = [strip.max(1) for strip in self._ratings(image)]
+        label = torch.cat([strip.indices for strip in best], 1)
+        share = (torch.cat([strip.values for strip in best], 1) >= self.confidence).float().mean()
+        return PseudoLabel(label, share.expand(label.shape))
 
     @torch.no_grad()
     def mean_probabilities(self, image: Tensor) -> Tensor:
         """r, the mean of the teachers' weighted softmaxes: float32 (batch, classes, height, width)."""
-        total = torch.zeros((), device=image.device)
-        for teacher in self.teachers:
-            logits, weights = self._opinion(teacher, image)
-            if weights is None:
-                total = total + logits.softmax(1)
-            elif self.weights_on == "probabilities":
-                total = total + weights * logits.softmax(1)
-            else:
-                total = total + (weights * logits).softmax(1)
-        return total / len(self.teachers)
+        return torch.cat(list(self._ratings(image)), 2)
 
     @torch.no_grad()
     def mean_logits(self, image: Tensor) -> Tensor:
         """The mean of the teachers' weighted logits: float32 (batch, classes, height, width)."""
-        total = torch.zeros((), device=image.device)
-        for teacher in self.teachers:
-            logits, weights = self._opinion(teacher, image)
-            total = total + (logits if weights is None else weights * logits)
-        return total / len(self.teachers)
+        return torch.cat(list(self._strips(image, _weighted_logits)), 2)
 
-    def _opinion(self, teacher: Teacher, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        size = (image.shape[-2], image.shape[-1])
-        logits, features = teacher.model(image)
-        weights = None
-        if teacher.prototypes is not None:
-            weights = ensemble_weights(features, teacher.prototypes, size, absent_compete=self.absent_compete)
-        return upsample(logits.float(), size), weights
+    def _ratings(self, image: Tensor) -> Iterator[Tensor]:
+        """r, strip by strip."""
+        return self._strips(image, _rating if self.weights_on == "probabilities" else _rating_by_logits)
+
+    def _strips(self, image: Tensor, read: Callable[[Opinion, slice], Tensor]) -> Iterator[Tensor]:
+        """The mean over the teachers of what is read off their opinions, from top to bottom."""
+        height, width = image.shape[-2:]
+        said = [teacher.model(image) for teacher in self.teachers]
+        # Mixed precision would lose the difference of the large squares.
+        with torch.autocast(image.device.type, enabled=False):
+            opinions = [
+                Opinion(words, teacher.prototypes, (height, width), absent_compete=self.absent_compete)
+                for words, teacher in zip(said, self.teachers, strict=True)
+            ]
+            for top in range(0, height, _STRIP):
+                rows = slice(top, min(top + _STRIP, height))
+                total = read(opinions[0], rows)
+                for opinion in opinions[1:]:
+                    total.add_(read(opinion, rows))
+                yield total.div_(len(opinions))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing: the teachers are inputs of the stage."""
@@ -164,3 +190,19 @@ class Distillation:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Nothing was kept."""
         assert not state
+
+
+def _weighted_logits(opinion: Opinion, rows: slice) -> Tensor:
+    logits, weights = opinion.logits(rows), opinion.weights(rows)
+    return logits if weights is None else logits.mul_(weights)
+
+
+def _rating(opinion: Opinion, rows: slice) -> Tensor:
+    """w * softmax(logits)."""
+    probability, weights = opinion.logits(rows).softmax(1), opinion.weights(rows)
+    return probability if weights is None else probability.mul_(weights)
+
+
+def _rating_by_logits(opinion: Opinion, rows: slice) -> Tensor:
+    """softmax(w * logits)."""
+    return _weighted_logits(opinion, rows).softmax(1)

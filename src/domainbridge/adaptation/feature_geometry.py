@@ -3,18 +3,18 @@
 Bilinear upsampling U is linear, separable and keeps constants: (Uz)(Y, X) = sum_yx Uy[Y, y] Ux[X, x] z(y, x).
 So a class mean needs only the adjoint of U on the class mask, and
     ||Uz - p||^2 = ||Uz||^2 - 2 U(z . p) + ||p||^2
-needs, per pixel, the inner products of neighbouring cells: one channel each instead of 256.
+needs, per pixel, the inner products of neighbouring cells: one channel each instead of 256. What is at pixel resolution
+is read off in strips of rows, so that it never exists as a whole and stays in a processor's cache.
 """
 
+import math
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainbridge.models.segmenter import upsample
-
-__all__ = ["class_sums", "interpolation_matrix", "prototype_distances"]
+__all__ = ["Enlarged", "PrototypeDistances", "class_sums", "interpolation_matrix"]
 
 
 @lru_cache(maxsize=16)
@@ -44,45 +44,71 @@ def class_sums(features: Tensor, prediction: Tensor, num_classes: int) -> tuple[
     return torch.einsum("bkyx,bcyx->bkc", share, features.float()), masks.sum((2, 3))
 
 
-def prototype_distances(features: Tensor, prototypes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Euclidean distances of the upsampled pixel features to each prototype.
+class Enlarged:
+    """Maps that would be upsampled, kept small and read a few rows at a time.
 
-    Args:
-        features: (batch, channels, h, w).
-        prototypes: float32 (classes, channels).
-        size: (height, width) to upsample to.
-
-    Returns:
-        float32 (batch, classes, height, width).
+    Only the columns are enlarged at once; of the rows, each reading makes those that it is asked for.
     """
-    # Mixed precision would lose the difference of the large squares.
-    with torch.autocast(features.device.type, enabled=False):
-        return _distances(features.float(), prototypes, size)
+
+    def __init__(self, maps: Tensor, size: tuple[int, int]) -> None:
+        """``maps``: float32 (batch, channels, h, w); ``size``: (height, width) of the whole."""
+        self.wide = maps @ interpolation_matrix(maps.shape[-1], size[1], maps.device).T
+        self.matrix = interpolation_matrix(maps.shape[-2], size[0], maps.device)
+
+    def rows(self, rows: slice) -> Tensor:
+        """Rows of the upsampled maps, (batch, channels, number of rows, width)."""
+        cells = _touched(self.matrix.shape, rows)
+        return self.matrix[rows, cells] @ self.wide[..., cells, :]
 
 
-def _distances(features: Tensor, prototypes: Tensor, size: tuple[int, int]) -> Tensor:
-    # U keeps constants, so shifting both by one vector changes no distance, but it removes the large common
-    # part that float32 would otherwise cancel.
-    centre = prototypes.mean(0)
-    features = features - centre[:, None, None]
-    prototypes = prototypes - centre
-    inner = torch.einsum("bchw,kc->bkhw", features, prototypes)
-    squared = _upsampled_squared_norm(features, size)[:, None] - 2 * upsample(inner, size)
-    return (squared + prototypes.square().sum(1)[:, None, None]).clamp_min_(0).sqrt_()
+class PrototypeDistances:
+    """Euclidean distances of upsampled features to prototypes, read a few rows of pixels at a time."""
+
+    def __init__(self, features: Tensor, prototypes: Tensor, size: tuple[int, int]) -> None:
+        """Everything that can be done at the features' resolution.
+
+        Args:
+            features: (batch, channels, h, w).
+            prototypes: float32 (classes, channels).
+            size: (height, width) to upsample to.
+        """
+        features = features.float()
+        # U keeps constants, so shifting both by one vector changes no distance, but it removes the large common
+        # part that float32 would otherwise cancel.
+        centre = prototypes.mean(0)
+        features = features - centre[:, None, None]
+        prototypes = prototypes - centre
+        # For the same reason ||p||^2 may be added before the upsampling.
+        inner = torch.einsum("bchw,kc->bkhw", features, -2 * prototypes) + prototypes.square().sum(1)[:, None, None]
+        self.inner = Enlarged(inner, size)
+        self._prepare_squares(features, size)
+
+    def _prepare_squares(self, features: Tensor, size: tuple[int, int]) -> None:
+        """||Uz||^2 from inner products of neighbouring cells, enlarged along the width."""
+        height, width = features.shape[-2:]
+        columns, column_pairs = _square_weights(interpolation_matrix(width, size[1], features.device))
+        self.squares, self.pairs = _square_weights(interpolation_matrix(height, size[0], features.device))
+        right = (features[..., :-1] * features[..., 1:]).sum(1)
+        below = (features[..., :-1, :] * features[..., 1:, :]).sum(1)
+        falling = (features[..., :-1, :-1] * features[..., 1:, 1:]).sum(1)
+        rising = (features[..., :-1, 1:] * features[..., 1:, :-1]).sum(1)
+        self.within_row = features.square().sum(1) @ columns.T + right @ column_pairs.T
+        self.between_rows = below @ columns.T + ((falling + rising) / 2) @ column_pairs.T
+
+    def rows(self, rows: slice) -> Tensor:
+        """Distances of some rows of pixels, float32 (batch, classes, number of rows, width)."""
+        cells = _touched(self.squares.shape, rows)
+        gaps = slice(cells.start, cells.stop - 1)
+        squared = self.squares[rows, cells] @ self.within_row[:, cells]
+        squared = squared + self.pairs[rows, gaps] @ self.between_rows[:, gaps]
+        return self.inner.rows(rows).add_(squared[:, None]).clamp_min_(0).sqrt_()
 
 
-def _upsampled_squared_norm(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """||(Uz)(Y, X)||^2, (batch, height, width), from inner products of neighbouring cells."""
-    height, width = features.shape[-2:]
-    rows, row_pairs = _square_weights(interpolation_matrix(height, size[0], features.device))
-    columns, column_pairs = _square_weights(interpolation_matrix(width, size[1], features.device))
-    right = (features[..., :-1] * features[..., 1:]).sum(1)
-    below = (features[..., :-1, :] * features[..., 1:, :]).sum(1)
-    falling = (features[..., :-1, :-1] * features[..., 1:, 1:]).sum(1)
-    rising = (features[..., :-1, 1:] * features[..., 1:, :-1]).sum(1)
-    squared = rows @ features.square().sum(1) @ columns.T + rows @ right @ column_pairs.T
-    squared = squared + row_pairs @ below @ columns.T
-    return squared + row_pairs @ ((falling + rising) / 2) @ column_pairs.T
+def _touched(shape: tuple[int, ...], rows: slice) -> slice:
+    """The cells that rows of an interpolation matrix (pixels, cells) read from."""
+    pixels, cells = shape
+    first, last = ((row + 0.5) * cells / pixels - 0.5 for row in (rows.start, rows.stop - 1))
+    return slice(max(math.floor(first), 0), min(math.floor(last) + 2, cells))
 
 
 def _square_weights(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from domainbridge.adaptation.feature_geometry import class_sums
-from domainbridge.models.segmenter import Segmenter, upsample
+from domainbridge.models.segmenter import Segmentation, Segmenter, upsample
 
-__all__ = ["PrototypeBank", "empty_bank", "image_means", "running_mean"]
+__all__ = ["PrototypeBank", "empty_bank", "image_means", "means_of", "running_mean"]
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,31 @@ def empty_bank(num_classes: int, channels: int, device: torch.device) -> Prototy
 
 @torch.inference_mode()
 def image_means(model: Segmenter, image: Tensor, num_classes: int, min_pixels: int) -> tuple[Tensor, Tensor]:
-    """Mean feature per image and predicted class.
-
-    Features and predictions are those at the crop's size; neither the upsampled features nor a loop over classes is
-    needed.
+    """Mean feature per image and predicted class; ``model`` is in evaluation mode.
 
     Args:
-        model: in evaluation mode.
+        model: the path's student.
         image: target crops, float32 (batch, 3, height, width) in [0, 1].
         num_classes: K.
         min_pixels: a class with fewer is not counted, 10 as published.
 
     Returns:
+        As :func:`means_of`.
+    """
+    return means_of(model(image), (image.shape[-2], image.shape[-1]), num_classes, min_pixels)
+
+
+def means_of(said: Segmentation, size: tuple[int, int], num_classes: int, min_pixels: int) -> tuple[Tensor, Tensor]:
+    """Mean feature per image and predicted class, from what the network said.
+
+    Features and predictions are those at the crop's ``size``; neither the upsampled features nor a loop over classes
+    is needed.
+
+    Returns:
         Means, float32 (batch, K, channels), and which of them count, bool (batch, K).
     """
-    logits, features = model(image)
-    prediction = upsample(logits.float(), (image.shape[-2], image.shape[-1])).argmax(1)
-    sums, pixels = class_sums(features, prediction, num_classes)
+    prediction = upsample(said.logits.float(), size).argmax(1)
+    sums, pixels = class_sums(said.features, prediction, num_classes)
     return sums / pixels.clamp_min(1)[:, :, None], pixels >= min_pixels
 
 

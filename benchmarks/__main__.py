@@ -1,0 +1,62 @@
+"""Run questions: ``python -m benchmarks [QUESTION ...] [--out FILE]``; without words, all of them.
+
+Every question runs in a process of its own with one thread, so that none inherits another's memory.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.report import table
+
+QUESTIONS = {
+    "self-training step": "steps:self_training",
+    "distillation step": "steps:distillation",
+    "ensemble weights and pseudo-labels": "steps:ensemble",
+    "prototypes beyond the network": "prototypes:beyond_the_network",
+    "prototype pass": "prototypes:whole_pass",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("questions", nargs="*", help=f"some of: {'; '.join(QUESTIONS)}; a part of a name is enough")
+    parser.add_argument("--out", type=Path, help="merge the answers into this JSON file")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    chosen = [name for name in QUESTIONS if not arguments.questions or any(w in name for w in arguments.questions)]
+    if not chosen:
+        parser.error(f"no such question; there are {'; '.join(QUESTIONS)}")
+    if arguments.here:
+        print(json.dumps(_ask(chosen[0])))
+        return
+    known = json.loads(arguments.out.read_text()) if arguments.out and arguments.out.exists() else {}
+    for name in chosen:
+        known[name] = _in_own_process(name)
+        print(table(name, known[name]), flush=True)
+        if arguments.out:
+            arguments.out.write_text(json.dumps(known, indent=1) + "\n")
+    if not arguments.out:
+        print(json.dumps({name: known[name] for name in chosen}))
+
+
+def _ask(name: str) -> dict[str, object]:
+    module, _, function = QUESTIONS[name].partition(":")
+    answer: dict[str, object] = getattr(importlib.import_module(f"benchmarks.{module}"), function)()
+    return answer
+
+
+def _in_own_process(name: str) -> dict[str, object]:
+    command = [sys.executable, "-m", "benchmarks", name, "--here"]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    answer: dict[str, object] = json.loads(output)
+    return answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Answers: figures per way, their ratios, and a table of them."""
+
+from typing import Any
+
+from benchmarks.measure import Figures
+
+__all__ = ["Answer", "answer", "ratios", "table"]
+
+Answer = dict[str, Any]
+_MIB = 2**20
+
+
+def answer(figures: dict[str, Figures], **about: object) -> Answer:
+    """Figures of every way, ratios to ours, and facts about the question."""
+    return {**{name: value.tree() for name, value in figures.items()}, "ratio": ratios(figures), "about": about}
+
+
+def ratios(figures: dict[str, Figures]) -> dict[str, float]:
+    """How many times as much the published way takes of each resource; and what we take beyond the floor."""
+    ours, published = figures["ours"], figures.get("published_way")
+    result = {}
+    if published is not None:
+        result["seconds"] = published.seconds / ours.seconds
+        result["cpu_seconds"] = published.cpu_seconds / ours.cpu_seconds
+        if ours.peak_bytes and published.peak_bytes:
+            result["peak_bytes"] = published.peak_bytes / ours.peak_bytes
+    for name, other in figures.items():
+        if name not in ("ours", "published_way"):
+            result[f"ours / {name}, cpu_seconds"] = ours.cpu_seconds / other.cpu_seconds
+    return {key: round(value, 4) for key, value in result.items()}
+
+
+def table(question: str, content: Answer) -> str:
+    """An answer as lines of text."""
+    about = ", ".join(f"{key} {value}" for key, value in content["about"].items())
+    lines = [f"{question}: {about}"]
+    for name, figures in content.items():
+        if name in ("ratio", "about"):
+            continue
+        memory = f"{figures['peak_bytes'] / _MIB:9.1f} MiB" if figures["peak_bytes"] is not None else ""
+        lines.append(
+            f"  {name:<20} {figures['seconds']:10.4f} s (spread {figures['spread']:.0%})  "
+            f"{figures['cpu_seconds']:10.4f} CPU s {memory}"
+        )
+    lines += [f"  {name}: {value:.3g}" for name, value in content["ratio"].items()]
+    return "\n".join(lines)

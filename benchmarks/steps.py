@@ -1,0 +1,113 @@
+"""Questions a and b: what a training step costs beyond the network's own passes."""
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.inputs import batch, fused, opinion, plain_optimiser, published_network, twin
+from benchmarks.measure import interleaved
+from benchmarks.published_way.distillation import DistillationStep, pseudo_label, weights_of_prototypes
+from benchmarks.published_way.self_training import SelfTrainingStep
+from benchmarks.report import Answer, answer
+from domainbridge.adaptation.distillation import Distillation, Opinion, Teacher
+from domainbridge.adaptation.objective import Objective
+from domainbridge.adaptation.self_training import Augmentation, SelfTraining
+from domainbridge.models.segmenter import Segmentation, Segmenter
+from domainbridge.training.loop import Plan, fit
+from domainbridge.training.optimiser import Schedule
+from domainbridge.training.runtime import Runtime
+from domainbridge.types import Batch
+
+__all__ = ["distillation", "ensemble", "self_training"]
+
+
+def self_training(size: int = 256, rounds: int = 5) -> Answer:
+    """A class-path step of ResNet-101; the floor is two forward and backward passes and one forward pass."""
+    student = published_network().train()
+    crops = batch(size)
+    published = SelfTrainingStep(published_network().train(), twin(published_network()), plain_optimiser(student))
+    published.optimiser = plain_optimiser(published.student)
+    ours = _loop_step(SelfTraining(student, "class", augmentation=Augmentation()), crops)
+    bfloat16 = _loop_step(SelfTraining(student, "class", augmentation=Augmentation()), crops, "bfloat16")
+    ways = {
+        "ours": ours,
+        "published_way": lambda: published(crops),
+        "floor": lambda: _bare(student, crops, teachers=1),
+        "ours_bfloat16": bfloat16,
+        "floor_bfloat16": lambda: _bare(student, crops, teachers=1, precision="bfloat16"),
+    }
+    return answer(interleaved(ways, rounds=rounds), crop=size, batch=1, network="resnet101_v1c, output stride 8")
+
+
+def distillation(size: int = 512, rounds: int = 5) -> Answer:
+    """A distillation step of ResNet-101 with two teachers; the floor is the network's passes alone."""
+    student = published_network().train()
+    teachers = [(published_network(seed).eval().requires_grad_(False), opinion(1, 8, seed)[1]) for seed in (1, 2)]
+    crops = batch(size)
+    published_student = published_network().train()
+    pairs = [(model, known.vectors) for model, known in teachers]
+    published = DistillationStep(published_student, pairs, plain_optimiser(published_student))
+    objective = Distillation(student, tuple(Teacher(*pair) for pair in teachers), augmentation=Augmentation())
+    ways = {
+        "ours": _loop_step(objective, crops),
+        "published_way": lambda: published(crops),
+        "floor": lambda: _bare(student, crops, teachers=2),
+        "ours_bfloat16": _loop_step(objective, crops, "bfloat16"),
+    }
+    return answer(interleaved(ways, rounds=rounds), crop=size, batch=1, network="resnet101_v1c, output stride 8")
+
+
+def ensemble(size: int = 512, rows: int = 1, rounds: int = 7) -> Answer:
+    """Ensemble weights and pseudo-labels alone, from the outputs of two teachers of ResNet-101's shape."""
+    said = [opinion(rows, size // 8, seed) for seed in (1, 2)]
+    teachers = tuple(Teacher(_Saying(words), known) for words, known in said)
+    ours = Distillation(published_network(), teachers)
+    image = torch.zeros(rows, 3, size, size)
+    opinions = [(*words, known.vectors) for words, known in said]
+    ways = {"ours": lambda: ours.pseudo_label(image), "published_way": lambda: pseudo_label(opinions, (size, size))}
+    with torch.no_grad():
+        other = (ours.pseudo_label(image).label != pseudo_label(opinions, (size, size))).float().mean().item()
+        plain = weights_of_prototypes(opinions[0][1], opinions[0][2], (size, size))
+        weights = Opinion(*said[0], (size, size), absent_compete=False).weights(slice(0, size))
+        assert weights is not None
+        difference = (weights - plain).abs().max().item()
+        figures = interleaved(ways, rounds=rounds)
+    return answer(
+        figures, crop=size, batch=rows, pixels_labelled_otherwise=other, largest_difference_of_weights=difference
+    )
+
+
+class _Saying(Segmenter):
+    """A network that has already answered."""
+
+    def __init__(self, words: Segmentation) -> None:
+        torch.nn.Module.__init__(self)
+        self.words = words
+
+    def forward(self, image: torch.Tensor) -> Segmentation:
+        return self.words
+
+
+def _loop_step(objective: Objective, crops: Batch, precision: str = "float32") -> Callable[[], bool]:
+    """One turn of the product's own loop, step 1 of 2: the moving average moves."""
+    optimiser = fused(objective.student)
+    stored = Batch(
+        (255 * crops.source_image).byte(), crops.source_label.byte(), (255 * crops.target_image).byte(), crops.rows
+    )
+    plan = Plan("benchmark", 0, 1, Schedule(2), precision)
+    runtime = Runtime(torch.device("cpu"), 0)
+    return lambda: fit(
+        objective, optimiser, iter([stored]), plan, runtime, report=lambda _: None, checkpoint=lambda _: None
+    )
+
+
+def _bare(student: Segmenter, crops: Batch, *, teachers: int, precision: str = "float32") -> None:
+    """The network's passes of a step and nothing else: no loss, no optimiser, no masks."""
+    student.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.no_grad():
+            for _ in range(teachers):
+                student(crops.target_image)
+        total = sum(student(image).logits.float().sum() for image in (crops.source_image, crops.target_image))
+    assert isinstance(total, torch.Tensor)
+    total.backward()
