@@ -169,6 +169,19 @@ def test_recipes(tmp_path: Path) -> None:
     assert "exists" in again.stderr
 
 
+def test_data_cache(done: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, _ = done
+    refused = call("data", "cache", recipe)
+    assert refused.returncode == 2
+    assert "cache.folder: is not set" in refused.stderr
+    for _ in range(2):
+        result = call("data", "cache", recipe, f"cache.folder={tmp_path / 'copies'}")
+        assert result.returncode == 0, result.stderr
+        assert "GiB of lossless copies" in result.stderr
+    images = [np.load(path) for path in (tmp_path / "copies").glob("??/*.npy")]
+    assert {image.shape for image in images} == {(40, 48, 3), (40, 48)}
+
+
 def test_doctor_and_layouts() -> None:
     assert "torch" in call("doctor").stdout
     assert "cityscapes" in call("data", "layouts").stdout

@@ -111,6 +111,17 @@ def test_workers_do_not_change_the_result(workers: int, finished: Path, recipe_t
     assert_same_weights(finished, tmp_path / "run", ["source-only", "r1-cut"])
 
 
+def test_lossless_copies_do_not_change_the_result(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+    with_cache = {**recipe_tree, "cache": {"folder": str(tmp_path / "copies")}}
+    run(with_cache, tmp_path / "run", until="r1-class")
+    assert_same_weights(finished, tmp_path / "run", ["source-only", "r1-cut", "r1-class"])
+    assert list((tmp_path / "copies").glob("??/*.npy"))
+    recipe = parse_recipe({**with_cache, "cache": {"folder": str(tmp_path / "copies"), "format": "jpeg"}})
+    planned = inspect_run(recipe, open_data(recipe), tmp_path / "run")
+    assert {item.verdict.action for item in planned} == {"run"}
+    assert "cache" in planned[0].verdict.reason
+
+
 @pytest.mark.parametrize("stage", ["r1-class", "r1-prototypes", "r2-distil"])
 def test_stopped_politely_and_resumed(
     stage: str, finished: Path, recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

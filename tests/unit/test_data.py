@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from domainbridge.data.decode import read_image, read_index_image
 from domainbridge.data.label_files import IdLabels, label_map_decoder
@@ -69,6 +69,29 @@ class TestDecoding:
         path.write_bytes(path.read_bytes()[:-800])
         with pytest.raises(DataError, match=r"x\.\w+: unreadable or truncated"):
             read_image(path)
+
+    def test_a_damaged_png_is_refused(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "x.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"x\.png: unreadable or truncated"):
+            read_image(path)
+
+    @pytest.mark.parametrize("kind", ["jpg", "png", "turned.jpg", "grey.jpg", "cmyk.jpg", "alpha.png", "palette.png"])
+    def test_every_kind_reads_as_pillow_reads_it(self, kind: str, tmp_path: Path) -> None:
+        generator = np.random.default_rng(0)
+        image = Image.fromarray(generator.integers(0, 255, (8, 12, 3), np.uint8).repeat(4, 0).repeat(4, 1))
+        mode = {"grey.jpg": "L", "cmyk.jpg": "CMYK", "alpha.png": "RGBA", "palette.png": "P"}.get(kind, "RGB")
+        path = tmp_path / f"x.{kind}"
+        turned = Image.Exif()
+        turned[0x0112] = 6  # the camera was held upright
+        options = {"exif": turned} if kind == "turned.jpg" else {}
+        image.convert(mode).save(path, **options)
+        with Image.open(path) as stored:
+            expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+        assert (read_image(path) == expected).all()
+        assert expected.shape == ((48, 32, 3) if kind == "turned.jpg" else (32, 48, 3))
 
     def test_deep_images_are_refused_instead_of_saturated(self, tmp_path: Path) -> None:
         save(tmp_path / "deep.png", np.full((4, 4), 30000, np.uint16))

@@ -1,4 +1,4 @@
-"""``data check | stats | convert | layouts``."""
+"""``data check | stats | cache | convert | layouts``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +54,20 @@ def stats(
     if out is not None:
         draw_shares(shares, out)
         typer.echo(f"drawn: {out}", err=True)
+
+
+@app.command()
+def cache(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Make reduced copies of a recipe's training files in cache.folder; `run` makes those that are missing too."""
+    from domainbridge.config.load import load_recipe
+    from domainbridge.pipeline.caching import cache_rule, cache_size, training_samples
+    from domainbridge.pipeline.datasets import open_data
+
+    loaded = load_recipe(recipe, overrides or [])
+    rule = cache_rule(loaded)
+    data = open_data(loaded)
+    typer.echo(f"about {cache_size(loaded, data) / 2**30:.2f} GiB of {rule.format} copies in {rule.folder}", err=True)
+    training_samples(loaded, data, lambda text: typer.echo(text, err=True))
 
 
 @app.command()

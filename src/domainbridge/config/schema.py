@@ -12,6 +12,7 @@ from domainbridge.config.domains import LabelSpaceDefinition, PositiveInt, Secti
 
 __all__ = [
     "Augmentation",
+    "Cache",
     "Crop",
     "Distillation",
     "Evaluation",
@@ -174,6 +175,17 @@ class Distillation(Section):
     distort_source: bool = Field(True, description="photometric distortion of the source image")
 
 
+class Cache(Section):
+    """Reduced copies of the training files, so that no full-size file is decoded twice; see `data cache`."""
+
+    folder: str | None = Field(None, description="where they are kept, relative to data_root; none: no copies")
+    format: Literal["lossless", "jpeg"] = Field(
+        "lossless",
+        description="lossless: 3 bytes a pixel, changes no result; jpeg: a tenth, changes grey levels a little",
+    )
+    quality: int = Field(95, ge=50, le=100, description="of jpeg")
+
+
 class Evaluation(Section):
     """How a stage's model is scored on the validation sets."""
 
@@ -228,6 +240,7 @@ class Recipe(Section):
     prototypes: Prototypes = Prototypes()
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
+    cache: Cache = Cache()
     runtime: Runtime = Runtime()
 
     @field_validator("sources", "targets")

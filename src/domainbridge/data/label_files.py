@@ -5,7 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -60,7 +62,7 @@ class IdLabels:
             DataError: unreadable, or a value outside the space.
         """
         stored = read_first_channel(path) if self.first_channel else read_index_image(path)
-        if self.allowed is not None and not self.allowed[stored].all():
+        if self.allowed is not None and not _looked_up(self.allowed, stored).all():
             values, counts = np.unique(stored, return_counts=True)
             shares = ", ".join(
                 f"{value} ({count / stored.size:.2%} of the pixels)"
@@ -71,7 +73,7 @@ class IdLabels:
                 f"{path}: label value outside {self.space}: {shares}; allowed are "
                 f"{_ranges(np.flatnonzero(self.allowed))}. Set label_space or label_map if the files use other ids"
             )
-        return self.table[stored]
+        return _looked_up(self.table, stored)
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,13 @@ def painted_labels(train_ids: Mapping[int, int]) -> PaintedLabels:
     """Decoder from 24-bit RGB numbers to train ids."""
     colors = sorted(train_ids)
     return PaintedLabels(np.asarray(colors, np.int32), np.asarray([train_ids[c] for c in colors], np.uint8))
+
+
+def _looked_up(table: NDArray[Any], stored: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """``table[stored]`` as uint8; OpenCV does it five times faster for 8-bit values."""
+    if stored.dtype == np.uint8:
+        return cv2.LUT(stored, table[:256].astype(np.uint8)).astype(np.uint8, copy=False)
+    return table[stored].astype(np.uint8, copy=False)
 
 
 def _wide(table: NDArray[np.uint8]) -> NDArray[np.uint8]:

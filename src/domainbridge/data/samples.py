@@ -27,6 +27,10 @@ class Samples(Protocol):
         """Decode sample ``index``, 0 <= index < len."""
         ...
 
+    def load_label(self, index: int) -> NDArray[np.uint8]:
+        """The label of sample ``index`` alone."""
+        ...
+
 
 @dataclass(frozen=True)
 class FileSamples:
@@ -63,14 +67,13 @@ class FileSamples:
         """
         path = self.images[index]
         image = read_image(path)
-        size = (image.shape[0], image.shape[1])
-        if self.resize is not None:
-            image = resize_image(image, self.resize.size_for(*size))
         label = None
         if self.labels is not None:
             stored = self._stored_label(index)
-            check_same_size(path, size, self.labels[index], (stored.shape[0], stored.shape[1]))
+            check_same_size(path, image.shape[:2], self.labels[index], stored.shape)
             label = self._resized_label(stored)
+        if self.resize is not None:
+            image = resize_image(image, self.resize.size_for(*image.shape[:2]))
         return Sample(image, label, str(path))
 
     def load_label(self, index: int) -> NDArray[np.uint8]:
@@ -95,7 +98,7 @@ class FileSamples:
         return label
 
 
-def check_same_size(image: Path, image_size: tuple[int, int], label: Path, label_size: tuple[int, int]) -> None:
+def check_same_size(image: Path, image_size: tuple[int, ...], label: Path, label_size: tuple[int, ...]) -> None:
     """Sizes are (height, width).
 
     Raises:
@@ -112,7 +115,7 @@ def check_same_size(image: Path, image_size: tuple[int, int], label: Path, label
 class Concatenated:
     """Several domains one after the other."""
 
-    parts: tuple[FileSamples, ...]
+    parts: tuple[Samples, ...]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -127,7 +130,7 @@ class Concatenated:
         part, within = self._place(index)
         return part.load_label(within)
 
-    def _place(self, index: int) -> tuple[FileSamples, int]:
+    def _place(self, index: int) -> tuple[Samples, int]:
         for part in self.parts:
             if index < len(part):
                 return part, index

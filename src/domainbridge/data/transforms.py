@@ -172,5 +172,7 @@ def distort(image: Image, draws: Distortion) -> Image:
 
 
 def _scaled(values: Image, factor: float, offset: float) -> Image:
-    scaled: Image = np.clip(values.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
-    return scaled
+    """values * factor + offset in float32, clipped and truncated; computed once per grey level."""
+    levels = np.arange(256, dtype=np.float32)
+    table = np.clip(levels * factor + offset, 0, 255).astype(np.uint8)
+    return cv2.LUT(values, table).astype(np.uint8, copy=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domainbridge.config.schema import Recipe
+from domainbridge.data.samples import Samples
 from domainbridge.pipeline.datasets import DataSets
 from domainbridge.training.loop import Progress
 from domainbridge.training.runtime import Runtime
@@ -19,6 +20,8 @@ class Context:
     Attributes:
         recipe: complete.
         data: its files.
+        source: what training reads of all sources, one after the other: the files, or their reduced copies.
+        target: likewise of the targets.
         folder: of the run.
         runtime: device and workers.
         report: called with the stage's name and each progress report.
@@ -27,6 +30,8 @@ class Context:
 
     recipe: Recipe
     data: DataSets
+    source: Samples
+    target: Samples
     folder: Path
     runtime: Runtime
     report: Callable[[str, Progress], None]

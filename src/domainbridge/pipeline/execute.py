@@ -15,6 +15,7 @@ from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.errors import RecipeError, RunFolderError
 from domainbridge.files import replace_file, write_text
+from domainbridge.pipeline.caching import training_samples
 from domainbridge.pipeline.check import check_data, check_fingerprint
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import DataSets, open_data, resolved_root
@@ -135,7 +136,9 @@ def _run_together(
             write_text(folder / "recipe.yaml", dump_recipe(resolved))
             write_text(folder / "data-check.json", json.dumps(passed) + "\n")
             write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
-        context = Context(recipe, data, folder, runtime, listener.progress, stop_requested)
+        with processes.leader_first():
+            source, target = training_samples(recipe, data, listener.message)
+        context = Context(recipe, data, source, target, folder, runtime, listener.progress, stop_requested)
         # Planned again now that no other run can finish a stage, and by all before the first stage changes a folder.
         planned = processes.agreed(selected(inspect_run(recipe, data, folder), only, until))
         return _run_stages(planned, context, listener)

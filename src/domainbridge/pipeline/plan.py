@@ -140,6 +140,8 @@ def stage_spec(recipe: Recipe, name: str, kind: Kind, data: DataSets | None) -> 
         "crop": tree["crop"],
         "targets": _domains(tree["targets"], data.targets if data else None),
     }
+    if recipe.cache.folder is not None and recipe.cache.format == "jpeg":
+        spec["cache"] = {"format": "jpeg", "quality": recipe.cache.quality}  # lossless copies change nothing
     if kind == "prototypes":
         batch_size = recipe.training.batch_size
         return {**spec, "prototypes": tree["prototypes"], "training": {"batch_size": batch_size}}

@@ -55,7 +55,7 @@ def _prototypes_of(teacher: str, stage: Stage, context: Context, steps: int, beg
     model, card = load_model(context.folder / teacher / "model")
     runtime.place(model, channels_last=recipe.training.channels_last)
     stream = TargetCrops(
-        context.data.target,
+        context.target,
         crop_rule(recipe, tuple(model.mean.flatten().tolist())),
         batch_size=recipe.training.batch_size,
         passes=section.passes,

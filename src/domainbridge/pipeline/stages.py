@@ -138,8 +138,8 @@ def _stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:
     with processes.leader_first():
         rare = rare_classes(recipe, context.data, context.folder / "class-counts.npz")
     return PairedCrops(
-        context.data.source,
-        context.data.target,
+        context.source,
+        context.target,
         crop_rule(recipe, tuple(student.mean.flatten().tolist())),
         batch_size=batch_size,
         seed=recipe.seed,

@@ -1,0 +1,221 @@
+"""Reduced copies of a domain's files: decoded, resized and mapped once, read back as memory maps.
+
+An entry is named by a hash of the original's content and of everything that was done to it, so a changed file, size or
+label map finds no entry and gets a new one, and processes that build at the same time write the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbridge.data.decode import image_size
+from domainbridge.data.samples import FileSamples
+from domainbridge.errors import DataError
+from domainbridge.files import replace_file, write_text
+from domainbridge.types import Sample
+
+__all__ = ["CacheRule", "CachedSamples", "build_cache", "bytes_needed"]
+
+_FULL = 0.9
+"""Share of the free disk that a cache may take."""
+
+
+@dataclass(frozen=True)
+class CacheRule:
+    """Where and how copies are kept.
+
+    Attributes:
+        folder: of the cache; may be shared by recipes.
+        format: of images; "lossless" changes no value, "jpeg" takes about a tenth of the disk. Labels are lossless.
+        quality: of JPEGs.
+    """
+
+    folder: Path
+    format: Literal["lossless", "jpeg"] = "lossless"
+    quality: int = 95
+
+
+@dataclass(frozen=True)
+class CachedSamples:
+    """A domain read from its reduced copies.
+
+    Attributes:
+        name: of the domain.
+        images: entries, in the domain's order.
+        labels: likewise; None for an unlabelled domain.
+        originals: what the samples are called in messages.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...] | None
+    originals: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> Sample:
+        """Map sample ``index`` into memory: only what a crop touches is read from the disk.
+
+        Raises:
+            DataError: an entry is missing or damaged.
+        """
+        label = None if self.labels is None else self.load_label(index)
+        return Sample(_read(self.images[index]), label, str(self.originals[index]))
+
+    def load_label(self, index: int) -> NDArray[np.uint8]:
+        """The label of sample ``index`` alone."""
+        assert self.labels is not None
+        return _read(self.labels[index])
+
+
+def build_cache(samples: FileSamples, rule: CacheRule, progress: Callable[[int], None]) -> CachedSamples:
+    """Make the copies that are missing; a build that was interrupted goes on where it stopped.
+
+    Args:
+        samples: of a training domain.
+        rule: see there.
+        progress: called with the number of samples that are ready.
+
+    Raises:
+        DataError: a file cannot be read, or the disk is too small.
+    """
+    _check_disk(samples, rule)
+    memory = rule.folder / "index" / f"{_digest(samples.name, *map(str, samples.images))}.json"
+    known = _known_contents(memory)
+    seen: dict[str, list[Any]] = {}
+    shape = str(samples.resize)
+    way = f"{shape} {rule.quality if rule.format == 'jpeg' else ''}"
+    meaning = hashlib.blake2b(pickle.dumps(samples.decoder), digest_size=12).hexdigest()
+
+    def prepared(index: int) -> tuple[Path, Path | None]:
+        suffix = "jpg" if rule.format == "jpeg" else "npy"
+        image = _entry(rule.folder, _content(samples.images[index], known, seen), way, suffix)
+        label = None
+        if samples.labels is not None:
+            label = _entry(rule.folder, _content(samples.labels[index], known, seen), f"{shape} {meaning}", "npy")
+        if not image.exists() or (label is not None and not label.exists()):
+            sample = samples.load(index)
+            _write_image(image, sample.image, rule)
+            if label is not None and sample.label is not None:
+                _write_array(label, sample.label)
+        return image, label
+
+    pairs = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for pair in pool.map(prepared, range(len(samples))):
+            pairs.append(pair)
+            progress(len(pairs))
+    if seen != known:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_text(memory, json.dumps(seen))
+    images = tuple(image for image, _ in pairs)
+    labels = tuple(label for _, label in pairs if label is not None)
+    return CachedSamples(samples.name, images, None if samples.labels is None else labels, samples.images)
+
+
+def bytes_needed(samples: FileSamples, rule: CacheRule) -> int:
+    """About how much disk the copies of a domain take, judged by the size of its first image."""
+    if not len(samples):
+        return 0
+    size = image_size(samples.images[0])
+    height, width = samples.resize.size_for(*size) if samples.resize is not None else size
+    per_pixel = (3.0 if rule.format == "lossless" else 0.4) + (samples.labels is not None)
+    return int(len(samples) * height * width * per_pixel)
+
+
+def _check_disk(samples: FileSamples, rule: CacheRule) -> None:
+    rule.folder.mkdir(parents=True, exist_ok=True)
+    needed, free = bytes_needed(samples, rule), shutil.disk_usage(rule.folder).free
+    present = sum(entry.stat().st_size for entry in rule.folder.glob("??/*")) if needed > _FULL * free else 0
+    if needed - present > _FULL * free:
+        hint = "take cache.format=jpeg, a tenth of that, or " if rule.format == "lossless" else ""
+        raise DataError(
+            f"cache.folder: {rule.folder} has {free / 2**30:.1f} GiB free, but the copies of {samples.name} take about "
+            f"{needed / 2**30:.1f} GiB; {hint}choose another folder"
+        )
+
+
+def _content(path: Path, known: dict[str, Any], seen: dict[str, list[Any]]) -> str:
+    """Digest of a file's content, remembered as long as its size and time stay."""
+    try:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        entry = known.get(str(path))
+        if entry is None or entry[:2] != stamp:
+            entry = [*stamp, hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    seen[str(path)] = entry
+    return str(entry[2])
+
+
+def _known_contents(memory: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _entry(folder: Path, content: str, way: str, suffix: str) -> Path:
+    name = _digest(content, way)
+    return folder / name[:2] / f"{name}.{suffix}"
+
+
+def _digest(*words: str) -> str:
+    return hashlib.blake2b("\0".join(words).encode(), digest_size=16).hexdigest()
+
+
+def _write_image(path: Path, image: NDArray[np.uint8], rule: CacheRule) -> None:
+    if rule.format == "lossless":
+        _write_array(path, image)
+        return
+    coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, rule.quality])[1]
+    _write(path, lambda temporary: temporary.write_bytes(coded.tobytes()))
+
+
+def _write_array(path: Path, array: NDArray[np.uint8]) -> None:
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, np.ascontiguousarray(array))
+
+    _write(path, save)
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> None:
+    """Atomically, also beside another process that writes the same entry."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        save(temporary)
+        replace_file(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    try:
+        if path.suffix == ".npy":
+            mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+            return mapped
+        decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+        if decoded is not None:
+            return decoded.astype(np.uint8, copy=False)
+        reason = "not a JPEG"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise DataError(f"{path}: this entry of the cache is missing or damaged ({reason}); delete it and run again")

@@ -1,0 +1,58 @@
+"""What training reads: the files themselves, or reduced copies of them where the recipe asks for some."""
+
+from collections.abc import Callable
+from functools import partial
+
+from domainbridge.config.schema import Recipe
+from domainbridge.data.cache import CacheRule, build_cache, bytes_needed
+from domainbridge.data.samples import Concatenated, FileSamples, Samples
+from domainbridge.errors import RecipeError
+from domainbridge.pipeline.datasets import DataSets, data_root
+
+__all__ = ["cache_rule", "cache_size", "training_samples"]
+
+_ANNOUNCE_EVERY = 1000
+
+
+def cache_rule(recipe: Recipe) -> CacheRule:
+    """The recipe's cache.
+
+    Raises:
+        RecipeError: it names no folder.
+    """
+    section = recipe.cache
+    if section.folder is None:
+        raise RecipeError(
+            "cache.folder: is not set; name a folder for the reduced copies, relative to data_root, in the recipe or "
+            "as cache.folder=DIR, here and for `run`"
+        )
+    return CacheRule(data_root(recipe) / section.folder, section.format, section.quality)
+
+
+def cache_size(recipe: Recipe, data: DataSets) -> int:
+    """About how many bytes the copies of all training domains take."""
+    rule = cache_rule(recipe)
+    return sum(bytes_needed(domain, rule) for domain in (*data.sources, *data.targets))
+
+
+def training_samples(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) -> tuple[Samples, Samples]:
+    """All sources one after the other, and all targets; missing copies are made first.
+
+    Raises:
+        DataError: a file cannot be read, or the disk is too small for the copies.
+    """
+    if recipe.cache.folder is None:
+        return data.source, data.target
+    rule = cache_rule(recipe)
+
+    def copied(domain: FileSamples) -> Samples:
+        return build_cache(domain, rule, partial(_announce, announce, domain))
+
+    announce(f"reading reduced copies in {rule.folder}; missing ones are made first")
+    sources, targets = (tuple(copied(domain) for domain in domains) for domains in (data.sources, data.targets))
+    return Concatenated(sources), Concatenated(targets)
+
+
+def _announce(announce: Callable[[str], None], domain: FileSamples, ready: int) -> None:
+    if ready % _ANNOUNCE_EVERY == 0 or ready == len(domain):
+        announce(f"{domain.name}: {ready} of {len(domain)} copies")

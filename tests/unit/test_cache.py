@@ -1,0 +1,112 @@
+"""Reduced copies: what they hold, when they are made again, what is wrong with them."""
+
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainbridge.data import cache
+from domainbridge.data.cache import CachedSamples, CacheRule, build_cache, bytes_needed
+from domainbridge.data.label_files import IdLabels
+from domainbridge.data.samples import FileSamples
+from domainbridge.data.spaces import label_space
+from domainbridge.data.transforms import ResizeRule
+from domainbridge.errors import DataError
+
+SPACE = label_space("ab", ["a", "b"])
+
+
+def samples(folder: Path, images: int = 3) -> FileSamples:
+    generator = np.random.default_rng(0)
+    for kind, shape in (("images", (24, 40, 3)), ("labels", (24, 40))):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            content = generator.integers(0, 256 if kind == "images" else 2, shape, np.uint8)
+            Image.fromarray(content).save(folder / kind / f"{number}.png")
+    paths = tuple(tuple(folder / kind / f"{number}.png" for number in range(images)) for kind in ("images", "labels"))
+    return FileSamples(
+        "here", paths[0], paths[1], IdLabels.in_space(np.arange(256, dtype=np.uint8), SPACE), ResizeRule(20, 12)
+    )
+
+
+def built(files: FileSamples, rule: CacheRule) -> CachedSamples:
+    return build_cache(files, rule, lambda ready: None)
+
+
+def entries(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("??/*")}
+
+
+def test_lossless_copies_are_the_samples(tmp_path: Path) -> None:
+    files = samples(tmp_path)
+    copies = built(files, CacheRule(tmp_path / "cache"))
+    assert len(copies) == 3
+    for number in range(3):
+        expected, found = files.load(number), copies.load(number)
+        assert (found.image == expected.image).all()
+        assert (found.label == expected.label).all()
+        assert found.image.shape == (12, 20, 3)
+        assert found.name == expected.name
+        assert (copies.load_label(number) == files.load_label(number)).all()
+
+
+def test_jpeg_copies_are_near(tmp_path: Path) -> None:
+    files = samples(tmp_path)
+    copies = built(files, CacheRule(tmp_path / "cache", "jpeg", 100))
+    difference = copies.load(0).image.astype(int) - files.load(0).image
+    assert np.abs(difference).mean() < 40, "noise loses most in a JPEG"
+    assert (copies.load(0).label == files.load(0).label).all(), "labels stay lossless"
+
+
+def test_nothing_is_made_twice_and_what_changed_is_made_again(tmp_path: Path) -> None:
+    files = samples(tmp_path)
+    rule = CacheRule(tmp_path / "cache")
+    built(files, rule)
+    before = entries(rule.folder)
+    built(files, rule)
+    assert entries(rule.folder) == before
+    next(iter(before)).unlink()
+    built(files, rule)
+    assert set(entries(rule.folder)) == set(before), "one that is gone is made again"
+
+    Image.fromarray(np.zeros((24, 40, 3), np.uint8)).save(files.images[1])
+    assert (built(files, rule).load(1).image == 0).all(), "another content"
+    smaller = built(replace(files, resize=ResizeRule(10, 6)), rule)
+    assert smaller.load(0).image.shape == (6, 10, 3)
+    swapped = replace(files, decoder=files.decoder.then(np.array([1, 0, *[255] * 254], np.uint8)))
+    assert (built(swapped, rule).load(0).label == 1 - files.load(0).label).all(), "another label map"
+
+
+def test_an_unlabelled_domain(tmp_path: Path) -> None:
+    files = replace(samples(tmp_path), labels=None, decoder=None)
+    assert built(files, CacheRule(tmp_path / "cache")).load(2).label is None
+
+
+def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
+    copies = built(samples(tmp_path), CacheRule(tmp_path / "cache"))
+    copies.images[1].write_bytes(b"nothing")
+    with pytest.raises(DataError, match=f"{copies.images[1].name}: this entry of the cache is missing or damaged"):
+        copies.load(1)
+
+
+def test_an_unreadable_original_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    files = samples(tmp_path)
+    files.images[2].write_bytes(b"nothing")
+    rule = CacheRule(tmp_path / "cache")
+    with pytest.raises(DataError, match=r"2\.png: unreadable"):
+        built(files, rule)
+    assert len(entries(rule.folder)) == 4
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = samples(tmp_path)
+    rule = CacheRule(tmp_path / "cache")
+    assert bytes_needed(files, rule) == 3 * 12 * 20 * 4
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage(1000))
+    with pytest.raises(DataError, match=r"GiB free, but the copies of here take .*cache\.format=jpeg"):
+        built(files, rule)
+    assert not entries(rule.folder)
