@@ -19,6 +19,11 @@ QUESTIONS = {
     "ensemble weights and pseudo-labels": "steps:ensemble",
     "prototypes beyond the network": "prototypes:beyond_the_network",
     "prototype pass": "prototypes:whole_pass",
+    "evaluation": "evaluation:scoring",
+    "data from PNG files": "data:from_png",
+    "data from JPEG files": "data:from_jpeg",
+    "data from lossless copies": "data:from_cache",
+    "data from JPEG copies": "data:from_jpeg_cache",
 }
 
 

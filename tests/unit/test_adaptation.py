@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from domainbridge.adaptation.distillation import Distillation, Opinion, Teacher
-from domainbridge.adaptation.feature_geometry import Enlarged, PrototypeDistances, class_sums, interpolation_matrix
+from domainbridge.adaptation.feature_geometry import PrototypeDistances, class_sums
 from domainbridge.adaptation.losses import cross_entropy, soft_divergence
 from domainbridge.adaptation.objective import SourceOnly
 from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.adaptation.self_training import Augmentation, MeanTeacher, SelfTraining, confident_pseudo_label
+from domainbridge.models.resizing import Enlarged, interpolation_matrix
 from domainbridge.models.segmenter import Segmentation, upsample
 from domainbridge.types import Batch
 
@@ -55,6 +56,17 @@ class TestFeatureGeometry:
         matrix = interpolation_matrix(cells, pixels, torch.device("cpu"))
         assert torch.allclose(upsample(values, (1, pixels))[0, 0, 0], matrix @ values[0, 0, 0], atol=1e-6)
         assert torch.allclose(matrix.sum(1), torch.ones(pixels), atol=1e-6)
+
+    @given(sizes, st.integers(1, 8), st.integers(1, 5), st.integers(0, 9))
+    @settings(max_examples=40)
+    def test_two_enlargements_read_in_strips(self, cells: tuple[int, int], once: int, again: int, first: int) -> None:
+        maps = torch.randn(2, 3, *cells)
+        middle, size = (cells[0] * once + 1, cells[1] * once), (cells[0] * once * again, cells[1] * again)
+        expected = upsample(upsample(maps, middle), size)
+        enlarged = Enlarged(maps, middle, size)
+        first = min(first, size[0] - 1)
+        for rows in (slice(0, size[0]), slice(first, size[0]), slice(first, first + 1)):
+            assert torch.allclose(enlarged.rows(rows), expected[:, :, rows], atol=1e-5)
 
     @given(sizes, st.integers(1, 8), st.integers(0, 999))
     @settings(max_examples=40)

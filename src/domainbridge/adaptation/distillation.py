@@ -13,17 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from domainbridge.adaptation.feature_geometry import Enlarged, PrototypeDistances
+from domainbridge.adaptation.feature_geometry import PrototypeDistances
 from domainbridge.adaptation.losses import cross_entropy, soft_divergence
 from domainbridge.adaptation.prototypes import PrototypeBank
 from domainbridge.adaptation.self_training import Augmentation, PseudoLabel, augment
+from domainbridge.models.resizing import Enlarged, row_strips
 from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.types import Batch
 
 __all__ = ["Distillation", "Opinion", "Teacher"]
-
-_STRIP = 64
-"""Rows of pixels at a time: few enough for a processor's cache, enough to fill a GPU."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class Distillation:
     def pseudo_label(self, image: Tensor) -> PseudoLabel:
         """The ensemble's class per pixel of the clean target image, and its weight."""
         if not self.confidence_share:
-            label = torch.cat([strip.argmax(1) for strip in self._ratings(image)], 1)
+            label = torch.cat([strip.max(1).indices for strip in self._ratings(image)], 1)
             return PseudoLabel(label, torch.ones((), device=label.device))
         best = [strip.max(1) for strip in self._ratings(image)]
         label = torch.cat([strip.indices for strip in best], 1)
@@ -176,8 +174,7 @@ class Distillation:
                 Opinion(words, teacher.prototypes, (height, width), absent_compete=self.absent_compete)
                 for words, teacher in zip(said, self.teachers, strict=True)
             ]
-            for top in range(0, height, _STRIP):
-                rows = slice(top, min(top + _STRIP, height))
+            for rows in row_strips(height):
                 total = read(opinions[0], rows)
                 for opinion in opinions[1:]:
                     total.add_(read(opinion, rows))

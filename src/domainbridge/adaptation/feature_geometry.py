@@ -7,21 +7,12 @@ needs, per pixel, the inner products of neighbouring cells: one channel each ins
 is read off in strips of rows, so that it never exists as a whole and stays in a processor's cache.
 """
 
-import math
-from functools import lru_cache
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Enlarged", "PrototypeDistances", "class_sums", "interpolation_matrix"]
+from domainbridge.models.resizing import Enlarged, interpolation_matrix, touched_cells
 
-
-@lru_cache(maxsize=16)
-def interpolation_matrix(cells: int, pixels: int, device: torch.device) -> Tensor:
-    """U along one axis, float32 (pixels, cells): rows of weights that sum to 1, at most two neighbours each."""
-    identity = torch.eye(cells, device=device)[:, None]
-    return F.interpolate(identity, pixels, mode="linear", align_corners=False)[:, 0].T.contiguous()
+__all__ = ["PrototypeDistances", "class_sums"]
 
 
 def class_sums(features: Tensor, prediction: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -42,23 +33,6 @@ def class_sums(features: Tensor, prediction: Tensor, num_classes: int) -> tuple[
     masks = (prediction[:, None] == classes[:, None, None]).float()
     share = rows.T @ (masks @ columns)  # the adjoint of U: how much each cell gives to the class's pixels
     return torch.einsum("bkyx,bcyx->bkc", share, features.float()), masks.sum((2, 3))
-
-
-class Enlarged:
-    """Maps that would be upsampled, kept small and read a few rows at a time.
-
-    Only the columns are enlarged at once; of the rows, each reading makes those that it is asked for.
-    """
-
-    def __init__(self, maps: Tensor, size: tuple[int, int]) -> None:
-        """``maps``: float32 (batch, channels, h, w); ``size``: (height, width) of the whole."""
-        self.wide = maps @ interpolation_matrix(maps.shape[-1], size[1], maps.device).T
-        self.matrix = interpolation_matrix(maps.shape[-2], size[0], maps.device)
-
-    def rows(self, rows: slice) -> Tensor:
-        """Rows of the upsampled maps, (batch, channels, number of rows, width)."""
-        cells = _touched(self.matrix.shape, rows)
-        return self.matrix[rows, cells] @ self.wide[..., cells, :]
 
 
 class PrototypeDistances:
@@ -97,18 +71,11 @@ class PrototypeDistances:
 
     def rows(self, rows: slice) -> Tensor:
         """Distances of some rows of pixels, float32 (batch, classes, number of rows, width)."""
-        cells = _touched(self.squares.shape, rows)
+        cells = touched_cells(self.squares.shape, rows)
         gaps = slice(cells.start, cells.stop - 1)
         squared = self.squares[rows, cells] @ self.within_row[:, cells]
         squared = squared + self.pairs[rows, gaps] @ self.between_rows[:, gaps]
         return self.inner.rows(rows).add_(squared[:, None]).clamp_min_(0).sqrt_()
-
-
-def _touched(shape: tuple[int, ...], rows: slice) -> slice:
-    """The cells that rows of an interpolation matrix (pixels, cells) read from."""
-    pixels, cells = shape
-    first, last = ((row + 0.5) * cells / pixels - 0.5 for row in (rows.start, rows.stop - 1))
-    return slice(max(math.floor(first), 0), min(math.floor(last) + 2, cells))
 
 
 def _square_weights(matrix: Tensor) -> tuple[Tensor, Tensor]:

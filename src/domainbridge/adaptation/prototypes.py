@@ -59,7 +59,7 @@ def means_of(said: Segmentation, size: tuple[int, int], num_classes: int, min_pi
     Returns:
         Means, float32 (batch, K, channels), and which of them count, bool (batch, K).
     """
-    prediction = upsample(said.logits.float(), size).argmax(1)
+    prediction = upsample(said.logits.float(), size).max(1).indices
     sums, pixels = class_sums(said.features, prediction, num_classes)
     return sums / pixels.clamp_min(1)[:, :, None], pixels >= min_pixels
 

@@ -1,5 +1,8 @@
 """Lists of files as samples."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +16,10 @@ from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
 from domainbridge.errors import DataError
 from domainbridge.types import Sample
 
-__all__ = ["Concatenated", "FileSamples", "Samples", "check_same_size"]
+__all__ = ["Concatenated", "FileSamples", "Samples", "ahead", "check_same_size"]
+
+_AHEAD = 4
+"""Samples being decoded while another is worked on."""
 
 
 class Samples(Protocol):
@@ -136,3 +142,15 @@ class Concatenated:
                 return part, index
             index -= len(part)
         raise AssertionError("index beyond the last domain")
+
+
+def ahead(samples: Samples, indices: Iterable[int]) -> Iterator[Sample]:
+    """The samples of ``indices`` in order; threads decode the next few while one is worked on."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        waiting: deque[Future[Sample]] = deque()
+        for index in indices:
+            waiting.append(pool.submit(samples.load, index))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

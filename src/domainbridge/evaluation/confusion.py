@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from domainbridge.types import IGNORE
-
 __all__ = ["Scores", "confusion_matrix", "scores"]
 
 
@@ -15,14 +13,15 @@ def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Ten
     """Pixel counts, int64 (K, K + 1): row = label, column = prediction, the last column = no class at all.
 
     Args:
-        label: int64, any shape; 255 is not counted.
+        label: int64, any shape; 255, like any other value >= K, is not counted.
         prediction: int64, same shape; a value >= K (such as 255) counts in the last column.
         num_classes: K.
     """
-    counted = label != IGNORE
     columns = num_classes + 1
-    cells = label[counted] * columns + prediction[counted].clamp_max(num_classes)
-    return torch.bincount(cells, minlength=num_classes * columns).view(num_classes, columns)
+    # Ignored pixels go to a row of their own, which is cut off: cheaper than leaving them out one by one.
+    cells = label.clamp_max(num_classes) * columns + prediction.clamp_max(num_classes)
+    counts = torch.bincount(cells.flatten(), minlength=columns * columns)
+    return counts.view(columns, columns)[:num_classes]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from domainbridge.models.resizing import Enlarged, row_strips
 from domainbridge.models.segmenter import Segmenter, upsample
 
-__all__ = ["InferenceRule", "probabilities"]
+__all__ = ["InferenceRule", "predicted_classes", "probabilities"]
 
 _WINDOWS_AT_ONCE = 4
 
@@ -23,6 +24,10 @@ class InferenceRule:
 
     window: tuple[int, int] | None = None
     flip: bool = False
+
+    def in_one_piece(self, height: int, width: int) -> bool:
+        """Whether an image of that size needs no windows."""
+        return self.window is None or (height <= self.window[0] and width <= self.window[1])
 
 
 @torch.inference_mode()
@@ -45,10 +50,24 @@ def probabilities(model: Segmenter, image: Tensor, size: tuple[int, int], rule: 
     return result
 
 
+@torch.inference_mode()
+def predicted_classes(model: Segmenter, image: Tensor, size: tuple[int, int], rule: InferenceRule) -> Tensor:
+    """The most probable class at a chosen size: int64 (height, width); arguments as for :func:`probabilities`.
+
+    Of an image that goes through the network in one piece, the logits never exist at that size.
+    """
+    height, width = image.shape[-2:]
+    if rule.flip or not rule.in_one_piece(height, width):
+        return probabilities(model, image, size, rule).argmax(1)[0]
+    logits = Enlarged(model(image).logits.float(), (height, width), size)
+    return torch.cat([logits.rows(rows)[0].max(0).indices for rows in row_strips(size[0])])
+
+
 def _logits(model: Segmenter, image: Tensor, rule: InferenceRule) -> Tensor:
     height, width = image.shape[-2:]
-    if rule.window is None or (height <= rule.window[0] and width <= rule.window[1]):
+    if rule.in_one_piece(height, width):
         return upsample(model(image).logits.float(), (height, width))
+    assert rule.window is not None
     tall, wide = min(rule.window[0], height), min(rule.window[1], width)
     corners = [(y, x) for y in _starts(height, tall) for x in _starts(width, wide)]
     total, visits = None, image.new_zeros(height, width)

@@ -1,4 +1,4 @@
-"""Scoring a network on a labelled set: constant memory, one image at a time."""
+"""Scoring a network on a labelled set: constant memory, one image at a time while the next ones are decoded."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainbridge.data.samples import Samples
+from domainbridge.data.samples import Samples, ahead
 from domainbridge.data.spaces import LabelSpace
 from domainbridge.evaluation.confusion import Scores, confusion_matrix, scores
-from domainbridge.evaluation.inference import InferenceRule, probabilities
+from domainbridge.evaluation.inference import InferenceRule, predicted_classes
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.types import as_unit_float
 
@@ -60,13 +60,12 @@ def score(
     model.eval()
     table = torch.from_numpy(rule.table).long().to(device)
     matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=device)
-    for index in range(len(samples))[share]:
-        sample = samples.load(index)
+    for sample in ahead(samples, range(len(samples))[share]):
         assert sample.label is not None
         image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))[None].to(device)
         label = torch.from_numpy(sample.label).to(device).long()
         size = (label.shape[0], label.shape[1])
-        prediction = probabilities(model, as_unit_float(image), size, rule.inference).argmax(1)[0]
+        prediction = predicted_classes(model, as_unit_float(image), size, rule.inference)
         matrix += confusion_matrix(label, table[prediction], len(rule.space))
     model.train(was_training)
     matrix = total(matrix) if total is not None else matrix
