@@ -20,6 +20,7 @@ QUESTIONS = {
     "prototypes beyond the network": "prototypes:beyond_the_network",
     "prototype pass": "prototypes:whole_pass",
     "evaluation": "evaluation:scoring",
+    "start-up": "start_up:start_up",
     "data from PNG files": "data:from_png",
     "data from JPEG files": "data:from_jpeg",
     "data from lossless copies": "data:from_cache",

@@ -10,7 +10,7 @@ import os
 import pickle
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.decode import image_size
+from domainbridge.data.path_list import PathList
 from domainbridge.data.samples import FileSamples
 from domainbridge.errors import DataError
 from domainbridge.files import replace_file, write_text
@@ -59,9 +60,9 @@ class CachedSamples:
     """
 
     name: str
-    images: tuple[Path, ...]
-    labels: tuple[Path, ...] | None
-    originals: tuple[Path, ...]
+    images: Sequence[Path]
+    labels: Sequence[Path] | None
+    originals: Sequence[Path]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -121,8 +122,8 @@ def build_cache(samples: FileSamples, rule: CacheRule, progress: Callable[[int],
     if seen != known:
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_text(memory, json.dumps(seen))
-    images = tuple(image for image, _ in pairs)
-    labels = tuple(label for _, label in pairs if label is not None)
+    images = PathList(image for image, _ in pairs)
+    labels = PathList(label for _, label in pairs if label is not None)
     return CachedSamples(samples.name, images, None if samples.labels is None else labels, samples.images)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from domainbridge.data.layouts import LAYOUTS, Layout, Place
 from domainbridge.data.listing import IMAGE_SUFFIXES, Listing, complete_pairs, files_below, report_missing
+from domainbridge.data.path_list import PathList
 from domainbridge.errors import RecipeError
 
 __all__ = ["known_layout", "list_layout", "split_of"]
@@ -42,7 +43,7 @@ def list_layout(name: str, root: Path, split: str | None, exclude: tuple[str, ..
         if not pairs:
             problems.append(f"exclude leaves no image of {name} at {root}")
     if not labelled:
-        return Listing(tuple(image for image, _ in pairs), None, tuple(problems), tuple(notes))
+        return Listing(PathList(image for image, _ in pairs), None, tuple(problems), tuple(notes))
     without = [image for image, label in pairs if label is None]
     if without:
         expected_name = f"{without[0].stem.removesuffix(place.image_ending)}{place.label_ending}"

@@ -4,10 +4,11 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from domainbridge.data.path_list import PathList
 from domainbridge.errors import DataError, problem_list
 
 __all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "complete_pairs", "files_below", "list_folder", "report_missing"]
@@ -27,8 +28,8 @@ class Listing:
         notes: what is worth knowing, each a sentence.
     """
 
-    images: tuple[Path, ...]
-    labels: tuple[Path, ...] | None
+    images: PathList
+    labels: PathList | None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -79,59 +80,70 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     if by_stem and not stems and not problems:
         problems.append(f"exclude leaves none of the {len(by_stem)} images below {images}")
     if labels is None:
-        return Listing(tuple(by_stem[stem] for stem in stems), None, tuple(problems))
+        return Listing(_below(images, (by_stem[stem] for stem in stems)), None, tuple(problems))
     label_by_stem = _index(labels, rule.label_pattern, "labels", problems)
     if label_by_stem:
         report_missing(stems, label_by_stem, "images without label", labels, problems)
     if rule.split is None:
         unused = [stem for stem in label_by_stem if stem not in by_stem]
         if unused:
-            notes.append(
-                f"labels without image: {len(unused)} of {len(label_by_stem)}, e.g. {label_by_stem[unused[0]]}"
-            )
-    return complete_pairs([(by_stem[stem], label_by_stem.get(stem)) for stem in stems], problems, notes)
+            example = labels / label_by_stem[unused[0]]
+            notes.append(f"labels without image: {len(unused)} of {len(label_by_stem)}, e.g. {example}")
+    paired = [stem for stem in stems if stem in label_by_stem]
+    found = (_below(images, map(by_stem.get, paired)), _below(labels, map(label_by_stem.get, paired)))
+    return Listing(*found, tuple(problems), tuple(notes))
+
+
+def _below(folder: Path, names: Iterable[str | None]) -> PathList:
+    return PathList(f"{folder}{os.sep}{name}" for name in names)
 
 
 def complete_pairs(pairs: list[tuple[Path, Path | None]], problems: list[str], notes: list[str]) -> Listing:
     """The pairs of image and label that are complete."""
     complete = [(image, label) for image, label in pairs if label is not None]
-    images, labels = tuple(image for image, _ in complete), tuple(label for _, label in complete)
+    images, labels = PathList(image for image, _ in complete), PathList(label for _, label in complete)
     return Listing(images, labels, tuple(problems), tuple(notes))
 
 
 def files_below(folder: Path) -> dict[str, Path]:
     """Path below ``folder`` with forward slashes -> file, sorted; hidden files are left out."""
-    found = {}
+    return {name: folder / name for name in _names_below(folder)}
+
+
+def _names_below(folder: Path) -> Iterator[str]:
     for directory, subfolders, names in os.walk(folder, followlinks=True):
         subfolders.sort()
         below = os.path.relpath(directory, folder)
         prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
-        found.update({prefix + name: Path(directory, name) for name in sorted(names) if not name.startswith(".")})
-    return found
+        yield from (prefix + name for name in sorted(names) if not name.startswith("."))
 
 
-def _index(folder: Path, pattern: str, what: str, problems: list[str]) -> dict[str, Path]:
-    """Stem -> image file below ``folder``, for those whose path fits the pattern."""
+def _index(folder: Path, pattern: str, what: str, problems: list[str]) -> dict[str, str]:
+    """Stem -> image file, both relative to ``folder``, for those whose path fits the pattern."""
     if not folder.is_dir():
         problems.append(f"{what}: no such folder: {folder}")
         return {}
     with_suffix = Path(pattern).suffix.lower() in IMAGE_SUFFIXES
     before, _, after = pattern.partition(_STEM)
     shape = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
-    found: dict[str, Path] = {}
-    images = {name: path for name, path in files_below(folder).items() if path.suffix.lower() in IMAGE_SUFFIXES}
-    for name, path in images.items():
-        fit = shape.fullmatch(name if with_suffix else name.removesuffix(path.suffix))
+    found: dict[str, str] = {}
+    images, example = 0, ""
+    for name in _names_below(folder):
+        body, _, ending = name.rpartition(".")
+        if f".{ending.lower()}" not in IMAGE_SUFFIXES:
+            continue
+        images, example = images + 1, example or name
+        fit = shape.fullmatch(name if with_suffix else body)
         if fit is None:
             continue
         if fit["stem"] in found:
-            problems.append(f"{what}: {found[fit['stem']]} and {path} have the same stem; keep one")
-        found[fit["stem"]] = path
+            twins = f"{folder / found[fit['stem']]} and {folder / name}"
+            problems.append(f"{what}: {twins} have the same stem; keep one")
+        found[fit["stem"]] = name
     if not images:
         problems.append(f"{what}: no image (of {', '.join(sorted(IMAGE_SUFFIXES))}) below {folder}")
     elif not found:
-        example = next(iter(images))
-        problems.append(f"{what}: none of the {len(images)} images below {folder} is named {pattern}, e.g. {example}")
+        problems.append(f"{what}: none of the {images} images below {folder} is named {pattern}, e.g. {example}")
     return found
 
 

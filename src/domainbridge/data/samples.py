@@ -1,7 +1,7 @@
 """Lists of files as samples."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,8 @@ class FileSamples:
     """
 
     name: str
-    images: tuple[Path, ...]
-    labels: tuple[Path, ...] | None = None
+    images: Sequence[Path]
+    labels: Sequence[Path] | None = None
     decoder: LabelDecoder | None = None
     resize: ResizeRule | None = None
     resize_labels: bool = True

@@ -26,7 +26,9 @@ __all__ = ["AT_MOST", "DomainSurvey", "Survey", "check_data", "check_fingerprint
 
 AT_MOST = 3000
 """Files decoded per domain: a few seconds here, a minute for full-size PNGs. Of more, evenly spread ones are
-decoded, and the headers of all are read."""
+decoded, and the headers of ..."""
+_HEADERS_AT_MOST = 20_000
+"""... so many are read, evenly spread too: seconds, however many images there are. `data check` looks at all."""
 _MOSTLY_IGNORED = 0.5
 
 
@@ -115,7 +117,8 @@ def survey_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None],
         *(_survey_domain(domain, crop, announce, at_most) for domain in (*data.sources, *data.targets)),
         *(_survey_domain(domain, None, announce, at_most) for domain in data.validation.values()),
     )
-    warnings = [*_identical_images(data), *_one_sided_classes(recipe, data, domains)]
+    few = at_most is None or sum(len(domain) for domain in data.domains) <= _HEADERS_AT_MOST
+    warnings = [*(_identical_images(data) if few else ()), *_one_sided_classes(recipe, data, domains)]
     return Survey(domains, tuple(warnings))
 
 
@@ -128,7 +131,8 @@ def _survey_domain(
     indices = range(0, len(domain), step)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = list(pool.map(partial(_look, domain, crop), indices))
-        others = (index for index in range(len(domain)) if index % step)
+        every = 1 if at_most is None else -(-len(domain) // _HEADERS_AT_MOST)
+        others = (index for index in range(0, len(domain), every) if index % step)
         headers = list(pool.map(partial(_look_at_headers, domain), others))
     errors = [problem for problem in (*(look.problem for look in looks), *headers) if problem is not None]
     counted = [look.counts for look in looks if look.counts is not None]

@@ -1,0 +1,106 @@
+"""Question f: what listing, planning and sampling cost over 100, 10,000 and 1,000,000 images."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Figures, peak_bytes
+from benchmarks.report import Answer
+from domainbridge.config.load import parse_recipe
+from domainbridge.config.schema import Recipe
+from domainbridge.data.mixture import Mixture
+from domainbridge.pipeline.datasets import DataSets, open_data
+from domainbridge.pipeline.plan import plan_stages
+
+__all__ = ["start_up"]
+
+_COUNTS = (100, 10_000, 1_000_000)
+_PER_FOLDER = 1000
+
+
+def start_up() -> Answer:
+    """Empty files below a folder; the published way lists them as one dictionary each."""
+    table: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        for count in _COUNTS:
+            _more_files(Path(folder) / "images", count)
+            table[str(count)] = _measured(_recipe(Path(folder)), Path(folder), count)
+    largest = table[str(_COUNTS[-1])]
+    ours = sum(largest[part] for part in ("listing_seconds", "planning_seconds", "first_sample_seconds"))
+    figures = {
+        "ours": Figures(ours, 0.0, ours, largest["peak_bytes"]).tree(),
+        "published_way": Figures(
+            largest["published_listing_seconds"], 0.0, largest["published_listing_seconds"], largest["published_bytes"]
+        ).tree(),
+    }
+    ratio = {"peak_bytes": round(largest["published_bytes"] / largest["peak_bytes"], 2)}
+    return {**figures, "ratio": ratio, "about": {"images": _COUNTS[-1], "by_number_of_images": table}}
+
+
+def _measured(recipe: Recipe, folder: Path, count: int) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+
+    def everything() -> None:
+        began = time.perf_counter()
+        data = open_data(recipe)
+        seconds["listing_seconds"] = time.perf_counter() - began
+        assert len(data.target) == count
+        seconds.update(_planned_and_sampled(recipe, data))
+
+    peak = peak_bytes(everything)
+    began = time.perf_counter()
+    published = peak_bytes(lambda: _published_list(folder / "images"))
+    return {
+        **{key: round(value, 6) for key, value in seconds.items()},
+        "peak_bytes": peak,
+        "published_listing_seconds": round(time.perf_counter() - began, 6),
+        "published_bytes": published,
+    }
+
+
+def _planned_and_sampled(recipe: Recipe, data: DataSets) -> dict[str, float]:
+    began = time.perf_counter()
+    plan_stages(recipe, data)
+    planned = time.perf_counter()
+    order = Mixture((len(data.target),))
+    order.index(0, "stage", 0)
+    first = time.perf_counter()
+    for position in range(1000):
+        order.index(0, "stage", position)
+    sampled = time.perf_counter()
+    return {
+        "planning_seconds": planned - began,
+        "first_sample_seconds": first - planned,
+        "next_samples_seconds": (sampled - first) / 1000,
+    }
+
+
+def _published_list(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            path = str(Path(directory, name))
+            found.append({"filename": path, "ann": {"seg_map": path.replace("images", "labels")}})
+    return sorted(found, key=lambda entry: str(entry["filename"]))
+
+
+def _more_files(folder: Path, count: int) -> None:
+    for number in range(count):
+        path = folder / f"{number // _PER_FOLDER:04}" / f"{number % _PER_FOLDER:04}.png"
+        if number % _PER_FOLDER == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _recipe(folder: Path) -> Recipe:
+    domain = {"name": "many", "root": str(folder), "images": "images"}
+    return parse_recipe(
+        {
+            "name": "many",
+            "label_space": {"name": "two", "classes": ["a", "b"]},
+            "sources": [{**domain, "labels": "images"}],
+            "targets": [domain],
+        }
+    )

@@ -1,0 +1,125 @@
+"""No step waits for the device.
+
+On the meta device tensors have no content: whatever asks for a value, a count or a data-dependent size raises, so a
+loop that gets through has no host synchronisation. Where there is a GPU, CUDA's own watch over synchronisations looks
+too, at the optimiser's fused kernel among others.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from domainbridge.adaptation.distillation import Distillation, Teacher
+from domainbridge.adaptation.objective import Objective, SourceOnly
+from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
+from domainbridge.adaptation.self_training import Augmentation, SelfTraining
+from domainbridge.models.heads import HeadSpec
+from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+from domainbridge.training.loop import LossWindow, Plan, Progress, fit
+from domainbridge.training.optimiser import Schedule, build_optimiser
+from domainbridge.training.runtime import Runtime
+from domainbridge.types import Batch
+
+CLASSES, CHANNELS = 5, 16
+META = torch.device("meta")
+
+
+def network(device: torch.device) -> Segmenter:
+    with device:
+        return build_segmenter(
+            ModelSpec("test_efficientnet", 16, CLASSES, HeadSpec(channels=CHANNELS, dilations=(1, 2)))
+        )
+
+
+def distillation(device: torch.device, **options: object) -> Distillation:
+    bank = PrototypeBank(torch.zeros(CLASSES, CHANNELS, device=device), torch.ones(CLASSES, device=device))
+    teachers = tuple(Teacher(network(device), bank) for _ in range(2))
+    return Distillation(network(device), teachers, augmentation=Augmentation(), **options)  # type: ignore[arg-type]
+
+
+OBJECTIVES: dict[str, Callable[[torch.device], Objective]] = {
+    "source-only": lambda device: SourceOnly(network(device)),
+    "class path": lambda device: SelfTraining(network(device), "class", augmentation=Augmentation()),
+    "cut path": lambda device: SelfTraining(
+        network(device), "cut", augmentation=Augmentation(), teacher_statistics="student"
+    ),
+    "hard": lambda device: distillation(device),
+    "hard, on logits": lambda device: distillation(device, weights_on="logits", confidence_share=True),
+    "soft": lambda device: distillation(device, mode="soft"),
+}
+
+
+class Nosy(SourceOnly):
+    """Looks at its loss in every step."""
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        losses = super().losses(batch, generator)
+        assert losses["source"].item() >= 0
+        return losses
+
+
+class Still(torch.optim.Optimizer):
+    """Stands in for fused AdamW, of which there is none on the meta device."""
+
+    def __init__(self, parameters: Iterator[torch.nn.Parameter]) -> None:
+        super().__init__(parameters, {"base_rate": 0.0, "lr": 0.0})
+
+    def step(self, closure: object = None) -> None: ...
+
+
+@pytest.fixture
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is the one place that may wait."""
+    unread = Progress(0, {}, 0.0, 0.0)
+    monkeypatch.setattr(LossWindow, "read", lambda *_: (unread, None))
+
+
+@pytest.fixture
+def on_meta(monkeypatch: pytest.MonkeyPatch, without_reports: None) -> None:
+    """Autocast knows no meta device."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+
+
+def take_steps(objective: Objective, device: torch.device, steps: int = 3) -> bool:
+    image, label = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 32, 32, dtype=torch.uint8)
+    student = objective.student.train()
+    optimiser = Still(student.parameters()) if device == META else build_optimiser(student, 1e-3, 10, 0.01)
+    plan = Plan("stage", 0, 0, Schedule(steps))
+    batches = iter([Batch(image, label, image)] * steps)
+    return fit(
+        objective, optimiser, batches, plan, Runtime(device, 0), report=lambda _: None, checkpoint=lambda _: None
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.usefixtures("on_meta")
+def test_steps_need_no_value(name: str) -> None:
+    assert take_steps(OBJECTIVES[name](META), META)
+
+
+@pytest.mark.usefixtures("on_meta")
+def test_one_look_at_a_loss_is_noticed() -> None:
+    with pytest.raises(RuntimeError, match="meta"):
+        take_steps(Nosy(network(META)), META)
+
+
+def test_a_prototype_pass_needs_no_value() -> None:
+    bank = empty_bank(CLASSES, CHANNELS, META)
+    means, seen = image_means(network(META).eval(), torch.zeros(2, 3, 32, 32, device=META), CLASSES, 10)
+    assert running_mean(bank, means, seen, 3000).vectors.shape == (CLASSES, CHANNELS)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA watches over its own synchronisations")
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.usefixtures("without_reports")
+def test_steps_do_not_synchronise(name: str) -> None:
+    device = torch.device("cuda")
+    objective = OBJECTIVES[name](device)
+    take_steps(objective, device, steps=1)  # lazy initialisations may wait once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert take_steps(objective, device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
