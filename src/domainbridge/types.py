@@ -87,6 +87,21 @@ class Batch:
         """Which rows of the whole batch these are."""
         return self.rows or Rows.whole(len(self.source_image))
 
+    def parts(self, count: int) -> list["Batch"]:
+        """The same rows in ``count`` batches of equal size."""
+        place = self.place
+        size = place.count // count
+        slices = [slice(number * size, (number + 1) * size) for number in range(count)]
+        return [
+            Batch(
+                self.source_image[rows],
+                self.source_label[rows],
+                self.target_image[rows],
+                Rows(place.first + rows.start, size, place.total),
+            )
+            for rows in slices
+        ]
+
     def on(self, device: torch.device) -> "Batch":
         """Move to ``device`` as uint8 (a quarter of the bytes) and convert there."""
         return Batch(

@@ -71,7 +71,7 @@ def test_case(case: dict, compare, monkeypatch: pytest.MonkeyPatch) -> None:
         augmentation=object(),
         absent_compete=True,
     )
-    losses = objective.losses(batch, torch.Generator())
+    losses = dict(objective.losses(batch, torch.Generator()))
     log = case["log_vars"]
     target = log["stu_tgt.loss_distill" if case["soft_distill"] else "stu_tgt.decode.loss_ce"]
     compare("f source loss", losses["source"], log["stu_src.decode.loss_ce"], 1e-4)

@@ -97,7 +97,7 @@ def test_five_iterations(compare) -> None:
             check_inputs(batch, objective.given, case, compare)
         objective.before_step(step)
         check_pseudo_label(objective, batch, case, entry, compare)
-        losses = objective.losses(batch, torch.Generator())
+        losses = dict(objective.losses(batch, torch.Generator()))
         compare("d source loss", losses["source"], entry["log_vars"]["decode.loss_ce"], 2e-4)
         compare("d bridged loss", losses["bridged"], entry["log_vars"]["mix.decode.loss_ce"], 2e-4)
         optimiser.zero_grad()
@@ -178,7 +178,7 @@ def test_ignored_rows(compare) -> None:
     objective.given = published_mask(batch.source_label, 100)
     objective.ignore_top, objective.ignore_bottom = 5, 9
     objective.before_step(0)
-    losses = objective.losses(batch, torch.Generator())
+    losses = dict(objective.losses(batch, torch.Generator()))
     compare("d ignored rows, source loss", losses["source"], case["log/decode.loss_ce"], 2e-4)
     compare("d ignored rows, bridged loss", losses["bridged"], case["log/mix.decode.loss_ce"], 2e-4)
     pseudo = objective.pseudo_label(batch.target_image)

@@ -30,6 +30,11 @@ def test_costs_follow_the_batch() -> None:
     assert one.step_operations("cut") == 7 * one.operations
     assert one.step_operations("distil") == 8 * one.operations
     assert one.memory("distil") - one.memory("class") == 4 * one.parameters
+    recipe = tiny(batch_size=4, accumulate=2)
+    parts = costs_of(recipe, recipe.training)
+    assert (parts.operations, parts.activations) == (two.operations, one.activations), (
+        "as much work, half of the memory"
+    )
 
 
 def test_activations_are_what_autograd_really_keeps() -> None:

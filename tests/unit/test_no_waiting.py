@@ -54,10 +54,10 @@ OBJECTIVES: dict[str, Callable[[torch.device], Objective]] = {
 class Nosy(SourceOnly):
     """Looks at its loss in every step."""
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        losses = super().losses(batch, generator)
-        assert losses["source"].item() >= 0
-        return losses
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, loss in super().losses(batch, generator):
+            assert loss.item() >= 0
+            yield name, loss
 
 
 class Still(torch.optim.Optimizer):

@@ -1,13 +1,16 @@
 """Schedule, optimiser, loop, checkpoints, seeds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from domainbridge.adaptation.objective import SourceOnly
+from domainbridge.adaptation.self_training import Augmentation, SelfTraining
 from domainbridge.errors import RecipeError, RunFolderError, TrainingError
 from domainbridge.models.heads import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
@@ -53,9 +56,9 @@ class Poisoned(SourceOnly):
     def before_step(self, step: int) -> None:
         self.step = step
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        losses = super().losses(batch, generator)
-        return {name: loss * torch.nan if self.step == self.bad_step else loss for name, loss in losses.items()}
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, loss in super().losses(batch, generator):
+            yield name, loss * torch.nan if self.step == self.bad_step else loss
 
 
 def test_a_bad_loss_freezes_the_weights_even_between_reports() -> None:
@@ -84,6 +87,43 @@ def test_a_bad_loss_freezes_the_weights_even_between_reports() -> None:
     assert saved == [2]
     assert not torch.equal(seen[2], seen[3]), "step 2 moved the weights"
     assert torch.equal(seen[3], student.head.classifier.weight), "step 3 did not"
+
+
+@pytest.mark.parametrize("path", ["cut", "class"])
+def test_parts_of_a_batch_add_up_to_the_whole(path: str) -> None:
+    """With BatchNorm in evaluation mode and no dropout; masks and colours are drawn for the whole batch."""
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8) for _ in range(2))
+    label = torch.randint(0, 3, (4, 8, 8), generator=generator, dtype=torch.uint8)
+    label = label.repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+    def gradients(parts: int) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        student = build_segmenter(
+            ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1,), dropout=0))
+        )
+        student.train()
+        for module in student.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        objective = SelfTraining(
+            student, path, confidence=0.0, augmentation=Augmentation(), teacher_statistics="student"
+        )
+        assert fit(
+            objective,
+            build_optimiser(student, 1e-12, 10, 0.0),
+            iter([Batch(source, label, target)]),
+            Plan("r1", 0, 0, Schedule(1), accumulate=parts),
+            resolve_runtime("cpu"),
+            report=lambda progress: None,
+            checkpoint=lambda step: None,
+        )
+        return [weight.grad for weight in student.parameters() if weight.grad is not None]
+
+    whole = gradients(1)
+    assert any(gradient.abs().sum() > 0 for gradient in whole)
+    for one, other in zip(whole, gradients(2), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
 def test_a_gradient_that_is_not_finite_freezes_the_weights_too() -> None:

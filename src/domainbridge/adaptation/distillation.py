@@ -125,19 +125,19 @@ class Distillation:
     def before_step(self, step: int) -> None:
         """The teachers are frozen."""
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """``source`` and ``target``, from two forward passes with their own batch statistics each."""
         image = batch.target_image
         if self.augmentation is not None:
             image = augment(image, self.augmentation, generator, batch.place)
-        source = cross_entropy(self.student(batch.source_image).logits, batch.source_label)
-        student_logits = self.student(image).logits
+        yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
         if self.mode == "soft":
             ensemble = self.mean_logits(batch.target_image)
-            divergence = soft_divergence(student_logits, ensemble, self.temperature)
-            return {"source": source, "target": self.soft_weight * divergence}
-        pseudo = self.pseudo_label(batch.target_image)
-        return {"source": source, "target": cross_entropy(student_logits, pseudo.label, pseudo.weight)}
+            divergence = soft_divergence(self.student(image).logits, ensemble, self.temperature)
+            yield "target", self.soft_weight * divergence
+        else:
+            pseudo = self.pseudo_label(batch.target_image)
+            yield "target", cross_entropy(self.student(image).logits, pseudo.label, pseudo.weight)
 
     @torch.no_grad()
     def pseudo_label(self, image: Tensor) -> PseudoLabel:

@@ -1,5 +1,6 @@
 """What a training stage minimises, as the loop sees it; and the plainest one."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -13,7 +14,7 @@ __all__ = ["Objective", "SourceOnly"]
 
 
 class Objective(Protocol):
-    """One stage's losses. The loop adds them up, goes backward and steps; nothing here does.
+    """One stage's losses. The loop goes backward from each and steps; nothing here does.
 
     Attributes:
         student: the network that is optimised, and what the stage keeps.
@@ -25,8 +26,12 @@ class Objective(Protocol):
         """Called before ``losses`` of step 0, 1, ...: what must follow the step count, e.g. a moving average."""
         ...
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Named scalar losses of a batch; every draw comes from ``generator`` (on the CPU)."""
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+        """Named scalar losses of a batch, whose sum is minimised; every draw comes from ``generator`` (on the CPU).
+
+        One after the other, so that the loop can go backward from each before the next forward pass: what autograd
+        keeps of one pass is gone before the next one begins, which halves the memory of a step with two passes.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -47,9 +52,9 @@ class SourceOnly:
     def before_step(self, step: int) -> None:
         """Nothing follows the step count."""
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """``source``: CE(f(image_s), label_s)."""
-        return {"source": cross_entropy(self.student(batch.source_image).logits, batch.source_label)}
+        yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing to keep."""

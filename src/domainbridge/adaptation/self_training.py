@@ -7,7 +7,7 @@ confident pixels in the whole batch. The teacher is a moving average of the stud
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -174,17 +174,15 @@ class SelfTraining:
         """Update the teacher."""
         self.teacher.update(step)
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """``source`` and ``bridged``, from two forward passes with their own batch statistics each."""
         pseudo = self.pseudo_label(batch.target_image)
         bridged = self.bridge(batch, self.mask(batch.source_label, generator, batch.place), pseudo)
         image = bridged.image
         if self.augmentation is not None:
             image = augment(image, self.augmentation, generator, batch.place)
-        return {
-            "source": cross_entropy(self.student(batch.source_image).logits, batch.source_label),
-            "bridged": cross_entropy(self.student(image).logits, bridged.label, bridged.weight),
-        }
+        yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
+        yield "bridged", cross_entropy(self.student(image).logits, bridged.label, bridged.weight)
 
     def pseudo_label(self, target_image: Tensor) -> PseudoLabel:
         """The teacher's opinion of the clean target image."""

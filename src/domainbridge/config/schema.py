@@ -93,6 +93,11 @@ class Training(Section):
 
     steps: PositiveInt = 40_000
     batch_size: PositiveInt = 4
+    accumulate: PositiveInt = Field(
+        1,
+        description="parts of a device's rows that go through the network one after the other: less memory, BatchNorm "
+        "over fewer rows",
+    )
     learning_rate: float = Field(6e-5, gt=0)
     head_multiplier: float = Field(10.0, gt=0, description="the head's learning rate / the backbone's")
     weight_decay: float = Field(0.01, ge=0)
@@ -109,6 +114,7 @@ class StageOverride(Section):
 
     steps: PositiveInt | None = None
     batch_size: PositiveInt | None = None
+    accumulate: PositiveInt | None = None
     learning_rate: float | None = Field(None, gt=0)
     head_multiplier: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)

@@ -19,7 +19,7 @@ from domainbridge.pipeline.stages import parsed_line
 __all__ = ["Costs", "Estimate", "costs_of", "estimate"]
 
 _WITH_BACKWARD = {"source-only": 1, "cut": 2, "class": 2, "distil": 2}
-"""Student passes of a step whose activations are kept for the backward pass, both at once."""
+"""Student passes of a step with a backward pass each, one after the other."""
 _FORWARD_ONLY = {"source-only": 0, "cut": 1, "class": 1, "distil": 2}
 """Teacher passes of a step."""
 _BACKWARD = 2
@@ -39,11 +39,11 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one batch through the student.
+    """Of one step's rows through the student.
 
     Attributes:
         parameters: how many.
-        activations: bytes that the backward pass needs of one forward pass and its loss.
+        activations: bytes that the backward pass needs of one forward pass, of a part of the batch, and of its loss.
         operations: floating point operations of one forward pass; a multiply-add counts as two.
     """
 
@@ -52,8 +52,8 @@ class Costs:
     operations: int
 
     def memory(self, kind: str) -> int:
-        """Bytes at the peak of a step: copies of the weights, and the activations of all passes with a backward."""
-        return _COPIES[kind] * self.parameters * 4 + _WITH_BACKWARD[kind] * self.activations
+        """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward."""
+        return _COPIES[kind] * self.parameters * 4 + self.activations
 
     def step_operations(self, kind: str) -> int:
         """Of a whole training step."""
@@ -72,11 +72,14 @@ def estimate(recipe: Recipe, stages: list[Stage], folder: Path) -> Estimate:
     """Memory from the network's own tensors; time from this run folder's measured steps, else from the arithmetic."""
     trained = [stage for stage in stages if stage.trains]
     settings = {stage.name: recipe.training_of(stage.name) for stage in trained}
-    counted: dict[tuple[int, str], Costs] = {}
+    counted: dict[tuple[int, int, str], Costs] = {}
     for training in settings.values():
-        key = (training.batch_size, training.precision)
+        key = (training.batch_size, training.accumulate, training.precision)
         counted[key] = counted.get(key) or costs_of(recipe, training)
-    costs = {name: counted[training.batch_size, training.precision] for name, training in settings.items()}
+    costs = {
+        name: counted[training.batch_size, training.accumulate, training.precision]
+        for name, training in settings.items()
+    }
     rates = [
         costs[stage.name].step_operations(stage.kind) / seconds
         for stage in trained
@@ -119,15 +122,16 @@ def costs_of(recipe: Recipe, training: Training) -> Costs:
     """Count on tensors without content: nothing is allocated or computed."""
     with torch.device("meta"):
         student = build_segmenter(model_spec(recipe)).train()
-        image = torch.empty(training.batch_size, 3, recipe.crop.height, recipe.crop.width)
-        label = torch.empty(training.batch_size, recipe.crop.height, recipe.crop.width, dtype=torch.long)
+        rows = training.batch_size // training.accumulate
+        image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
+        label = torch.empty(rows, recipe.crop.height, recipe.crop.width, dtype=torch.long)
     counter = FlopCounterMode(display=False)
     with counter:
         activations = _saved_bytes(student, image, label)
     if training.precision == "bfloat16":
         activations //= 2  # nearly all of them are the convolutions' and norms' inputs, kept in the compute type
     parameters = sum(weight.numel() for weight in student.parameters())
-    return Costs(parameters, activations, counter.get_total_flops())
+    return Costs(parameters, activations, counter.get_total_flops() * training.accumulate)
 
 
 def _saved_bytes(student: Segmenter, image: torch.Tensor, label: torch.Tensor) -> int:

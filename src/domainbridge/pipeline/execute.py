@@ -117,7 +117,8 @@ def _run_together(
     settings = recipe.runtime
     runtime = resolve_runtime(settings.device, settings.threads, settings.workers, processes)
     for name in recipe.trained_stages():
-        processes.rows(recipe.training_of(name).batch_size)
+        training = recipe.training_of(name)
+        processes.rows(training.batch_size, training.accumulate)
     scoring_rule(recipe)
     data = open_data(recipe)
     refuse_foreign(recipe, folder)

@@ -128,7 +128,7 @@ def _plan(stage: Stage, recipe: Recipe, start: int) -> Plan:
     training = recipe.training_of(stage.name)
     schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
     rhythm = (training.log_every, training.checkpoint_every)
-    return Plan(stage.name, recipe.seed, start, schedule, training.precision, *rhythm)
+    return Plan(stage.name, recipe.seed, start, schedule, training.precision, *rhythm, training.accumulate)
 
 
 def _stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:

@@ -30,6 +30,7 @@ class Plan:
         precision: of forward passes.
         log_every: steps per progress report.
         checkpoint_every: steps per checkpoint.
+        accumulate: parts of the batch that go through the network one after the other.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class Plan:
     precision: str = "float32"
     log_every: int = 50
     checkpoint_every: int = 1000
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class LossWindow:
         self.bad_step = torch.where(bad & (self.found == 0), float(step), self.bad_step)
         self.found = torch.maximum(self.found, bad.float())
         for name, loss in losses.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=loss.device)) + loss.detach()
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=loss.device)) + loss
         self.count += 1
 
     def read(self, step: int, learning_rate: float, processes: Processes) -> tuple[Progress, int | None]:
@@ -128,12 +130,10 @@ def fit(
     for step in range(plan.start, end):
         set_rates(optimiser, plan.schedule.factor(step))
         objective.before_step(step)
-        losses = _losses(objective, next(batches).on(runtime.device), plan, step, runtime)
-        total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        losses = _backward(objective, next(batches).on(runtime.device), plan, step, runtime)
         gradients = [weight.grad for weight in objective.student.parameters() if weight.grad is not None]
-        size = total.detach()
+        size = torch.stack(list(losses.values())).sum()
         runtime.processes.average([*gradients, size])
         window.add(step, losses, size + torch.stack(torch._foreach_norm(gradients)).sum())
         optimiser.found_inf = window.found  # type: ignore[attr-defined]
@@ -155,12 +155,30 @@ def fit(
     return True
 
 
-def _losses(objective: Objective, batch: Batch, plan: Plan, step: int, runtime: Runtime) -> dict[str, Tensor]:
-    """The objective's losses, every draw a function of (seed, stage, step); each process drops other channels."""
-    rank = runtime.processes.rank
-    seed_global_generator(plan.seed, plan.stage, step, f"dropout {rank}" if rank else "dropout")
-    with runtime.autocast(plan.precision):
-        return objective.losses(batch, torch_generator(plan.seed, plan.stage, step, "objective"))
+def _backward(objective: Objective, batch: Batch, plan: Plan, step: int, runtime: Runtime) -> dict[str, Tensor]:
+    """Go backward from each loss of each part of the batch as it comes; the losses, averaged over the parts."""
+    means: dict[str, Tensor] = {}
+    for number, part in enumerate(batch.parts(plan.accumulate)):
+        for name, loss in _losses(objective, part, plan, step, number, runtime):
+            share = loss / plan.accumulate
+            share.backward()  # type: ignore[no-untyped-call]
+            means[name] = means.get(name, 0) + share.detach()
+    return means
+
+
+def _losses(
+    objective: Objective, batch: Batch, plan: Plan, step: int, part: int, runtime: Runtime
+) -> Iterator[tuple[str, Tensor]]:
+    """The objective's losses, every draw a function of (seed, stage, step); each part drops other channels."""
+    place = runtime.processes.rank * plan.accumulate + part
+    seed_global_generator(plan.seed, plan.stage, step, f"dropout {place}" if place else "dropout")
+    named = objective.losses(batch, torch_generator(plan.seed, plan.stage, step, "objective"))
+    while True:
+        with runtime.autocast(plan.precision):  # of forward passes only: the caller goes backward in between
+            item = next(named, None)
+        if item is None:
+            return
+        yield item
 
 
 def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:

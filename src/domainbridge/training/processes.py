@@ -57,8 +57,8 @@ class Processes:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def rows(self, batch_size: int) -> Rows:
-        """This process's rows of a batch of ``batch_size`` over all processes.
+    def rows(self, batch_size: int, parts: int = 1) -> Rows:
+        """This process's rows of a batch of ``batch_size`` over all processes, which go through it in ``parts``.
 
         Raises:
             RecipeError: the batch cannot be shared evenly.
@@ -69,6 +69,11 @@ class Processes:
                 "all of them, take a multiple"
             )
         own = batch_size // self.count
+        if own % parts:
+            raise RecipeError(
+                f"training.accumulate: {own} rows in each of {self.count} process(es) for {parts} parts; take a "
+                "divisor of the rows"
+            )
         return Rows(self.rank * own, own, batch_size)
 
     def average(self, tensors: list[Tensor]) -> None:
