@@ -251,3 +251,9 @@ def test_statistics_over_processes_leave_the_network_what_it_is(backbone: str) -
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
     assert list(converted.state_dict()) == names
     torch.testing.assert_close(converted(image).logits, before)
+
+
+def test_no_more_loaders_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domainbridge.training.runtime.os.sched_getaffinity", lambda _: {0, 1})
+    assert resolve_runtime("cpu", None, 8).workers == 2
+    assert resolve_runtime("cpu", None, 0).workers == 0

@@ -213,7 +213,7 @@ class Runtime(Section):
     threads: PositiveInt | None = Field(
         None, description="CPU threads of torch; default: torch's choice; sums round differently with another number"
     )
-    workers: int = Field(2, ge=0, description="loader processes; 0 loads in the training process")
+    workers: int = Field(2, ge=0, description="loader processes, at most one per core; 0: none, load while training")
 
 
 class Recipe(Section):

@@ -1,6 +1,7 @@
 """The only file that knows about devices and number formats; several processes: see ``processes``."""
 
 import contextlib
+import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -75,7 +76,13 @@ def resolve_runtime(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
-    return Runtime(resolved, workers, processes or Processes())
+    # More loaders than cores only take turns; how many there are changes no result.
+    return Runtime(resolved, min(workers, _cores()), processes or Processes())
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(runtime: Runtime) -> dict[str, object]:
