@@ -62,6 +62,16 @@ def test_plan_says_what_would_run_and_why(done: tuple[Path, Path]) -> None:
     assert "min" in changed, "time is estimated from the steps of this folder"
 
 
+def test_plan_probes_what_is_left(done: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, folder = done
+    before = sorted(folder.rglob("*"))
+    result = call("plan", recipe, "--probe", "--out", tmp_path / "new", "rounds=1")
+    assert result.returncode == 0, result.stderr
+    assert "a few real steps of each kind on this device" in " ".join(result.stdout.split())
+    assert not (tmp_path / "new").exists()
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_running_again_does_nothing(done: tuple[Path, Path]) -> None:
     recipe, folder = done
     result = call("run", recipe, "--out", folder)

@@ -14,6 +14,7 @@ from domainbridge.models.segmenter import build_segmenter
 from domainbridge.pipeline.estimate import costs_of, estimate
 from domainbridge.pipeline.networks import model_spec
 from domainbridge.pipeline.plan import plan_stages
+from domainbridge.pipeline.probe import Probe
 from tiny_domain import RECIPE
 
 
@@ -65,6 +66,28 @@ def test_the_published_network() -> None:
     assert 300e9 < costs.operations / recipe.training.batch_size < 500e9
     half = costs_of(recipe, recipe.training.model_copy(update={"precision": "bfloat16"}))
     assert half.activations == costs.activations // 2
+
+
+def test_what_does_not_fit_is_told_with_keys_that_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny(batch_size=16)
+    stages = plan_stages(recipe, None)
+    assert "more than this device" not in estimate(recipe, stages, tmp_path).explanation
+    half = costs_of(recipe, recipe.training.model_copy(update={"precision": "bfloat16"})).memory("distil")
+    monkeypatch.setattr("domainbridge.pipeline.estimate.device_memory", lambda device: half / 0.89)
+    told = estimate(recipe, stages, tmp_path).explanation
+    assert "more than this device's" in told
+    assert "these fit: training.precision=bfloat16 (" in told
+    monkeypatch.setattr("domainbridge.pipeline.estimate.device_memory", lambda device: 1)
+    assert "take a smaller crop or backbone" in estimate(recipe, stages, tmp_path).explanation
+
+
+def test_a_probe_replaces_both(tmp_path: Path) -> None:
+    recipe = tiny()
+    stages = plan_stages(recipe, None)
+    probed = {"source-only": Probe(0.5, None), "cut": Probe(1.0, None), "distil": Probe(2.0, 3 * 2**30)}
+    told = estimate(recipe, stages, tmp_path, probed)
+    assert told.seconds == {"source-only": 2.0, "r1-cut": 4.0, "r1-distil": 8.0, "r2-cut": 4.0, "r2-distil": 8.0}
+    assert "3.0 GiB allocated at the peak of the probed steps" in told.explanation
 
 
 def test_measured_steps_replace_the_assumption(tmp_path: Path) -> None:

@@ -43,7 +43,12 @@ def run(
         raise typer.Exit(1)
 
 
-def plan(recipe: RecipeArgument, overrides: Overrides = None, out: Out = None) -> None:
+def plan(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Out = None,
+    probe: Annotated[bool, typer.Option("--probe", help="take a few real steps of each kind to tell the time")] = False,
+) -> None:
     """Show the stages: what is done, what would run and why, and an estimate of time and memory."""
     from domainbridge.cli.watch import print_plan
     from domainbridge.config.load import load_recipe
@@ -57,7 +62,14 @@ def plan(recipe: RecipeArgument, overrides: Overrides = None, out: Out = None) -
         data, missing = _open(loaded), None
     except DataError as error:
         data, missing = None, str(error)
-    print_plan(loaded, inspect_run(loaded, data, folder), folder)
+    planned = inspect_run(loaded, data, folder)
+    probed = None
+    if probe and data is not None:
+        from domainbridge.pipeline.probe import probe as take_steps
+
+        typer.echo("taking a few steps of each kind of stage", err=True)
+        probed = take_steps(loaded, data, [item.stage for item in planned if item.verdict.action != "done"])
+    print_plan(loaded, planned, folder, probed)
     if missing:
         typer.echo(f"\nnot ready to run: {missing}", err=True)
 

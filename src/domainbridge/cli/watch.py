@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from domainbridge.pipeline.check import Survey
     from domainbridge.pipeline.execute import PlannedStage
     from domainbridge.pipeline.plan import Stage, Verdict
+    from domainbridge.pipeline.probe import Probe
     from domainbridge.pipeline.shares import DomainShares
     from domainbridge.training.loop import Progress as Report
 
@@ -97,14 +98,16 @@ def counting(text: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path) -> None:
+def print_plan(
+    recipe: "Recipe", planned: "list[PlannedStage]", folder: Path, probed: "dict[str, Probe] | None" = None
+) -> None:
     """The plan as a table on stdout."""
     from domainbridge.pipeline.estimate import estimate
 
     table = Table(title=f"{recipe.name} in {folder}", title_justify="left")
     for column in ("stage", "steps", "what", "why", "time"):
         table.add_column(column, overflow="fold")
-    figures = estimate(recipe, [item.stage for item in planned], folder)
+    figures = estimate(recipe, [item.stage for item in planned], folder, probed)
     for item in planned:
         seconds = figures.seconds.get(item.stage.name)
         time = "" if item.verdict.action == "done" else "?" if seconds is None else f"{seconds / 60:.0f} min"

@@ -1,5 +1,7 @@
 """What a run will cost: memory and arithmetic that follow from the network, time from what was measured before."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,9 +16,10 @@ from domainbridge.config.schema import Recipe, Training
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.pipeline.networks import model_spec
 from domainbridge.pipeline.plan import Stage
+from domainbridge.pipeline.probe import Probe
 from domainbridge.pipeline.stages import parsed_line
 
-__all__ = ["Costs", "Estimate", "costs_of", "estimate"]
+__all__ = ["Costs", "Estimate", "costs_of", "device_memory", "estimate"]
 
 _WITH_BACKWARD = {"source-only": 1, "cut": 2, "class": 2, "distil": 2}
 """Student passes of a step with a backward pass each, one after the other."""
@@ -35,6 +38,16 @@ _SAID = {
 _SUSTAINED = 40e12
 """Operations a second that a large data-centre GPU sustains on such networks, about an A100 with mixed precision."""
 _GIB = 2**30
+_USABLE = 0.9
+"""Share of a device's memory: the rest is for its driver, fragments and the data."""
+_SAVINGS: tuple[dict[str, Any], ...] = (
+    {"precision": "bfloat16"},
+    {"accumulate": 2},
+    {"precision": "bfloat16", "accumulate": 2},
+    {"precision": "bfloat16", "accumulate": 4},
+)
+"""Keys of `training` that make a step smaller, the milder ones first."""
+_PROBED = "time: from a few real steps of each kind on this device, loading included; scoring comes on top"
 
 
 @dataclass(frozen=True)
@@ -68,30 +81,62 @@ class Estimate:
     explanation: str
 
 
-def estimate(recipe: Recipe, stages: list[Stage], folder: Path) -> Estimate:
-    """Memory from the network's own tensors; time from this run folder's measured steps, else from the arithmetic."""
+def estimate(recipe: Recipe, stages: list[Stage], folder: Path, probed: Mapping[str, Probe] | None = None) -> Estimate:
+    """Memory from the network's own tensors; time from a probe, else measured steps of the folder, else arithmetic."""
     trained = [stage for stage in stages if stage.trains]
     settings = {stage.name: recipe.training_of(stage.name) for stage in trained}
     counted: dict[tuple[int, int, str], Costs] = {}
     for training in settings.values():
         key = (training.batch_size, training.accumulate, training.precision)
         counted[key] = counted.get(key) or costs_of(recipe, training)
-    costs = {
-        name: counted[training.batch_size, training.accumulate, training.precision]
-        for name, training in settings.items()
-    }
+    costs = {name: counted[t.batch_size, t.accumulate, t.precision] for name, t in settings.items()}
+    memory = "\n".join([_memory_words(recipe, trained, costs, probed), *_ways_to_fit(recipe, trained, costs)])
+    if probed:
+        seconds = {s.name: probed[s.kind].seconds * s.steps for s in stages if s.steps and s.kind in probed}
+        return Estimate(seconds, f"{memory}\n{_PROBED}")
     rates = [
-        costs[stage.name].step_operations(stage.kind) / seconds
+        costs[stage.name].step_operations(stage.kind) / taken
         for stage in trained
-        if (seconds := _seconds_per_step(folder / stage.name / "metrics.jsonl")) is not None
+        if (taken := _seconds_per_step(folder / stage.name / "metrics.jsonl")) is not None
     ]
     operations = {s.name: costs[s.name].step_operations(s.kind) * settings[s.name].steps for s in trained}
     rate = median(rates) if rates else _SUSTAINED
-    text = f"{_memory_words(recipe, trained, costs)}\n{_time_words(costs, operations, rate, measured=bool(rates))}"
-    return Estimate({name: count / rate for name, count in operations.items()}, text)
+    words = _time_words(costs, operations, rate, measured=bool(rates))
+    return Estimate({name: count / rate for name, count in operations.items()}, f"{memory}\n{words}")
 
 
-def _memory_words(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) -> str:
+def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) -> list[str]:
+    """What to change if a step needs more memory than the device has."""
+    worst = max(trained, key=lambda stage: costs[stage.name].memory(stage.kind))
+    needed, there = costs[worst.name].memory(worst.kind), device_memory(recipe.runtime.device)
+    if needed <= _USABLE * there:
+        return []
+    training = recipe.training_of(worst.name)
+    fitting = []
+    for change in _SAVINGS:
+        if training.batch_size % change.get("accumulate", 1):
+            continue
+        smaller = costs_of(recipe, training.model_copy(update=change)).memory(worst.kind)
+        if smaller <= _USABLE * there:
+            words = " ".join(f"training.{key}={value}" for key, value in change.items())
+            fitting.append(f"{words} ({smaller / _GIB:.1f} GiB)")
+    hint = f"these fit: {', '.join(fitting)}" if fitting else "take a smaller crop or backbone"
+    return [f"that is more than this device's {there / _GIB:.1f} GiB leave room for; {hint}"]
+
+
+def device_memory(device: str) -> int:
+    """Bytes of the GPU that a run would use, else of the machine."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0 if device in ("auto", "cuda") else device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _memory_words(
+    recipe: Recipe, trained: list[Stage], costs: dict[str, Costs], probed: Mapping[str, Probe] | None
+) -> str:
+    measured = [found.peak_bytes for found in (probed or {}).values() if found.peak_bytes is not None]
+    if measured:
+        return f"memory on this device: {max(measured) / _GIB:.1f} GiB allocated at the peak of the probed steps"
     peak = {
         _SAID[stage.kind]: max(costs[s.name].memory(s.kind) for s in trained if s.kind == stage.kind)
         for stage in trained

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.data.streams import TargetCrops, batches
 from domainbridge.files import replace_file
+from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import crop_rule
@@ -16,7 +17,7 @@ from domainbridge.pipeline.plan import Stage
 from domainbridge.training.loop import Progress
 from domainbridge.types import as_unit_float
 
-__all__ = ["collect_prototypes", "load_prototypes", "save_prototypes"]
+__all__ = ["collect_prototypes", "load_prototypes", "save_prototypes", "target_crops"]
 
 _REPORT_EVERY = 50
 
@@ -48,20 +49,26 @@ def collect_prototypes(stage: Stage, context: Context, folder: Path) -> tuple[in
     return steps, time.perf_counter() - began
 
 
+def target_crops(stage: Stage, context: Context, model: Segmenter) -> TargetCrops:
+    """The crops that a path's prototypes are made of."""
+    recipe = context.recipe
+    return TargetCrops(
+        context.target,
+        crop_rule(recipe, tuple(model.mean.flatten().tolist())),
+        batch_size=recipe.training.batch_size,
+        passes=recipe.prototypes.passes,
+        seed=recipe.seed,
+        stage=stage.name,
+    )
+
+
 def _prototypes_of(teacher: str, stage: Stage, context: Context, steps: int, began: float) -> PrototypeBank | None:
     """One pass after another over the target's crops; several processes take turns batch by batch."""
     recipe, runtime = context.recipe, context.runtime
     processes, section = runtime.processes, recipe.prototypes
     model, card = load_model(context.folder / teacher / "model")
     runtime.place(model, channels_last=recipe.training.channels_last)
-    stream = TargetCrops(
-        context.target,
-        crop_rule(recipe, tuple(model.mean.flatten().tolist())),
-        batch_size=recipe.training.batch_size,
-        passes=section.passes,
-        seed=recipe.seed,
-        stage=stage.name,
-    )
+    stream = target_crops(stage, context, model)
     classes, channels = card.spec.num_classes, card.spec.head.channels
     bank = empty_bank(classes, channels, runtime.device)
     own = iter(batches(stream, range(processes.rank, len(stream), processes.count), workers=runtime.workers))

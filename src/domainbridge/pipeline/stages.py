@@ -31,7 +31,7 @@ from domainbridge.training.loop import Plan, Progress, fit
 from domainbridge.training.optimiser import Schedule, build_optimiser
 from domainbridge.training.runtime import Runtime
 
-__all__ = ["parsed_line", "run_stage"]
+__all__ = ["parsed_line", "run_stage", "training_plan", "training_stream"]
 
 
 def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
@@ -106,12 +106,12 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         objective,
         optimiser,
         batches(
-            _stream(stage, context, student),
+            training_stream(stage, context, student),
             range(start, training.steps),
             workers=runtime.workers,
             pin_memory=runtime.device.type == "cuda",
         ),
-        _plan(stage, recipe, start),
+        training_plan(stage, recipe, start),
         runtime,
         report=report,
         checkpoint=checkpoint,
@@ -124,14 +124,16 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     return training.steps, spent + time.perf_counter() - began
 
 
-def _plan(stage: Stage, recipe: Recipe, start: int) -> Plan:
+def training_plan(stage: Stage, recipe: Recipe, start: int, log_every: int | None = None) -> Plan:
+    """How a stage trains from step ``start`` on; reports every ``log_every`` steps, by default as the recipe says."""
     training = recipe.training_of(stage.name)
     schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
-    rhythm = (training.log_every, training.checkpoint_every)
+    rhythm = (log_every or training.log_every, training.checkpoint_every)
     return Plan(stage.name, recipe.seed, start, schedule, training.precision, *rhythm, training.accumulate)
 
 
-def _stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:
+def training_stream(stage: Stage, context: Context, student: Segmenter) -> PairedCrops:
+    """The batches that a stage trains on."""
     recipe = context.recipe
     processes = context.runtime.processes
     batch_size = recipe.training_of(stage.name).batch_size
