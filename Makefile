@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-slow check clean
+.PHONY: install demo test test-slow check bench clean
 
 install: $(INSTALLED)
 
@@ -28,6 +28,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks --out benchmarks/results.json
 
 clean:
 	rm -rf .venv

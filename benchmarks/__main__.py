@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.report import table
+from benchmarks.report import markdown, table
 
 QUESTIONS = {
     "self-training step": "steps:self_training",
@@ -33,7 +33,11 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", help=f"some of: {'; '.join(QUESTIONS)}; a part of a name is enough")
     parser.add_argument("--out", type=Path, help="merge the answers into this JSON file")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--markdown", type=Path, help="print the table of this JSON file and ask nothing")
     arguments = parser.parse_args()
+    if arguments.markdown:
+        print(markdown(json.loads(arguments.markdown.read_text())))
+        return
     chosen = [name for name in QUESTIONS if not arguments.questions or any(w in name for w in arguments.questions)]
     if not chosen:
         parser.error(f"no such question; there are {'; '.join(QUESTIONS)}")

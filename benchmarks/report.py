@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.measure import Figures
 
-__all__ = ["Answer", "answer", "ratios", "table"]
+__all__ = ["Answer", "answer", "markdown", "ratios", "table"]
 
 Answer = dict[str, Any]
 _MIB = 2**20
@@ -44,3 +44,19 @@ def table(question: str, content: Answer) -> str:
         )
     lines += [f"  {name}: {value:.3g}" for name, value in content["ratio"].items()]
     return "\n".join(lines)
+
+
+def markdown(answers: dict[str, Answer]) -> str:
+    """All answers as the table of docs/performance.md."""
+    columns = "question", *("ours, CPU s", "published way", "ratio"), *("ours, MiB", "published way", "ratio")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for question, content in answers.items():
+        ours, published, ratio = content["ours"], content["published_way"], content["ratio"]
+        cells = [_short(ours["cpu_seconds"]), _short(published["cpu_seconds"]), _short(ratio.get("cpu_seconds"))]
+        cells += [_short(figures["peak_bytes"] / _MIB) for figures in (ours, published)]
+        lines.append(f"| {' | '.join([question, *cells, _short(ratio.get('peak_bytes'))])} |")
+    return "\n".join(lines)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
