@@ -3,7 +3,7 @@
 import golden
 import torch
 
-from domainbridge.config.schema import Training
+from domainbridge.config.sections import Training
 from domainbridge.training.optimiser import Schedule
 
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from domainbridge.config.schema import Recipe
 from domainbridge.data.decode import image_size, read_image
+from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.label_files import PolygonLabels
 from domainbridge.data.samples import FileSamples, check_same_size
 from domainbridge.data.statistics import class_counts
 from domainbridge.errors import DataError, problem_list
-from domainbridge.pipeline.datasets import DataSets, files_fingerprint
+from domainbridge.pipeline.datasets import DataSets
 from domainbridge.pipeline.labels import scoring_rule, training_space
 from domainbridge.pipeline.plan import digest
 

@@ -1,10 +1,7 @@
 """From a recipe's domains to samples: the last place where data configuration is seen."""
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +9,10 @@ from numpy.typing import NDArray
 
 from domainbridge.config.domains import Resize, Source, Target, Validation
 from domainbridge.config.schema import Recipe
+from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.layout_listing import list_layout, split_of
 from domainbridge.data.listing import FolderRule, Listing, list_folder
 from domainbridge.data.mixture import Mixture
-from domainbridge.data.path_list import PathList
 from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.data.streams import CropRule
@@ -29,7 +26,6 @@ __all__ = [
     "completed_validation",
     "crop_rule",
     "data_root",
-    "files_fingerprint",
     "list_data",
     "mixture",
     "open_data",
@@ -40,8 +36,6 @@ __all__ = [
 
 _PACKAGED = "package:"
 _ANY_NAME = "{stem}"
-_SIZES_AT_MOST = 20_000
-"""Files of a domain whose sizes are part of its fingerprint: a tenth of a second; a million take half a minute."""
 
 
 @dataclass(frozen=True)
@@ -140,39 +134,6 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
         if target.validation is not None
     }
     return DataSets(sources, targets, validation), problems
-
-
-def files_fingerprint(samples: FileSamples) -> str:
-    """Changes when a file is added, removed or renamed, or has another size; moving the whole folder does not count.
-
-    Of more than ``_SIZES_AT_MOST`` files the sizes of evenly spread ones are looked at.
-    """
-    remembered: str | None = vars(samples).get("_fingerprint")
-    if remembered is None:
-        # Remembered with the samples: plans ask several times per stage.
-        here = f"{Path.cwd()}{os.sep}"
-        paths = chain(_texts(samples.images), _texts(samples.labels or ()))
-        remembered = _fingerprint(samples.name, [path if path.startswith(os.sep) else here + path for path in paths])
-        object.__setattr__(samples, "_fingerprint", remembered)
-    return remembered
-
-
-def _texts(paths: Sequence[Path]) -> Iterator[str]:
-    return paths.strings() if isinstance(paths, PathList) else map(str, paths)
-
-
-def _fingerprint(name: str, paths: list[str]) -> str:
-    digest = hashlib.blake2b(digest_size=12)
-    # Nothing sorts between the first and the last path that does not share their common folder.
-    base = len(os.path.commonpath([Path(path).parent for path in (min(paths), max(paths))])) + 1
-    every = -(-len(paths) // _SIZES_AT_MOST)
-    for position, path in enumerate(paths):
-        try:
-            size = Path(path).stat().st_size if position % every == 0 else ""
-        except OSError as error:
-            raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
-        digest.update(f"{path[base:]}\0{size}\n".encode())
-    return digest.hexdigest()
 
 
 def rare_classes(recipe: Recipe, data: DataSets, memory: Path) -> RareClasses | None:

@@ -12,7 +12,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from domainbridge.adaptation.losses import cross_entropy
-from domainbridge.config.schema import Recipe, Training
+from domainbridge.config.schema import Recipe
+from domainbridge.config.sections import Training
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.pipeline.networks import model_spec
 from domainbridge.pipeline.plan import Stage

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from domainbridge.config.schema import Recipe
-from domainbridge.pipeline.datasets import DataSets, data_root, files_fingerprint
+from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.pipeline.datasets import DataSets, data_root
 
 __all__ = [
     "Stage",

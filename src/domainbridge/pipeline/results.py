@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from domainbridge.config.schema import Recipe
+from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.evaluation.scoring import score
 from domainbridge.files import write_text
 from domainbridge.models.store import load_model
-from domainbridge.pipeline.datasets import DataSets, files_fingerprint
+from domainbridge.pipeline.datasets import DataSets
 from domainbridge.pipeline.labels import scoring_rule
 from domainbridge.pipeline.plan import Stage, digest, final_stage, read_json
 from domainbridge.training.runtime import Runtime
