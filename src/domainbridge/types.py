@@ -90,6 +90,7 @@ class Batch:
     def parts(self, count: int) -> list["Batch"]:
         """The same rows in ``count`` batches of equal size."""
         place = self.place
+        assert place.count % count == 0, f"{place.count} rows in {count} parts"
         size = place.count // count
         slices = [slice(number * size, (number + 1) * size) for number in range(count)]
         return [

@@ -188,6 +188,10 @@ def test_data_cache(done: tuple[Path, Path], tmp_path: Path) -> None:
         result = call("data", "cache", recipe, f"cache.folder={tmp_path / 'copies'}")
         assert result.returncode == 0, result.stderr
         assert "GiB of lossless copies" in result.stderr
+    images_of_target = yaml.safe_load(Path(recipe).read_text())["data_root"] + "/target/images/copies"
+    nested = call("data", "cache", recipe, f"cache.folder={images_of_target}")
+    assert nested.returncode == 2
+    assert "copies would be taken for images" in nested.stderr
     images = [np.load(path) for path in (tmp_path / "copies").glob("??/*.npy")]
     assert {image.shape for image in images} == {(40, 48, 3), (40, 48)}
 

@@ -1,6 +1,7 @@
 """Reduced copies: what they hold, when they are made again, what is wrong with them."""
 
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,9 +56,11 @@ def test_lossless_copies_are_the_samples(tmp_path: Path) -> None:
 
 def test_jpeg_copies_are_near(tmp_path: Path) -> None:
     files = samples(tmp_path)
+    slope = np.linspace(0, 255, 40 * 24).reshape(24, 40).astype(np.uint8)
+    Image.fromarray(np.stack([slope, 255 - slope, slope // 2], 2)).save(files.images[0])
     copies = built(files, CacheRule(tmp_path / "cache", "jpeg", 100))
     difference = copies.load(0).image.astype(int) - files.load(0).image
-    assert np.abs(difference).mean() < 40, "noise loses most in a JPEG"
+    assert np.abs(difference).mean() < 4
     assert (copies.load(0).label == files.load(0).label).all(), "labels stay lossless"
 
 
@@ -85,11 +88,44 @@ def test_an_unlabelled_domain(tmp_path: Path) -> None:
     assert built(files, CacheRule(tmp_path / "cache")).load(2).label is None
 
 
-def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
-    copies = built(samples(tmp_path), CacheRule(tmp_path / "cache"))
-    copies.images[1].write_bytes(b"nothing")
-    with pytest.raises(DataError, match=f"{copies.images[1].name}: this entry of the cache is missing or damaged"):
+@pytest.mark.parametrize("format_", ["lossless", "jpeg"])
+@pytest.mark.parametrize("left", [b"", b"nothing", None])
+def test_a_damaged_entry_is_named(format_: str, left: bytes | None, tmp_path: Path) -> None:
+    copies = built(samples(tmp_path), CacheRule(tmp_path / "cache", format_))
+    entry = copies.images[1]
+    if left is None:
+        entry.unlink()
+    else:
+        entry.write_bytes(left)
+    with pytest.raises(DataError, match=f"{entry.name}: this entry of the cache is missing or damaged"):
         copies.load(1)
+
+
+def test_two_builders_at_once(tmp_path: Path) -> None:
+    files = samples(tmp_path, images=12)
+    rule = CacheRule(tmp_path / "cache")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: built(files, rule), range(4)))
+    assert all((copies.load(11).image == files.load(11).image).all() for copies in found)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_build_can_be_stopped_and_goes_on(tmp_path: Path) -> None:
+    files = samples(tmp_path, images=30)
+    rule = CacheRule(tmp_path / "cache")
+
+    def stop(ready: int) -> None:
+        if ready == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(files, rule, stop)
+    before = entries(rule.folder)
+    assert 6 <= len(before) < 60
+    assert len(built(files, rule)) == 30
+    after = entries(rule.folder)
+    assert len(after) == 60
+    assert {path: after[path] for path in before} == before
 
 
 def test_an_unreadable_original_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
@@ -107,6 +143,6 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
     assert bytes_needed(files, rule) == 3 * 12 * 20 * 4
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage(1000))
-    with pytest.raises(DataError, match=r"GiB free, but the copies of here take .*cache\.format=jpeg"):
+    with pytest.raises(DataError, match=r"GiB free, but the missing copies of here take .*cache\.format=jpeg"):
         built(files, rule)
     assert not entries(rule.folder)

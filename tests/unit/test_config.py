@@ -116,3 +116,11 @@ def test_shipped_recipes_have_a_first_line_that_says_what_they_are() -> None:
 def test_values_that_do_not_fit_together(changes: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parsed(**changes)
+
+
+def test_every_batch_divides_into_its_parts() -> None:
+    tree = copy.deepcopy(RECIPE)
+    tree["training"]["accumulate"] = 2
+    tree["stages"] = {"r1-cut": {"accumulate": 4}}
+    with pytest.raises(RecipeError, match="r1-cut: accumulate 4 does not divide batch_size 2"):
+        parse_recipe(tree)

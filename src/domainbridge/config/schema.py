@@ -82,6 +82,19 @@ class Recipe(Section):
             raise ValueError(f"stages: {', '.join(unknown)} unknown; this recipe trains {known}")
         return self
 
+    @model_validator(mode="after")
+    def _batches_have_parts(self) -> "Recipe":
+        uneven = []
+        for stage in self.trained_stages():
+            training = self.training_of(stage)
+            if training.batch_size % training.accumulate:
+                uneven.append(
+                    f"{stage}: accumulate {training.accumulate} does not divide batch_size {training.batch_size}"
+                )
+        if uneven:
+            raise ValueError("training: " + "; ".join(uneven))
+        return self
+
     def trained_stages(self) -> tuple[str, ...]:
         """Names of the stages that train a network, in order; source-only may be set up while switched off."""
         rounds = range(1, self.rounds + 1)

@@ -92,8 +92,8 @@ class Training(Section):
     batch_size: PositiveInt = 4
     accumulate: PositiveInt = Field(
         1,
-        description="parts of a device's rows that go through the network one after the other: less memory, BatchNorm "
-        "over fewer rows",
+        description="parts of a device's rows that go through the network one after the other: less memory; BatchNorm "
+        "and the share of confident pixels are then over the rows of a part",
     )
     learning_rate: float = Field(6e-5, gt=0)
     head_multiplier: float = Field(10.0, gt=0, description="the head's learning rate / the backbone's")

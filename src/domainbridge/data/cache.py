@@ -7,11 +7,9 @@ label map finds no entry and gets a new one, and processes that build at the sam
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +20,15 @@ from numpy.typing import NDArray
 
 from domainbridge.data.decode import image_size
 from domainbridge.data.path_list import PathList
-from domainbridge.data.samples import FileSamples
+from domainbridge.data.samples import FileSamples, in_threads
 from domainbridge.errors import DataError
-from domainbridge.files import replace_file, write_text
+from domainbridge.files import replace_file
 from domainbridge.types import Sample
 
 __all__ = ["CacheRule", "CachedSamples", "build_cache", "bytes_needed"]
 
+_VERSION = 1
+"""Part of every entry's name; to be raised when decoding or resizing gives other values."""
 _FULL = 0.9
 """Share of the free disk that a cache may take."""
 
@@ -88,64 +88,68 @@ def build_cache(samples: FileSamples, rule: CacheRule, progress: Callable[[int],
     Args:
         samples: of a training domain.
         rule: see there.
-        progress: called with the number of samples that are ready.
+        progress: called with the number of samples that are ready; it may raise to stop.
 
     Raises:
         DataError: a file cannot be read, or the disk is too small.
     """
-    _check_disk(samples, rule)
-    memory = rule.folder / "index" / f"{_digest(samples.name, *map(str, samples.images))}.json"
+    memory = rule.folder / "index" / f"{_digest(samples.name, *map(str, _absolute(samples.images)))}.json"
     known = _known_contents(memory)
     seen: dict[str, list[Any]] = {}
-    shape = str(samples.resize)
+    shape = f"{_VERSION} {samples.resize}"
     way = f"{shape} {rule.quality if rule.format == 'jpeg' else ''}"
-    meaning = hashlib.blake2b(pickle.dumps(samples.decoder), digest_size=12).hexdigest()
-
-    def prepared(index: int) -> tuple[Path, Path | None]:
-        suffix = "jpg" if rule.format == "jpeg" else "npy"
-        image = _entry(rule.folder, _content(samples.images[index], known, seen), way, suffix)
-        label = None
-        if samples.labels is not None:
-            label = _entry(rule.folder, _content(samples.labels[index], known, seen), f"{shape} {meaning}", "npy")
-        if not image.exists() or (label is not None and not label.exists()):
-            sample = samples.load(index)
-            _write_image(image, sample.image, rule)
-            if label is not None and sample.label is not None:
-                _write_array(label, sample.label)
-        return image, label
-
-    pairs = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for pair in pool.map(prepared, range(len(samples))):
-            pairs.append(pair)
-            progress(len(pairs))
+    suffix = "jpg" if rule.format == "jpeg" else "npy"
+    images = [_entry(rule.folder, _content(path, known, seen), way, suffix) for path in _absolute(samples.images)]
+    labels = None
+    if samples.labels is not None and samples.decoder is not None:
+        way = f"{shape} {samples.decoder.fingerprint()}"
+        labels = [_entry(rule.folder, _content(path, known, seen), way, "npy") for path in _absolute(samples.labels)]
     if seen != known:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_text(memory, json.dumps(seen))
-    images = PathList(image for image, _ in pairs)
-    labels = PathList(label for _, label in pairs if label is not None)
-    return CachedSamples(samples.name, images, None if samples.labels is None else labels, samples.images)
+        _write(memory, lambda temporary: temporary.write_text(json.dumps(seen), encoding="utf-8"))
+    missing = [
+        index
+        for index, image in enumerate(images)
+        if not image.exists() or (labels is not None and not labels[index].exists())
+    ]
+    _check_disk(samples, rule, len(missing))
+
+    def make(index: int) -> None:
+        sample = samples.load(index)
+        _write_image(images[index], sample.image, rule)
+        if labels is not None and sample.label is not None:
+            _write_array(labels[index], sample.label)
+
+    for ready, _ in enumerate(in_threads(make, missing), len(samples) - len(missing) + 1):
+        progress(ready)
+    return CachedSamples(samples.name, PathList(images), None if labels is None else PathList(labels), samples.images)
+
+
+def _absolute(paths: Sequence[Path]) -> Iterator[Path]:
+    return (path.absolute() for path in paths)
 
 
 def bytes_needed(samples: FileSamples, rule: CacheRule) -> int:
     """About how much disk the copies of a domain take, judged by the size of its first image."""
-    if not len(samples):
-        return 0
+    return len(samples) * _bytes_per_sample(samples, rule) if len(samples) else 0
+
+
+def _bytes_per_sample(samples: FileSamples, rule: CacheRule) -> int:
     size = image_size(samples.images[0])
     height, width = samples.resize.size_for(*size) if samples.resize is not None else size
     per_pixel = (3.0 if rule.format == "lossless" else 0.4) + (samples.labels is not None)
-    return int(len(samples) * height * width * per_pixel)
+    return int(height * width * per_pixel)
 
 
-def _check_disk(samples: FileSamples, rule: CacheRule) -> None:
+def _check_disk(samples: FileSamples, rule: CacheRule, missing: int) -> None:
+    if not missing:
+        return
     rule.folder.mkdir(parents=True, exist_ok=True)
-    needed, free = bytes_needed(samples, rule), shutil.disk_usage(rule.folder).free
-    present = sum(entry.stat().st_size for entry in rule.folder.glob("??/*")) if needed > _FULL * free else 0
-    if needed - present > _FULL * free:
+    needed, free = missing * _bytes_per_sample(samples, rule), shutil.disk_usage(rule.folder).free
+    if needed > _FULL * free:
         hint = "take cache.format=jpeg, a tenth of that, or " if rule.format == "lossless" else ""
         raise DataError(
-            f"cache.folder: {rule.folder} has {free / 2**30:.1f} GiB free, but the copies of {samples.name} take about "
-            f"{needed / 2**30:.1f} GiB; {hint}choose another folder"
+            f"cache.folder: {rule.folder} has {free / 2**30:.1f} GiB free, but the missing copies of {samples.name} "
+            f"take about {needed / 2**30:.1f} GiB; {hint}choose another folder"
         )
 
 
@@ -213,10 +217,10 @@ def _read(path: Path) -> NDArray[np.uint8]:
         if path.suffix == ".npy":
             mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
             return mapped
-        decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+        decoded = cv2.imdecode(np.frombuffer(path.read_bytes() or b"?", np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is not None:
             return decoded.astype(np.uint8, copy=False)
         reason = "not a JPEG"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         reason = str(error)
     raise DataError(f"{path}: this entry of the cache is missing or damaged ({reason}); delete it and run again")

@@ -12,8 +12,8 @@ from domainbridge.errors import DataError
 
 __all__ = ["files_fingerprint"]
 
-_SIZES_AT_MOST = 20_000
-"""Files of a domain whose sizes are part of its fingerprint: a tenth of a second; a million take half a minute."""
+_SIZES_AT_MOST = 200_000
+"""Files of a domain whose sizes are part of its fingerprint: a second; a million would take half a minute."""
 
 
 def files_fingerprint(samples: FileSamples) -> str:
@@ -24,9 +24,10 @@ def files_fingerprint(samples: FileSamples) -> str:
     remembered: str | None = vars(samples).get("_fingerprint")
     if remembered is None:
         # Remembered with the samples: plans ask several times per stage.
-        here = f"{Path.cwd()}{os.sep}"
         paths = chain(_texts(samples.images), _texts(samples.labels or ()))
-        remembered = _fingerprint(samples.name, [path if path.startswith(os.sep) else here + path for path in paths])
+        here = str(Path.cwd()).rstrip(os.sep)
+        absolute = [path if path.startswith(os.sep) else f"{here}{os.sep}{path}" for path in paths]
+        remembered = _fingerprint(samples.name, absolute)
         object.__setattr__(samples, "_fingerprint", remembered)
     return remembered
 
@@ -38,7 +39,8 @@ def _texts(paths: Sequence[Path]) -> Iterator[str]:
 def _fingerprint(name: str, paths: list[str]) -> str:
     digest = hashlib.blake2b(digest_size=12)
     # Nothing sorts between the first and the last path that does not share their common folder.
-    base = len(os.path.commonpath([Path(path).parent for path in (min(paths), max(paths))])) + 1
+    folder = os.path.commonpath([Path(path).parent for path in (min(paths), max(paths))])
+    base = len(folder.rstrip(os.sep)) + 1
     every = -(-len(paths) // _SIZES_AT_MOST)
     for position, path in enumerate(paths):
         try:

@@ -1,5 +1,6 @@
 """What a label file's values, colours or polygons mean: decoders from files to train ids."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -51,6 +52,10 @@ class IdLabels:
         """Files with a data set's own ids, mapped by ``table``, uint8 (256,) or (65536,); every value may occur."""
         return cls(_wide(table), None, name, first_channel)
 
+    def fingerprint(self) -> str:
+        """Changes when the same files would be read otherwise."""
+        return _digest(self.table.tobytes(), str(self.first_channel).encode())
+
     def then(self, table: NDArray[np.uint8]) -> "IdLabels":
         """The same files, their train ids mapped further by ``table``, uint8 (256,)."""
         return replace(self, table=table[self.table])
@@ -88,6 +93,10 @@ class PaintedLabels:
     colors: NDArray[np.int32]
     train_ids: NDArray[np.uint8]
 
+    def fingerprint(self) -> str:
+        """Changes when the same files would be read otherwise."""
+        return _digest(self.colors.tobytes(), self.train_ids.tobytes())
+
     def then(self, table: NDArray[np.uint8]) -> "PaintedLabels":
         """The same files, their train ids mapped further by ``table``, uint8 (256,)."""
         return replace(self, train_ids=table[self.train_ids])
@@ -113,6 +122,10 @@ class PolygonLabels:
     """
 
     train_ids: Mapping[str, int]
+
+    def fingerprint(self) -> str:
+        """Changes when the same files would be read otherwise."""
+        return _digest(json.dumps(sorted(self.train_ids.items())).encode())
 
     def then(self, table: NDArray[np.uint8]) -> "PolygonLabels":
         """The same files, their train ids mapped further by ``table``, uint8 (256,)."""
@@ -176,6 +189,10 @@ def painted_labels(train_ids: Mapping[int, int]) -> PaintedLabels:
     """Decoder from 24-bit RGB numbers to train ids."""
     colors = sorted(train_ids)
     return PaintedLabels(np.asarray(colors, np.int32), np.asarray([train_ids[c] for c in colors], np.uint8))
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.blake2b(b"|".join(parts), digest_size=12).hexdigest()
 
 
 def _looked_up(table: NDArray[Any], stored: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:

@@ -45,8 +45,7 @@ class PathList(Sequence[Path]):
             return False
         return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
 
-    def __hash__(self) -> int:
-        return hash(self._text)
+    __hash__ = None  # type: ignore[assignment]  # equal to a tuple of the same paths, whose hash is another
 
     def strings(self) -> Iterator[str]:
         """The paths as text."""

@@ -1,11 +1,12 @@
 """Lists of files as samples."""
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,13 @@ from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
 from domainbridge.errors import DataError
 from domainbridge.types import Sample
 
-__all__ = ["Concatenated", "FileSamples", "Samples", "ahead", "check_same_size"]
+__all__ = ["Concatenated", "FileSamples", "Samples", "ahead", "check_same_size", "in_threads"]
 
-_AHEAD = 4
+_THREADS = min(os.cpu_count() or 1, 8)
+_AHEAD = 2 * _THREADS
 """Samples being decoded while another is worked on."""
+
+Result = TypeVar("Result")
 
 
 class Samples(Protocol):
@@ -146,10 +150,15 @@ class Concatenated:
 
 def ahead(samples: Samples, indices: Iterable[int]) -> Iterator[Sample]:
     """The samples of ``indices`` in order; threads decode the next few while one is worked on."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        waiting: deque[Future[Sample]] = deque()
+    return in_threads(samples.load, indices)
+
+
+def in_threads(work: Callable[[int], Result], indices: Iterable[int]) -> Iterator[Result]:
+    """``work`` done for each index, in order, a few ahead of what has been asked for."""
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        waiting: deque[Future[Result]] = deque()
         for index in indices:
-            waiting.append(pool.submit(samples.load, index))
+            waiting.append(pool.submit(work, index))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -1,8 +1,8 @@
 """What training reads: the files themselves, or reduced copies of them where the recipe asks for some."""
 
 from collections.abc import Callable
-from functools import partial
 
+from domainbridge.config.domains import Source, Target
 from domainbridge.config.schema import Recipe
 from domainbridge.data.cache import CacheRule, build_cache, bytes_needed
 from domainbridge.data.samples import Concatenated, FileSamples, Samples
@@ -18,7 +18,7 @@ def cache_rule(recipe: Recipe) -> CacheRule:
     """The recipe's cache.
 
     Raises:
-        RecipeError: it names no folder.
+        RecipeError: it names no folder, or one among a domain's images.
     """
     section = recipe.cache
     if section.folder is None:
@@ -26,7 +26,16 @@ def cache_rule(recipe: Recipe) -> CacheRule:
             "cache.folder: is not set; name a folder for the reduced copies, relative to data_root, in the recipe or "
             "as cache.folder=DIR, here and for `run`"
         )
-    return CacheRule(data_root(recipe) / section.folder, section.format, section.quality)
+    folder = data_root(recipe) / section.folder
+    domains: tuple[Source | Target, ...] = (*recipe.sources, *recipe.targets)
+    for domain in domains:
+        images = data_root(recipe) / domain.root / (domain.images or "")
+        if domain.images is not None and folder.resolve().is_relative_to(images.resolve()):
+            raise RecipeError(
+                f"cache.folder: {folder} lies below {images}, the images of {domain.name}, where copies would be "
+                "taken for images; choose another folder"
+            )
+    return CacheRule(folder, section.format, section.quality)
 
 
 def cache_size(recipe: Recipe, data: DataSets) -> int:
@@ -35,8 +44,13 @@ def cache_size(recipe: Recipe, data: DataSets) -> int:
     return sum(bytes_needed(domain, rule) for domain in (*data.sources, *data.targets))
 
 
-def training_samples(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) -> tuple[Samples, Samples]:
+def training_samples(
+    recipe: Recipe, data: DataSets, announce: Callable[[str], None], stop_requested: Callable[[], bool] = lambda: False
+) -> tuple[Samples, Samples] | None:
     """All sources one after the other, and all targets; missing copies are made first.
+
+    Returns:
+        None after a requested stop; the next call goes on.
 
     Raises:
         DataError: a file cannot be read, or the disk is too small for the copies.
@@ -46,13 +60,21 @@ def training_samples(recipe: Recipe, data: DataSets, announce: Callable[[str], N
     rule = cache_rule(recipe)
 
     def copied(domain: FileSamples) -> Samples:
-        return build_cache(domain, rule, partial(_announce, announce, domain))
+        def progress(ready: int) -> None:
+            if stop_requested():
+                raise _StopBuilding
+            if ready % _ANNOUNCE_EVERY == 0 or ready == len(domain):
+                announce(f"{domain.name}: {ready} of {len(domain)} copies")
+
+        return build_cache(domain, rule, progress)
 
     announce(f"reading reduced copies in {rule.folder}; missing ones are made first")
-    sources, targets = (tuple(copied(domain) for domain in domains) for domains in (data.sources, data.targets))
+    try:
+        sources, targets = (tuple(copied(domain) for domain in domains) for domains in (data.sources, data.targets))
+    except _StopBuilding:
+        return None
     return Concatenated(sources), Concatenated(targets)
 
 
-def _announce(announce: Callable[[str], None], domain: FileSamples, ready: int) -> None:
-    if ready % _ANNOUNCE_EVERY == 0 or ready == len(domain):
-        announce(f"{domain.name}: {ready} of {len(domain)} copies")
+class _StopBuilding(Exception):  # noqa: N818 - not an error
+    """A stop was requested between two copies."""

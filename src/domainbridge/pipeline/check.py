@@ -118,8 +118,7 @@ def survey_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None],
         *(_survey_domain(domain, crop, announce, at_most) for domain in (*data.sources, *data.targets)),
         *(_survey_domain(domain, None, announce, at_most) for domain in data.validation.values()),
     )
-    few = at_most is None or sum(len(domain) for domain in data.domains) <= _HEADERS_AT_MOST
-    warnings = [*(_identical_images(data) if few else ()), *_one_sided_classes(recipe, data, domains)]
+    warnings = [*_identical_images(data), *_one_sided_classes(recipe, data, domains)]
     return Survey(domains, tuple(warnings))
 
 

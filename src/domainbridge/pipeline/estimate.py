@@ -110,7 +110,7 @@ def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) 
     """What to change if a step needs more memory than the device has."""
     worst = max(trained, key=lambda stage: costs[stage.name].memory(stage.kind))
     needed, there = costs[worst.name].memory(worst.kind), device_memory(recipe.runtime.device)
-    if needed <= _USABLE * there:
+    if there is None or needed <= _USABLE * there:
         return []
     training = recipe.training_of(worst.name)
     fitting = []
@@ -125,11 +125,13 @@ def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) 
     return [f"that is more than this device's {there / _GIB:.1f} GiB leave room for; {hint}"]
 
 
-def device_memory(device: str) -> int:
-    """Bytes of the GPU that a run would use, else of the machine."""
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0 if device in ("auto", "cuda") else device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def device_memory(device: str) -> int | None:
+    """Bytes of the GPU that a run would use, or of the machine for the CPU; None for a device that is not here."""
+    gpus = torch.cuda.device_count()
+    if device == "cpu" or (device == "auto" and not gpus):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    number = 0 if device in ("auto", "cuda") else int(device.removeprefix("cuda:")) if device[5:].isdigit() else gpus
+    return torch.cuda.get_device_properties(number).total_memory if number < gpus else None
 
 
 def _memory_words(

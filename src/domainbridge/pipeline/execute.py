@@ -13,6 +13,7 @@ import yaml
 
 from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
+from domainbridge.data.samples import Samples
 from domainbridge.errors import RecipeError, RunFolderError
 from domainbridge.files import replace_file, write_text
 from domainbridge.pipeline.caching import training_samples
@@ -137,11 +138,15 @@ def _run_together(
             write_text(folder / "recipe.yaml", dump_recipe(resolved))
             write_text(folder / "data-check.json", json.dumps(passed) + "\n")
             write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
-        with processes.leader_first():
-            source, target = training_samples(recipe, data, listener.message)
-        context = Context(recipe, data, source, target, folder, runtime, listener.progress, stop_requested)
         # Planned again now that no other run can finish a stage, and by all before the first stage changes a folder.
         planned = processes.agreed(selected(inspect_run(recipe, data, folder), only, until))
+        read: tuple[Samples, Samples] | None = (data.source, data.target)
+        if any(item.verdict.action != "done" for item in planned):
+            with processes.leader_first():
+                read = training_samples(recipe, data, listener.message, stop_requested)
+        if processes.any(read is None) or read is None:
+            return False
+        context = Context(recipe, data, *read, folder, runtime, listener.progress, stop_requested)
         return _run_stages(planned, context, listener)
 
 

@@ -14,10 +14,11 @@ from domainbridge.adaptation.objective import Objective, SourceOnly
 from domainbridge.adaptation.prototypes import PrototypeBank, image_means
 from domainbridge.config.schema import Recipe
 from domainbridge.data.streams import PairedCrops, TargetCrops
-from domainbridge.models.segmenter import Segmenter
+from domainbridge.errors import TrainingError
+from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import DataSets
-from domainbridge.pipeline.networks import build_distillation, build_self_training, initial_student
+from domainbridge.pipeline.networks import build_distillation, build_self_training, model_spec
 from domainbridge.pipeline.plan import Stage
 from domainbridge.pipeline.prototype_stage import target_crops
 from domainbridge.pipeline.stages import training_plan, training_stream
@@ -46,11 +47,17 @@ class Probe:
 
 
 def probe(recipe: Recipe, data: DataSets, stages: list[Stage]) -> dict[str, Probe]:
-    """Steps with random weights on the recipe's own images, of the first stage of each kind; nothing is kept.
+    """Steps with random weights on the recipe's own files, of the first stage of each kind; nothing is kept.
+
+    Reduced copies and rare class sampling are left out: neither may exist before the run.
 
     Returns:
         kind of stage -> what was measured.
+
+    Raises:
+        TrainingError: a step does not fit into the GPU's memory.
     """
+    recipe = recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update={"rare_classes": False})})
     settings = recipe.runtime
     runtime = resolve_runtime(settings.device, settings.threads, settings.workers)
     found: dict[str, Probe] = {}
@@ -60,15 +67,24 @@ def probe(recipe: Recipe, data: DataSets, stages: list[Stage]) -> dict[str, Prob
             if stage.kind not in found:
                 if runtime.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(runtime.device)
-                seconds = _training_seconds(stage, context) if stage.trains else _prototype_seconds(stage, context)
-                found[stage.kind] = Probe(seconds, _peak(runtime))
+                found[stage.kind] = Probe(_seconds(stage, context), _peak(runtime))
     return found
+
+
+def _seconds(stage: Stage, context: Context) -> float:
+    try:
+        return _training_seconds(stage, context) if stage.trains else _prototype_seconds(stage, context)
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            f"plan --probe: a step of {stage.name} does not fit into this GPU's memory; `plan` without --probe counts "
+            "what it needs and names keys that make it smaller"
+        ) from error
 
 
 def _training_seconds(stage: Stage, context: Context) -> float:
     recipe, runtime = context.recipe, context.runtime
     training = recipe.training_of(stage.name)
-    student = _network(stage, context).train()
+    student = _network(stage, context)
     objective = _objective(stage, context, student)
     optimiser = build_optimiser(student, training.learning_rate, training.head_multiplier, training.weight_decay)
     stream = training_stream(stage, context, student)
@@ -90,7 +106,7 @@ def _training_seconds(stage: Stage, context: Context) -> float:
 
 def _prototype_seconds(stage: Stage, context: Context) -> float:
     recipe, runtime = context.recipe, context.runtime
-    model = _network(stage, context).eval()
+    model = _network(stage, context)
     stream = target_crops(stage, context, model)
     loading = _loading_seconds(stream)
     image = as_unit_float(stream[0].to(runtime.device))
@@ -105,8 +121,9 @@ def _prototype_seconds(stage: Stage, context: Context) -> float:
 
 
 def _network(stage: Stage, context: Context) -> Segmenter:
-    student = initial_student(context.recipe, f"probe of {stage.name}")
-    return context.runtime.place(student, channels_last=context.recipe.training.channels_last)
+    torch.manual_seed(0)
+    network = build_segmenter(model_spec(context.recipe)).train(stage.trains)
+    return context.runtime.place(network, channels_last=context.recipe.training_of(stage.name).channels_last)
 
 
 def _objective(stage: Stage, context: Context, student: Segmenter) -> Objective:
