@@ -62,8 +62,8 @@ def _ask(name: str) -> dict[str, object]:
 
 def _in_own_process(name: str) -> dict[str, object]:
     command = [sys.executable, "-m", "benchmarks", name, "--here"]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     answer: dict[str, object] = json.loads(output)
     return answer
 

@@ -25,8 +25,8 @@ def self_training(size: int = 256, rounds: int = 5) -> Answer:
     """A class-path step of ResNet-101; the floor is two forward and backward passes and one forward pass."""
     student = published_network().train()
     crops = batch(size)
-    published = SelfTrainingStep(published_network().train(), twin(published_network()), plain_optimiser(student))
-    published.optimiser = plain_optimiser(published.student)
+    other = published_network().train()
+    published = SelfTrainingStep(other, twin(other), plain_optimiser(other))
     ours = _loop_step(SelfTraining(student, "class", augmentation=Augmentation()), crops)
     bfloat16 = _loop_step(SelfTraining(student, "class", augmentation=Augmentation()), crops, "bfloat16")
     ways = {
