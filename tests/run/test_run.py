@@ -17,6 +17,7 @@ from domainbridge.errors import RecipeError, RunFolderError, TrainingError
 from domainbridge.pipeline import stages as stage_module
 from domainbridge.pipeline.datasets import open_data
 from domainbridge.pipeline.execute import inspect_run, run_recipe
+from domainbridge.training.checkpoint import load_checkpoint
 
 STAGES = ["source-only"] + [f"r{r}-{kind}" for r in (1, 2) for kind in ("cut", "class", "prototypes", "distil")]
 TRAINED = [name for name in STAGES if "prototypes" not in name]
@@ -144,6 +145,27 @@ def test_stopped_politely_and_resumed(
     assert [json.loads(line)["step"] for line in metrics][-1] == 4
 
 
+def test_scaled_losses_resume_exactly(recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With float16 the loss scale is part of the state: here it was halved before the stop."""
+    tree = {**recipe_tree, "training": recipe_tree["training"] | {"precision": "float16"}}
+    recipe = parse_recipe(tree)
+    monkeypatch.setattr("domainbridge.training.loss_scale._FIRST", 2.0**30)  # overflows at once
+    assert run_recipe(recipe, tmp_path / "whole", Quiet(), until="source-only")
+    original = stage_module.run_stage
+
+    def interrupted(planned: Any, context: Any, *, resume: bool) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(planned, context, resume=resume)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("domainbridge.pipeline.execute.run_stage", interrupted)
+        assert not run_recipe(recipe, tmp_path / "run", Quiet(), until="source-only")
+    state = load_checkpoint(tmp_path / "run/source-only/state.pt", torch.device("cpu"))
+    assert state.scale["value"] < 2.0**30
+    assert run_recipe(recipe, tmp_path / "run", Quiet(), until="source-only")
+    assert_same_weights(tmp_path / "whole", tmp_path / "run", ["source-only"])
+
+
 def _run_and_die(tree: dict[str, Any], folder: str, marker: str) -> None:
     """In a child process: die by SIGKILL, without warning, when ``marker`` says so."""
     stage, _, step = marker.partition(":")
@@ -266,6 +288,7 @@ def test_two_processes_cannot_share_a_run(finished: Path, recipe_tree: dict, tmp
         {"sampling": {"rare_classes": True}},
         {"self_training": {"teacher_statistics": "student"}},
         {"training": {"steps": 2, "batch_size": 2, "precision": "bfloat16"}},
+        {"training": {"steps": 2, "batch_size": 2, "precision": "float16", "recompute": True}},
         {"model": {"backbone": "test_resnet", "output_stride": 32, "head": {"kind": "deeplabv3plus", "channels": 16}}},
         {"evaluation": {"mode": "slide", "window": [24, 24], "flip": True}},
     ],

@@ -66,6 +66,9 @@ def test_the_published_network() -> None:
     assert 300e9 < costs.operations / recipe.training.batch_size < 500e9
     half = costs_of(recipe, recipe.training.model_copy(update={"precision": "bfloat16"}))
     assert half.activations == costs.activations // 2
+    sparing = costs_of(recipe, recipe.training.model_copy(update={"recompute": True}))
+    assert sparing.activations < costs.activations / 2
+    assert sparing.step_operations("cut") == pytest.approx(9 / 7 * costs.step_operations("cut"), rel=0.05)
 
 
 def test_what_does_not_fit_is_told_with_keys_that_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

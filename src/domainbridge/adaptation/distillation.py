@@ -122,6 +122,11 @@ class Distillation:
         self.augmentation = augmentation
         self.absent_compete = absent_compete
 
+    @property
+    def networks(self) -> tuple[Segmenter, ...]:
+        """Student and teachers."""
+        return self.student, *(teacher.model for teacher in self.teachers)
+
     def before_step(self, step: int) -> None:
         """The teachers are frozen."""
 

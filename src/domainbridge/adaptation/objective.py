@@ -22,6 +22,11 @@ class Objective(Protocol):
 
     student: Segmenter
 
+    @property
+    def networks(self) -> tuple[Segmenter, ...]:
+        """All that run in a step, the student first."""
+        ...
+
     def before_step(self, step: int) -> None:
         """Called before ``losses`` of step 0, 1, ...: what must follow the step count, e.g. a moving average."""
         ...
@@ -48,6 +53,11 @@ class SourceOnly:
 
     def __init__(self, student: Segmenter) -> None:
         self.student = student
+
+    @property
+    def networks(self) -> tuple[Segmenter, ...]:
+        """The student alone."""
+        return (self.student,)
 
     def before_step(self, step: int) -> None:
         """Nothing follows the step count."""

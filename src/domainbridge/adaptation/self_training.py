@@ -170,6 +170,11 @@ class SelfTraining:
         self.ignore_counts_as_class = ignore_counts_as_class
         self.over_devices = over_devices
 
+    @property
+    def networks(self) -> tuple[Segmenter, ...]:
+        """Student and teacher."""
+        return self.student, self.teacher.model
+
     def before_step(self, step: int) -> None:
         """Update the teacher."""
         self.teacher.update(step)

@@ -100,7 +100,14 @@ class Training(Section):
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: int = Field(1500, ge=0)
     warmup_ratio: float = Field(1e-6, ge=0, le=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of forward passes; float16 scales the losses and leaves out steps that overflow"
+    )
+    recompute: bool = Field(
+        False,
+        description="activation checkpointing: the student's blocks are computed again going backward; much less "
+        "memory, a forward pass more, the same result",
+    )
     channels_last: bool = Field(True, description="memory layout; faster on CPUs and on tensor cores")
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints to resume from")
     log_every: PositiveInt = 50
@@ -117,7 +124,8 @@ class StageOverride(Section):
     weight_decay: float | None = Field(None, ge=0)
     warmup_steps: int | None = Field(None, ge=0)
     warmup_ratio: float | None = Field(None, ge=0, le=1)
-    precision: Literal["float32", "bfloat16"] | None = None
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    recompute: bool | None = None
     channels_last: bool | None = None
     checkpoint_every: PositiveInt | None = None
     log_every: PositiveInt | None = None
@@ -209,5 +217,8 @@ class Runtime(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     threads: PositiveInt | None = Field(
         None, description="CPU threads of torch; default: torch's choice; sums round differently with another number"
+    )
+    compile: bool = Field(
+        False, description="torch.compile of student and teachers in training; needs a C++ compiler, minutes a stage"
     )
     workers: int = Field(2, ge=0, description="loader processes, at most one per core; 0: none, load while training")

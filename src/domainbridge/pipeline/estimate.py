@@ -1,19 +1,22 @@
 """What a run will cost: memory and arithmetic that follow from the network, time from what was measured before."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from domainbridge.adaptation.losses import cross_entropy
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import Training
+from domainbridge.models.recomputation import blocks_of, recompute_blocks
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.pipeline.networks import model_spec
 from domainbridge.pipeline.plan import Stage
@@ -42,9 +45,10 @@ _GIB = 2**30
 _USABLE = 0.9
 """Share of a device's memory: the rest is for its driver, fragments and the data."""
 _SAVINGS: tuple[dict[str, Any], ...] = (
+    {"recompute": True},
     {"precision": "bfloat16"},
     {"accumulate": 2},
-    {"precision": "bfloat16", "accumulate": 2},
+    {"precision": "bfloat16", "recompute": True},
     {"precision": "bfloat16", "accumulate": 4},
 )
 """Keys of `training` that make a step smaller, the milder ones first."""
@@ -59,11 +63,13 @@ class Costs:
         parameters: how many.
         activations: bytes that the backward pass needs of one forward pass, of a part of the batch, and of its loss.
         operations: floating point operations of one forward pass; a multiply-add counts as two.
+        recomputed: of these, those that are done once more in every backward pass.
     """
 
     parameters: int
     activations: int
     operations: int
+    recomputed: int = 0
 
     def memory(self, kind: str) -> int:
         """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward."""
@@ -71,7 +77,8 @@ class Costs:
 
     def step_operations(self, kind: str) -> int:
         """Of a whole training step."""
-        return (_WITH_BACKWARD[kind] * (1 + _BACKWARD) + _FORWARD_ONLY[kind]) * self.operations
+        whole = (_WITH_BACKWARD[kind] * (1 + _BACKWARD) + _FORWARD_ONLY[kind]) * self.operations
+        return whole + _WITH_BACKWARD[kind] * self.recomputed
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,10 @@ def estimate(recipe: Recipe, stages: list[Stage], folder: Path, probed: Mapping[
     """Memory from the network's own tensors; time from a probe, else measured steps of the folder, else arithmetic."""
     trained = [stage for stage in stages if stage.trains]
     settings = {stage.name: recipe.training_of(stage.name) for stage in trained}
-    counted: dict[tuple[int, int, str], Costs] = {}
+    counted: dict[tuple[object, ...], Costs] = {}
     for training in settings.values():
-        key = (training.batch_size, training.accumulate, training.precision)
-        counted[key] = counted.get(key) or costs_of(recipe, training)
-    costs = {name: counted[t.batch_size, t.accumulate, t.precision] for name, t in settings.items()}
+        counted[_counted_by(training)] = counted.get(_counted_by(training)) or costs_of(recipe, training)
+    costs = {name: counted[_counted_by(training)] for name, training in settings.items()}
     memory = "\n".join([_memory_words(recipe, trained, costs, probed), *_ways_to_fit(recipe, trained, costs)])
     if probed:
         seconds = {s.name: probed[s.kind].seconds * s.steps for s in stages if s.steps and s.kind in probed}
@@ -106,6 +112,11 @@ def estimate(recipe: Recipe, stages: list[Stage], folder: Path, probed: Mapping[
     return Estimate({name: count / rate for name, count in operations.items()}, f"{memory}\n{words}")
 
 
+def _counted_by(training: Training) -> tuple[object, ...]:
+    """What the costs of a step depend on; stages that agree in it are counted once."""
+    return training.batch_size, training.accumulate, training.precision, training.recompute
+
+
 def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) -> list[str]:
     """What to change if a step needs more memory than the device has."""
     worst = max(trained, key=lambda stage: costs[stage.name].memory(stage.kind))
@@ -119,7 +130,7 @@ def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) 
             continue
         smaller = costs_of(recipe, training.model_copy(update=change)).memory(worst.kind)
         if smaller <= _USABLE * there:
-            words = " ".join(f"training.{key}={value}" for key, value in change.items())
+            words = " ".join(f"training.{key}={str(value).lower()}" for key, value in change.items())
             fitting.append(f"{words} ({smaller / _GIB:.1f} GiB)")
     hint = f"these fit: {', '.join(fitting)}" if fitting else "take a smaller crop or backbone"
     return [f"that is more than this device's {there / _GIB:.1f} GiB leave room for; {hint}"]
@@ -173,18 +184,43 @@ def costs_of(recipe: Recipe, training: Training) -> Costs:
         rows = training.batch_size // training.accumulate
         image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
         label = torch.empty(rows, recipe.crop.height, recipe.crop.width, dtype=torch.long)
-    counter = FlopCounterMode(display=False)
+    counter, recomputed = FlopCounterMode(display=False), 0
     with counter:
         activations = _saved_bytes(student, image, label)
-    if training.precision == "bfloat16":
+    if training.recompute:
+        blocks, recomputed = _largest_block(student, image)
+        recompute_blocks(student.backbone)
+        activations = _saved_bytes(student, image, label) + blocks
+    if training.precision != "float32":
         activations //= 2  # nearly all of them are the convolutions' and norms' inputs, kept in the compute type
     parameters = sum(weight.numel() for weight in student.parameters())
-    return Costs(parameters, activations, counter.get_total_flops() * training.accumulate)
+    operations = counter.get_total_flops() * training.accumulate
+    return Costs(parameters, activations, operations, recomputed * training.accumulate)
 
 
 def _saved_bytes(student: Segmenter, image: torch.Tensor, label: torch.Tensor) -> int:
     """Bytes of the distinct tensors, other than weights, that autograd keeps of a forward pass and its loss."""
-    own = {weight.untyped_storage()._cdata for weight in (*student.parameters(), *student.buffers())}
+    return _kept_bytes(student, lambda: cross_entropy(student(image).logits, label))
+
+
+def _largest_block(student: Segmenter, image: torch.Tensor) -> tuple[int, int]:
+    """Bytes that one block keeps at most while it is computed again, and the operations of all blocks."""
+    inputs: list[tuple[nn.Module, torch.Tensor]] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda module, given: inputs.append((module, given[0])))
+        for block in blocks_of(student.backbone)
+    ]
+    student(image)
+    for hook in hooks:
+        hook.remove()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        largest = max(_kept_bytes(block, partial(block, given)) for block, given in inputs)
+    return largest, counter.get_total_flops()
+
+
+def _kept_bytes(module: nn.Module, work: Callable[[], torch.Tensor]) -> int:
+    own = {weight.untyped_storage()._cdata for weight in (*module.parameters(), *module.buffers())}
     kept: dict[int, Any] = {}
 
     def remember(tensor: torch.Tensor) -> torch.Tensor:
@@ -194,8 +230,8 @@ def _saved_bytes(student: Segmenter, image: torch.Tensor, label: torch.Tensor) -
         return tensor
 
     with saved_tensors_hooks(remember, lambda tensor: tensor):
-        loss = cross_entropy(student(image).logits, label)
-    assert loss.requires_grad
+        result = work()
+    assert result.requires_grad
     return sum(storage.nbytes() for storage in kept.values())
 
 

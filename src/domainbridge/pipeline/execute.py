@@ -21,7 +21,7 @@ from domainbridge.pipeline.check import check_data, check_fingerprint
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import DataSets, open_data, resolved_root
 from domainbridge.pipeline.labels import scoring_rule
-from domainbridge.pipeline.networks import initial_student
+from domainbridge.pipeline.networks import check_network
 from domainbridge.pipeline.plan import Stage, StageState, Verdict, final_stage, plan_stages, read_json, verdict
 from domainbridge.pipeline.results import evaluate_stage, write_results
 from domainbridge.pipeline.stages import run_stage
@@ -128,7 +128,7 @@ def _run_together(
     if processes.leader:
         if read_json(folder / "data-check.json") != passed:
             check_data(recipe, data, listener.message)
-        initial_student(recipe, "check")
+        check_network(recipe)
         folder.mkdir(parents=True, exist_ok=True)
     processes.wait()
     alone = _only_process(folder) if processes.leader else nullcontext()

@@ -6,18 +6,21 @@ from typing import Literal
 from torch import Tensor
 
 from domainbridge.adaptation.distillation import Distillation, Teacher
+from domainbridge.adaptation.objective import Objective, SourceOnly
 from domainbridge.adaptation.self_training import Augmentation, SelfTraining
 from domainbridge.config.schema import Recipe
 from domainbridge.data.spaces import LabelSpace
 from domainbridge.models.heads import HeadSpec
+from domainbridge.models.recomputation import recompute_blocks
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.models.store import ModelCard
 from domainbridge.models.weights import load_backbone_weights
 from domainbridge.pipeline.datasets import data_root
 from domainbridge.pipeline.labels import training_space
+from domainbridge.pipeline.plan import Stage
 from domainbridge.seeding import seed_global_generator
 
-__all__ = ["build_distillation", "build_self_training", "initial_student", "model_card", "model_spec"]
+__all__ = ["build_objective", "check_network", "initial_student", "model_card", "model_spec"]
 
 
 def model_spec(recipe: Recipe) -> ModelSpec:
@@ -52,10 +55,63 @@ def initial_student(recipe: Recipe, stage: str) -> Segmenter:
     return student
 
 
-def build_self_training(
+def check_network(recipe: Recipe) -> None:
+    """Build the recipe's network once, before any stage does.
+
+    Raises:
+        ModelError: the backbone or its weights cannot be had, or it has no blocks to compute again where a stage asks.
+    """
+    student = initial_student(recipe, "check")
+    if any(recipe.training_of(name).recompute for name in recipe.trained_stages()):
+        recompute_blocks(student.backbone)
+
+
+def build_objective(
+    recipe: Recipe,
+    stage: Stage,
+    student: Segmenter,
+    teachers: Callable[[], tuple[Teacher, ...]],
+    over_devices: Callable[[Tensor], Tensor],
+) -> Objective:
+    """What a stage minimises, its networks compiled or sparing memory as the recipe says.
+
+    Args:
+        recipe: complete.
+        stage: one that trains.
+        student: its network.
+        teachers: gives step 2's teachers.
+        over_devices: mean over the run's devices.
+
+    Raises:
+        ModelError: the backbone has no blocks to compute again.
+    """
+    objective = _objective(recipe, stage, student, teachers, over_devices)
+    if recipe.training_of(stage.name).recompute:
+        recompute_blocks(student.backbone)
+    if recipe.runtime.compile:
+        for network in objective.networks:
+            network.compile()
+    return objective
+
+
+def _objective(
+    recipe: Recipe,
+    stage: Stage,
+    student: Segmenter,
+    teachers: Callable[[], tuple[Teacher, ...]],
+    over_devices: Callable[[Tensor], Tensor],
+) -> Objective:
+    if stage.kind == "source-only":
+        return SourceOnly(student)
+    if stage.kind == "cut" or stage.kind == "class":
+        return _self_training(recipe, student, stage.kind, over_devices)
+    assert stage.kind == "distil"
+    return _distillation(recipe, student, teachers())
+
+
+def _self_training(
     recipe: Recipe, student: Segmenter, path: Literal["cut", "class"], over_devices: Callable[[Tensor], Tensor]
 ) -> SelfTraining:
-    """Step 1's objective for one path; ``over_devices`` is the mean over the run's devices."""
     section = recipe.self_training
     return SelfTraining(
         student,
@@ -72,8 +128,7 @@ def build_self_training(
     )
 
 
-def build_distillation(recipe: Recipe, student: Segmenter, teachers: tuple[Teacher, ...]) -> Distillation:
-    """Step 2's objective."""
+def _distillation(recipe: Recipe, student: Segmenter, teachers: tuple[Teacher, ...]) -> Distillation:
     section = recipe.distillation
     return Distillation(
         student,

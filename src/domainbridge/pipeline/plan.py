@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Kind = Literal["source-only", "cut", "class", "prototypes", "distil"]
-_UNSPECIFIED = ("log_every", "checkpoint_every")
+_UNSPECIFIED = ("log_every", "checkpoint_every", "recompute")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 import torch
 
 from domainbridge.adaptation.distillation import Teacher
-from domainbridge.adaptation.objective import Objective, SourceOnly
 from domainbridge.adaptation.prototypes import PrototypeBank, image_means
 from domainbridge.config.schema import Recipe
 from domainbridge.data.streams import PairedCrops, TargetCrops
@@ -18,11 +17,12 @@ from domainbridge.errors import TrainingError
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import DataSets
-from domainbridge.pipeline.networks import build_distillation, build_self_training, model_spec
+from domainbridge.pipeline.networks import build_objective, model_spec
 from domainbridge.pipeline.plan import Stage
 from domainbridge.pipeline.prototype_stage import target_crops
 from domainbridge.pipeline.stages import training_plan, training_stream
 from domainbridge.training.loop import Progress, fit
+from domainbridge.training.loss_scale import loss_scale
 from domainbridge.training.optimiser import build_optimiser
 from domainbridge.training.runtime import Runtime, resolve_runtime
 from domainbridge.types import as_unit_float
@@ -85,7 +85,7 @@ def _training_seconds(stage: Stage, context: Context) -> float:
     recipe, runtime = context.recipe, context.runtime
     training = recipe.training_of(stage.name)
     student = _network(stage, context)
-    objective = _objective(stage, context, student)
+    objective = build_objective(recipe, stage, student, lambda: _teachers(stage, context), lambda share: share)
     optimiser = build_optimiser(student, training.learning_rate, training.head_multiplier, training.weight_decay)
     stream = training_stream(stage, context, student)
     plan = training_plan(stage, recipe, training.steps - min(_STEPS, training.steps), log_every=1)
@@ -100,6 +100,7 @@ def _training_seconds(stage: Stage, context: Context) -> float:
         runtime,
         report=taken.append,
         checkpoint=lambda _: None,
+        scale=loss_scale(training.precision, runtime.device),
     )
     return _together([progress.seconds for progress in taken], loading, runtime)
 
@@ -126,16 +127,14 @@ def _network(stage: Stage, context: Context) -> Segmenter:
     return context.runtime.place(network, channels_last=context.recipe.training_of(stage.name).channels_last)
 
 
-def _objective(stage: Stage, context: Context, student: Segmenter) -> Objective:
-    recipe = context.recipe
-    if stage.kind == "source-only":
-        return SourceOnly(student)
-    if stage.kind == "cut" or stage.kind == "class":
-        return build_self_training(recipe, student, stage.kind, lambda share: share)
-    classifier = student.head.classifier
-    vectors = torch.rand(classifier.out_channels, classifier.in_channels, device=context.runtime.device)
-    bank = PrototypeBank(vectors, torch.ones(len(vectors), device=vectors.device)) if stage.prototypes else None
-    return build_distillation(recipe, student, tuple(Teacher(_network(stage, context), bank) for _ in stage.teachers))
+def _teachers(stage: Stage, context: Context) -> tuple[Teacher, ...]:
+    teachers = []
+    for _ in stage.teachers:
+        model = _network(stage, context).eval()
+        vectors = torch.rand_like(model.head.classifier.weight[..., 0, 0])
+        bank = PrototypeBank(vectors, torch.ones_like(vectors[:, 0])) if stage.prototypes else None
+        teachers.append(Teacher(model, bank))
+    return tuple(teachers)
 
 
 def _loading_seconds(stream: PairedCrops | TargetCrops) -> float:

@@ -3,13 +3,14 @@
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from domainbridge.adaptation.distillation import Teacher
-from domainbridge.adaptation.objective import Objective, SourceOnly
+from domainbridge.adaptation.objective import Objective
 from domainbridge.config.schema import Recipe
 from domainbridge.data.streams import PairedCrops, batches
 from domainbridge.errors import RunFolderError
@@ -18,16 +19,12 @@ from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model, save_model
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import crop_rule, mixture, rare_classes
-from domainbridge.pipeline.networks import (
-    build_distillation,
-    build_self_training,
-    initial_student,
-    model_card,
-)
+from domainbridge.pipeline.networks import build_objective, initial_student, model_card
 from domainbridge.pipeline.plan import Stage
 from domainbridge.pipeline.prototype_stage import collect_prototypes, load_prototypes
 from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from domainbridge.training.loop import Plan, Progress, fit
+from domainbridge.training.loss_scale import LossScale, loss_scale
 from domainbridge.training.optimiser import Schedule, build_optimiser
 from domainbridge.training.runtime import Runtime
 
@@ -78,9 +75,11 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     training = recipe.training_of(stage.name)
     student = _student(stage, context).train()
     student = runtime.place(student, channels_last=training.channels_last)
-    objective = _objective(stage, context, student)
+    teachers = partial(_teachers, stage, context)
+    objective = build_objective(recipe, stage, student, teachers, runtime.processes.mean)
     optimiser = build_optimiser(student, training.learning_rate, training.head_multiplier, training.weight_decay)
-    start, spent = _restore(folder / "state.pt", stage, objective, optimiser, runtime)
+    scale = loss_scale(training.precision, runtime.device)
+    start, spent = _restore(folder / "state.pt", stage, objective, optimiser, scale, runtime)
     leader = runtime.processes.leader
     if leader:
         _keep_metrics(folder / "metrics.jsonl", start)
@@ -90,7 +89,8 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         if not leader:
             return
         parts = (student.state_dict(), objective.state_dict(), optimiser.state_dict())
-        state = Checkpoint(step, stage.fingerprint, *parts, spent + time.perf_counter() - began)
+        seconds = spent + time.perf_counter() - began
+        state = Checkpoint(step, stage.fingerprint, *parts, seconds, scale.state_dict() if scale else {})
         save_checkpoint(folder / "state.pt", state)
         progress = {"fingerprint": stage.fingerprint, "spec": stage.spec, "step": step}
         write_text(folder / "started.json", json.dumps(progress))
@@ -116,6 +116,7 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
         report=report,
         checkpoint=checkpoint,
         stop_requested=context.stop_requested,
+        scale=scale,
     )
     if not finished:
         return None
@@ -160,26 +161,26 @@ def _student(stage: Stage, context: Context) -> Segmenter:
     return load_model(context.folder / stage.init / "model")[0]
 
 
-def _objective(stage: Stage, context: Context, student: Segmenter) -> Objective:
-    if stage.kind == "source-only":
-        return SourceOnly(student)
-    if stage.kind == "cut" or stage.kind == "class":
-        return build_self_training(context.recipe, student, stage.kind, context.runtime.processes.mean)
-    assert stage.kind == "distil"
-    device = context.runtime.device
+def _teachers(stage: Stage, context: Context) -> tuple[Teacher, ...]:
+    channels_last = context.recipe.training_of(stage.name).channels_last
     teachers = []
     for name in stage.teachers:
         model, _ = load_model(context.folder / name / "model")
-        context.runtime.place(model, channels_last=context.recipe.training_of(stage.name).channels_last)
+        context.runtime.place(model, channels_last=channels_last)
         bank = None
         if stage.prototypes is not None:
-            bank = load_prototypes(context.folder / stage.prototypes, name, device)
+            bank = load_prototypes(context.folder / stage.prototypes, name, context.runtime.device)
         teachers.append(Teacher(model, bank))
-    return build_distillation(context.recipe, student, tuple(teachers))
+    return tuple(teachers)
 
 
 def _restore(
-    path: Path, stage: Stage, objective: Objective, optimiser: torch.optim.Optimizer, runtime: Runtime
+    path: Path,
+    stage: Stage,
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    scale: LossScale | None,
+    runtime: Runtime,
 ) -> tuple[int, float]:
     """Load the checkpoint if there is one; (next step, seconds spent)."""
     if not runtime.processes.agreed(path.exists()):
@@ -190,6 +191,8 @@ def _restore(
     objective.student.load_state_dict(state.student)
     objective.load_state_dict(state.objective)
     optimiser.load_state_dict(state.optimiser)
+    if scale is not None:
+        scale.load_state_dict(state.scale)
     return state.step, state.seconds
 
 

@@ -1,6 +1,6 @@
 """The state of a half-done stage: everything that the next step depends on, written atomically."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Checkpoint:
         objective: the objective's own state, e.g. the teacher.
         optimiser: its state dict.
         seconds: spent so far.
+        scale: of the losses, with precision float16.
     """
 
     step: int
@@ -31,6 +32,7 @@ class Checkpoint:
     objective: dict[str, Any]
     optimiser: dict[str, Any]
     seconds: float
+    scale: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

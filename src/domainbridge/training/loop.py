@@ -10,6 +10,7 @@ from torch import Tensor
 from domainbridge.adaptation.objective import Objective
 from domainbridge.errors import TrainingError
 from domainbridge.seeding import seed_global_generator, torch_generator
+from domainbridge.training.loss_scale import LossScale
 from domainbridge.training.optimiser import Schedule, set_rates
 from domainbridge.training.processes import Processes
 from domainbridge.training.runtime import Runtime
@@ -105,6 +106,7 @@ def fit(
     report: Callable[[Progress], None],
     checkpoint: Callable[[int], None],
     stop_requested: Callable[[], bool] = lambda: False,
+    scale: LossScale | None = None,
 ) -> bool:
     """Train from ``plan.start`` to the schedule's end.
 
@@ -117,6 +119,7 @@ def fit(
         report: called every ``log_every`` steps, at checkpoints and at the end.
         checkpoint: called with the number of steps taken every ``checkpoint_every`` steps and at a stop.
         stop_requested: asked after every step.
+        scale: of the losses, for precision float16; a step whose gradients overflow is left out.
 
     Returns:
         True when the end was reached, False after a requested stop.
@@ -125,18 +128,26 @@ def fit(
         TrainingError: a loss was not finite. The optimiser did not move at that step or after it, and no
             checkpoint was written since.
     """
+    assert (scale is None) == (plan.precision != "float16")
     end = plan.schedule.steps
     window = LossWindow(runtime.device)
     for step in range(plan.start, end):
         set_rates(optimiser, plan.schedule.factor(step))
         objective.before_step(step)
         optimiser.zero_grad(set_to_none=True)
-        losses = _backward(objective, next(batches).on(runtime.device), plan, step, runtime)
+        losses = _backward(objective, next(batches).on(runtime.device), plan, step, runtime, scale)
         gradients = [weight.grad for weight in objective.student.parameters() if weight.grad is not None]
         size = torch.stack(list(losses.values())).sum()
         runtime.processes.average([*gradients, size])
-        window.add(step, losses, size + torch.stack(torch._foreach_norm(gradients)).sum())
-        optimiser.found_inf = window.found  # type: ignore[attr-defined]
+        norm = torch.stack(torch._foreach_norm(gradients)).sum()
+        if scale is None:
+            window.add(step, losses, size + norm)
+            still = window.found
+        else:
+            window.add(step, losses, scale.checked(size))
+            optimiser.grad_scale = scale.value  # type: ignore[attr-defined]
+            still = torch.maximum(window.found, scale.update(norm))
+        optimiser.found_inf = still  # type: ignore[attr-defined]
         optimiser.step()
 
         done = step + 1
@@ -155,13 +166,16 @@ def fit(
     return True
 
 
-def _backward(objective: Objective, batch: Batch, plan: Plan, step: int, runtime: Runtime) -> dict[str, Tensor]:
+def _backward(
+    objective: Objective, batch: Batch, plan: Plan, step: int, runtime: Runtime, scale: LossScale | None
+) -> dict[str, Tensor]:
     """Go backward from each loss of each part of the batch as it comes; the losses, averaged over the parts."""
     means: dict[str, Tensor] = {}
     for number, part in enumerate(batch.parts(plan.accumulate)):
         for name, loss in _losses(objective, part, plan, step, number, runtime):
             share = loss / plan.accumulate
-            share.backward()  # type: ignore[no-untyped-call]
+            scaled = share if scale is None else share * scale.value
+            scaled.backward()  # type: ignore[no-untyped-call]
             means[name] = means.get(name, 0) + share.detach()
     return means
 
@@ -185,5 +199,5 @@ def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:
     return (
         f"stage {stage}, step {step}: the loss ({' + '.join(losses)}) or its gradient is not finite; training stopped "
         "before the optimiser moved, and the last checkpoint is kept. Lower learning_rate or raise warmup_steps "
-        f"(training.* or stages.{stage}.*); with precision bfloat16, try float32"
+        f"(training.* or stages.{stage}.*); with precision float16, try bfloat16 or float32"
     )
