@@ -84,6 +84,16 @@ def test_what_does_not_fit_is_told_with_keys_that_help(tmp_path: Path, monkeypat
     assert "take a smaller crop or backbone" in estimate(recipe, stages, tmp_path).explanation
 
 
+@pytest.mark.parametrize("backbone", ["regnety_002", "hrnet_w18_small"])
+def test_backbones_without_plain_blocks(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"backbone": backbone, "output_stride": 32}
+    recipe = parse_recipe(copy.deepcopy(RECIPE) | {"model": model, "crop": {"width": 128, "height": 128}})
+    monkeypatch.setattr("domainbridge.pipeline.estimate.device_memory", lambda device: 2**26)
+    told = estimate(recipe, plan_stages(recipe, None), tmp_path).explanation
+    assert "more than this device's" in told
+    assert ("recompute" in told) <= (backbone == "hrnet_w18_small")
+
+
 def test_a_probe_replaces_both(tmp_path: Path) -> None:
     recipe = tiny()
     stages = plan_stages(recipe, None)

@@ -11,7 +11,7 @@ from torch import nn
 from domainbridge.adaptation.objective import SourceOnly
 from domainbridge.adaptation.self_training import SelfTraining
 from domainbridge.config.load import parse_recipe
-from domainbridge.errors import ModelError, TrainingError
+from domainbridge.errors import ModelError, RecipeError, TrainingError
 from domainbridge.models.heads import HeadSpec
 from domainbridge.models.recomputation import blocks_of, recompute_blocks
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
@@ -136,6 +136,11 @@ class TestRecomputation:
         tree["model"] = tree["model"] | {"backbone": "regnety_002", "output_stride": 32}
         with pytest.raises(ModelError, match="no residual blocks"):
             check_network(parse_recipe(tree))
+
+    def test_it_is_not_compiled(self) -> None:
+        tree = copy.deepcopy(RECIPE) | {"stages": {"r1-cut": {"recompute": True}}, "runtime": {"compile": True}}
+        with pytest.raises(RecipeError, match=r"runtime\.compile and training\.recompute"):
+            parse_recipe(tree)
 
     def test_the_key_reruns_nothing(self) -> None:
         tree = copy.deepcopy(RECIPE) | {"training": RECIPE["training"] | {"recompute": True}}

@@ -95,6 +95,15 @@ class Recipe(Section):
             raise ValueError("training: " + "; ".join(uneven))
         return self
 
+    @model_validator(mode="after")
+    def _compiled_or_recomputed(self) -> "Recipe":
+        if self.runtime.compile and any(self.training_of(stage).recompute for stage in self.trained_stages()):
+            raise ValueError(
+                "runtime.compile and training.recompute: torch cannot compile blocks that are computed "
+                "again without counting their statistics twice; choose one of the two"
+            )
+        return self
+
     def trained_stages(self) -> tuple[str, ...]:
         """Names of the stages that train a network, in order; source-only may be set up while switched off."""
         rounds = range(1, self.rounds + 1)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from domainbridge.adaptation.losses import cross_entropy
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import Training
+from domainbridge.errors import ModelError
 from domainbridge.models.recomputation import blocks_of, recompute_blocks
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.pipeline.networks import model_spec
@@ -128,7 +129,10 @@ def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) 
     for change in _SAVINGS:
         if training.batch_size % change.get("accumulate", 1):
             continue
-        smaller = costs_of(recipe, training.model_copy(update=change)).memory(worst.kind)
+        try:
+            smaller = costs_of(recipe, training.model_copy(update=change)).memory(worst.kind)
+        except ModelError:  # no blocks to compute again
+            continue
         if smaller <= _USABLE * there:
             words = " ".join(f"training.{key}={str(value).lower()}" for key, value in change.items())
             fitting.append(f"{words} ({smaller / _GIB:.1f} GiB)")
@@ -205,9 +209,9 @@ def _saved_bytes(student: Segmenter, image: torch.Tensor, label: torch.Tensor) -
 
 def _largest_block(student: Segmenter, image: torch.Tensor) -> tuple[int, int]:
     """Bytes that one block keeps at most while it is computed again, and the operations of all blocks."""
-    inputs: list[tuple[nn.Module, torch.Tensor]] = []
+    inputs: list[tuple[nn.Module, Any]] = []
     hooks = [
-        block.register_forward_pre_hook(lambda module, given: inputs.append((module, given[0])))
+        block.register_forward_pre_hook(lambda module, given: inputs.append((module, *given)))
         for block in blocks_of(student.backbone)
     ]
     student(image)
@@ -215,7 +219,9 @@ def _largest_block(student: Segmenter, image: torch.Tensor) -> tuple[int, int]:
         hook.remove()
     counter = FlopCounterMode(display=False)
     with counter:
-        largest = max(_kept_bytes(block, partial(block, given)) for block, given in inputs)
+        # Blocks that take lists, as HRNet's, are not computed again.
+        single = [(block, given) for block, given in inputs if isinstance(given, torch.Tensor)]
+        largest = max((_kept_bytes(block, partial(block, given)) for block, given in single), default=0)
     return largest, counter.get_total_flops()
 
 
