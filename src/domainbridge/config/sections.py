@@ -221,4 +221,9 @@ class Runtime(Section):
     compile: bool = Field(
         False, description="torch.compile of student and teachers in training; needs a C++ compiler, minutes a stage"
     )
+    remember_listings: bool = Field(
+        True,
+        description="keep lists of 10,000 files and more in the user's cache folder and believe them while no folder's "
+        "time changes; false: list at every start, for file systems that do not keep folders' times",
+    )
     workers: int = Field(2, ge=0, description="loader processes, at most one per core; 0: none, load while training")

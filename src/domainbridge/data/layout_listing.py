@@ -1,10 +1,10 @@
 """The files of a known data set, as its archives unpack."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from domainbridge.data.layouts import LAYOUTS, Layout, Place
-from domainbridge.data.listing import IMAGE_SUFFIXES, Listing, complete_pairs, files_below, report_missing
+from domainbridge.data.listing import IMAGE_SUFFIXES, Listing, Walk, report_missing
 from domainbridge.data.path_list import PathList
 from domainbridge.errors import RecipeError
 
@@ -25,9 +25,10 @@ def list_layout(name: str, root: Path, split: str | None, exclude: tuple[str, ..
     folders = layout.splits[split] if split is not None else ("",)
     place = _place(layout, root, folders)
     problems: list[str] = []
-    pairs: list[tuple[Path, Path | None]] = []
+    walk = Walk(_where_it_may_lie(layout, root, folders))
+    pairs: list[tuple[str, str | None]] = []
     for folder in folders:
-        pairs += _layout_pairs(layout, place, root, folder, labelled, problems)
+        pairs += _layout_pairs(layout, place, root, folder, labelled, problems, walk)
     notes = []
     expected = layout.counts.get(split or "")
     if pairs and expected is not None and len(pairs) < expected:
@@ -37,21 +38,24 @@ def list_layout(name: str, root: Path, split: str | None, exclude: tuple[str, ..
         )
     if pairs:
         report_missing(
-            exclude, {image.stem for image, _ in pairs}, "exclude names images that are not there", root, problems
+            exclude, {_stem(image) for image, _ in pairs}, "exclude names images that are not there", root, problems
         )
-        pairs = [(image, label) for image, label in pairs if image.stem not in exclude]
+        pairs = [(image, label) for image, label in pairs if _stem(image) not in exclude]
         if not pairs:
             problems.append(f"exclude leaves no image of {name} at {root}")
     if not labelled:
-        return Listing(PathList(image for image, _ in pairs), None, tuple(problems), tuple(notes))
+        images = PathList((image for image, _ in pairs), str(root))
+        return Listing(images, None, tuple(problems), tuple(notes), tuple(walk.watched), walk.seen)
     without = [image for image, label in pairs if label is None]
     if without:
-        expected_name = f"{without[0].stem.removesuffix(place.image_ending)}{place.label_ending}"
+        expected_name = f"{_stem(without[0]).removesuffix(place.image_ending)}{place.label_ending}"
         problems.append(
-            f"{len(without)} of {len(pairs)} images have no label, e.g. {without[0]}, whose label would be called "
-            f"{expected_name}; {layout.unpack}"
+            f"{len(without)} of {len(pairs)} images have no label, e.g. {root / without[0]}, whose label would be "
+            f"called {expected_name}; {layout.unpack}"
         )
-    return complete_pairs(pairs, problems, notes)
+    complete = [(image, label) for image, label in pairs if label is not None]
+    images, labels = (PathList(names, str(root)) for names in (zip(*complete, strict=True) if complete else ((), ())))
+    return Listing(images, labels, tuple(problems), tuple(notes), tuple(walk.watched), walk.seen)
 
 
 def known_layout(name: str, where: str) -> Layout:
@@ -88,27 +92,37 @@ def split_of(name: str, split: str | None, where: str, default: str) -> str | No
     return split or (default if layout.splits else None)
 
 
+def _where_it_may_lie(layout: Layout, root: Path, folders: Sequence[str]) -> list[str]:
+    """The innermost existing folders on the way to each place: another place can only appear by changing one."""
+    wanted = {root / below.format(split=f) for p in layout.places for below in (p.images, p.labels) for f in folders}
+    there = {next((path for path in (want, *want.parents) if path.is_dir()), root) for want in wanted}
+    return sorted(map(str, there))
+
+
 def _layout_pairs(
-    layout: Layout, place: Place, root: Path, folder: str, labelled: bool, problems: list[str]
-) -> list[tuple[Path, Path | None]]:
-    image_folder = root / place.images.format(split=folder)
-    label_folder = root / place.labels.format(split=folder)
-    for kind, path, needed in (("images", image_folder, True), ("labels", label_folder, labelled)):
+    layout: Layout, place: Place, root: Path, folder: str, labelled: bool, problems: list[str], walk: Walk
+) -> list[tuple[str, str | None]]:
+    """Images and labels, both relative to ``root``."""
+    images, labels = place.images.format(split=folder), place.labels.format(split=folder)
+    for kind, path, needed in (("images", root / images, True), ("labels", root / labels, labelled)):
         if needed and not path.is_dir():
             problems.append(f"{layout.title} expects its {kind} at {path}; for root {root}: {layout.unpack}")
             return []
     ending = place.image_ending
-    images = {
-        name: path
-        for name, path in files_below(image_folder).items()
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(ending)
-    }
-    if not images:
-        problems.append(f"no image below {image_folder}{f' has a name ending in {ending}' if ending else ''}")
+    stems = {}
+    for name in walk.names_below(root / images):
+        body, _, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" in IMAGE_SUFFIXES and body.endswith(ending):
+            stems[name] = body.removesuffix(ending)
+    if not stems:
+        named = f" has a name ending in {ending}" if ending else ""
+        problems.append(f"no image below {root / images}{named}")
     if not labelled:
-        return [(path, None) for path in images.values()]
-    labels = files_below(label_folder)
-    return [
-        (path, labels.get(name.removesuffix(path.suffix).removesuffix(ending) + place.label_ending))
-        for name, path in images.items()
-    ]
+        return [(f"{images}/{name}", None) for name in stems]
+    there = set(walk.names_below(root / labels))
+    named_labels = ((name, stem + place.label_ending) for name, stem in stems.items())
+    return [(f"{images}/{name}", f"{labels}/{label}" if label in there else None) for name, label in named_labels]
+
+
+def _stem(name: str) -> str:
+    return PurePath(name).stem

@@ -4,14 +4,14 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from domainbridge.data.path_list import PathList
 from domainbridge.errors import DataError, problem_list
 
-__all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "complete_pairs", "files_below", "list_folder", "report_missing"]
+__all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "Walk", "list_folder", "report_missing"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 _STEM = "{stem}"
@@ -26,12 +26,16 @@ class Listing:
         labels: in the same order; None for an unlabelled domain.
         problems: what forbids training, each a sentence.
         notes: what is worth knowing, each a sentence.
+        watched: every folder that was looked into and every split file read: while their times stay, the list does.
+        seen: files that were looked at, wanted or not.
     """
 
     images: PathList
     labels: PathList | None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
+    seen: int = 0
 
     def checked(self, where: str) -> "Listing":
         """The same listing.
@@ -64,11 +68,35 @@ class FolderRule:
     exclude: tuple[str, ...] = ()
 
 
+@dataclass
+class Walk:
+    """What a listing looks at on its way.
+
+    Attributes:
+        watched: folders and split files, as in :class:`Listing`.
+        seen: number of files.
+    """
+
+    watched: list[str]
+    seen: int = 0
+
+    def names_below(self, folder: Path) -> Iterator[str]:
+        """Paths of the files below ``folder``, relative to it, with forward slashes, sorted; no hidden files."""
+        for directory, subfolders, names in os.walk(folder, followlinks=True):
+            self.watched.append(directory)
+            self.seen += len(names)
+            subfolders.sort()
+            below = os.path.relpath(directory, folder)
+            prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
+            yield from (prefix + name for name in sorted(names) if not name.startswith("."))
+
+
 def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     """Images of a folder and below, and their labels at the same stem below another; ``labels`` None: unlabelled."""
     problems: list[str] = []
     notes: list[str] = []
-    by_stem = _index(images, rule.image_pattern, "images", problems)
+    walk = Walk([] if rule.split is None else [str(rule.split)])
+    by_stem = _index(images, rule.image_pattern, "images", problems, walk)
     stems = list(by_stem)
     if rule.split is not None:
         stems = _split_stems(rule.split, problems)
@@ -80,8 +108,9 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     if by_stem and not stems and not problems:
         problems.append(f"exclude leaves none of the {len(by_stem)} images below {images}")
     if labels is None:
-        return Listing(_below(images, (by_stem[stem] for stem in stems)), None, tuple(problems))
-    label_by_stem = _index(labels, rule.label_pattern, "labels", problems)
+        found = PathList((by_stem[stem] for stem in stems), str(images))
+        return Listing(found, None, tuple(problems), watched=tuple(walk.watched), seen=walk.seen)
+    label_by_stem = _index(labels, rule.label_pattern, "labels", problems, walk)
     if label_by_stem:
         report_missing(stems, label_by_stem, "images without label", labels, problems)
     if rule.split is None:
@@ -90,35 +119,12 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
             example = labels / label_by_stem[unused[0]]
             notes.append(f"labels without image: {len(unused)} of {len(label_by_stem)}, e.g. {example}")
     paired = [stem for stem in stems if stem in label_by_stem]
-    found = (_below(images, map(by_stem.get, paired)), _below(labels, map(label_by_stem.get, paired)))
-    return Listing(*found, tuple(problems), tuple(notes))
+    found_images = PathList((by_stem[stem] for stem in paired), str(images))
+    found_labels = PathList((label_by_stem[stem] for stem in paired), str(labels))
+    return Listing(found_images, found_labels, tuple(problems), tuple(notes), tuple(walk.watched), walk.seen)
 
 
-def _below(folder: Path, names: Iterable[str | None]) -> PathList:
-    return PathList(f"{folder}{os.sep}{name}" for name in names)
-
-
-def complete_pairs(pairs: list[tuple[Path, Path | None]], problems: list[str], notes: list[str]) -> Listing:
-    """The pairs of image and label that are complete."""
-    complete = [(image, label) for image, label in pairs if label is not None]
-    images, labels = PathList(image for image, _ in complete), PathList(label for _, label in complete)
-    return Listing(images, labels, tuple(problems), tuple(notes))
-
-
-def files_below(folder: Path) -> dict[str, Path]:
-    """Path below ``folder`` with forward slashes -> file, sorted; hidden files are left out."""
-    return {name: folder / name for name in _names_below(folder)}
-
-
-def _names_below(folder: Path) -> Iterator[str]:
-    for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders.sort()
-        below = os.path.relpath(directory, folder)
-        prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
-        yield from (prefix + name for name in sorted(names) if not name.startswith("."))
-
-
-def _index(folder: Path, pattern: str, what: str, problems: list[str]) -> dict[str, str]:
+def _index(folder: Path, pattern: str, what: str, problems: list[str], walk: Walk) -> dict[str, str]:
     """Stem -> image file, both relative to ``folder``, for those whose path fits the pattern."""
     if not folder.is_dir():
         problems.append(f"{what}: no such folder: {folder}")
@@ -128,7 +134,7 @@ def _index(folder: Path, pattern: str, what: str, problems: list[str]) -> dict[s
     shape = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
     found: dict[str, str] = {}
     images, example = 0, ""
-    for name in _names_below(folder):
+    for name in walk.names_below(folder):
         body, _, ending = name.rpartition(".")
         if f".{ending.lower()}" not in IMAGE_SUFFIXES:
             continue

@@ -2,16 +2,19 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from domainbridge.config.domains import Resize, Source, Target, Validation
 from domainbridge.config.schema import Recipe
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.layout_listing import list_layout, split_of
 from domainbridge.data.listing import FolderRule, Listing, list_folder
+from domainbridge.data.listing_memory import remembered_listing
 from domainbridge.data.mixture import Mixture
 from domainbridge.data.samples import Concatenated, FileSamples
 from domainbridge.data.statistics import RareClasses, counts_of_samples
@@ -179,7 +182,9 @@ def _open(
 ) -> tuple[FileSamples, tuple[str, ...]]:
     """The files of a domain that can be used, and what is wrong with others."""
     folder = root / (domain.root or "")
-    listing = _folder(domain, folder, where) if dataset == "folder" else _layout(domain, dataset, folder, where)
+    memory = user_cache_path("domainbridge") / "listings" if recipe.runtime.remember_listings else None
+    list_files = _folder if dataset == "folder" else partial(_layout, dataset=dataset)
+    listing = list_files(domain, folder=folder, where=where, memory=memory)
     decoder = None
     if isinstance(domain, Source):
         decoder = source_decoder(recipe, domain, dataset, folder, where)
@@ -198,16 +203,21 @@ def _open(
     return samples, listing.problems
 
 
-def _layout(domain: Source | Target | Validation, dataset: str, folder: Path, where: str) -> Listing:
+def _layout(
+    domain: Source | Target | Validation, *, dataset: str, folder: Path, where: str, memory: Path | None
+) -> Listing:
     labels_too = () if isinstance(domain, Target) else ("labels", "label_pattern")
     useless = [key for key in ("images", "image_pattern", *labels_too) if getattr(domain, key) not in (None, _ANY_NAME)]
     if useless:
         raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(useless)}")
     split = split_of(dataset, domain.split, where, default="val" if isinstance(domain, Validation) else "train")
-    return list_layout(dataset, folder, split, domain.exclude, labelled=not isinstance(domain, Target))
+    labelled = not isinstance(domain, Target)
+    question = (dataset, folder, folder.absolute(), split, domain.exclude, labelled)
+    make = partial(list_layout, dataset, folder, split, domain.exclude, labelled=labelled)
+    return remembered_listing(memory, question, make)
 
 
-def _folder(domain: Source | Target | Validation, folder: Path, where: str) -> Listing:
+def _folder(domain: Source | Target | Validation, *, folder: Path, where: str, memory: Path | None) -> Listing:
     labelled = None if isinstance(domain, Target) else domain
     absent = [] if domain.images is not None else ["images"]
     if labelled is not None and labelled.labels is None:
@@ -221,4 +231,6 @@ def _folder(domain: Source | Target | Validation, folder: Path, where: str) -> L
         label_pattern=labelled.label_pattern if labelled is not None else _ANY_NAME,
         exclude=domain.exclude,
     )
-    return list_folder(folder / domain.images, labels, rule)
+    images = folder / domain.images
+    question = ("folder", images, labels, rule, images.absolute())
+    return remembered_listing(memory, question, partial(list_folder, images, labels, rule))
