@@ -1,5 +1,6 @@
 """Decoding, label spaces, pairing, transforms, streams."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +71,24 @@ class TestDecoding:
         with pytest.raises(DataError, match=r"x\.\w+: unreadable or truncated"):
             read_image(path)
 
-    def test_a_damaged_png_is_refused(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "x.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    @pytest.mark.parametrize("damage", ["one byte", "cut off"])
+    @pytest.mark.parametrize(("shape", "read"), [((64, 64, 3), read_image), ((64, 64), read_index_image)])
+    def test_a_damaged_png_is_refused(
+        self, shape: tuple[int, ...], read: Callable[[Path], object], damage: str, tmp_path: Path
+    ) -> None:
+        path = save(tmp_path / "x.png", np.random.default_rng(0).integers(0, 255, shape, np.uint8))
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
-        path.write_bytes(content)
+        path.write_bytes(content if damage == "one byte" else path.read_bytes()[:-800])
         with pytest.raises(DataError, match=r"x\.png: unreadable or truncated"):
-            read_image(path)
+            read(path)
+
+    def test_a_grey_png_keeps_its_values_and_its_side_up(self, tmp_path: Path) -> None:
+        label = np.random.default_rng(0).integers(0, 255, (6, 9), np.uint8)
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        Image.fromarray(label).save(tmp_path / "x.png", exif=turned)
+        assert (read_index_image(tmp_path / "x.png") == label).all()
 
     @pytest.mark.parametrize("kind", ["jpg", "png", "turned.jpg", "grey.jpg", "cmyk.jpg", "alpha.png", "palette.png"])
     def test_every_kind_reads_as_pillow_reads_it(self, kind: str, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """From files to arrays, with messages that name the file.
 
 Pillow opens everything: it raises on a truncated file where OpenCV may return a half-grey image, and it keeps the
-indices of a palette PNG. Whole colour JPEGs and PNGs, nearly all there is, are left to OpenCV, which gives the same
-values in half the time; and so is the one thing that Pillow cannot read: several channels of 16 bits.
+indices of a palette PNG. Whole colour JPEGs and PNGs and gray PNGs, nearly all there is, are left to OpenCV, which
+gives the same values in less time; and so is the one thing that Pillow cannot read: several channels of 16 bits.
 """
 
 import io
@@ -35,23 +35,22 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode in (*_DEEP_MODES, "F"):
                 raise DataError(f"{path}: expected an 8-bit image, found mode {image.mode}; convert it to 8 bits")
-            decoded = _decoded_by_opencv(content, image)
+            decoded = None
+            if image.mode == "RGB" and _left_to_opencv(content, image):
+                decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
             if decoded is None:
                 decoded = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-            return decoded
+            return decoded.astype(np.uint8, copy=False)
     except DataError:
         raise
     except _UNREADABLE as error:
         raise _reason(path, error) from error
 
 
-def _decoded_by_opencv(content: bytes, header: Image.Image) -> NDArray[np.uint8] | None:
-    """A complete colour JPEG or 8-bit PNG as RGB; None for whatever else Pillow has to decide about."""
+def _left_to_opencv(content: bytes, header: Image.Image) -> bool:
+    """Whether it is a complete JPEG or PNG; Pillow has to decide about all else."""
     end = _ENDS.get(header.format or "")
-    if end is None or header.mode != "RGB" or "transparency" in header.info or not content.endswith(end):
-        return None
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return None if decoded is None else decoded.astype(np.uint8, copy=False)
+    return end is not None and "transparency" not in header.info and content.endswith(end)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -74,14 +73,21 @@ def read_index_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
         DataError: as for images, or more than one channel, or more than 16 bits.
     """
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
             if image.mode not in (*_INDEX_MODES, *_DEEP_MODES):
                 raise DataError(
                     f"{path}: expected a one-channel label image, found mode {image.mode}; if its colours are "
                     "classes, list them in label_map as '#rrggbb': class"
                 )
-            # A mask of one bit per pixel is black and white, 0 and 255, like the same mask in 8 bits.
-            stored = np.asarray(image.convert("L") if image.mode == "1" else image)
+            stored = None
+            if image.mode == "L" and image.format == "PNG" and _left_to_opencv(content, image):
+                stored = cv2.imdecode(
+                    np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+                )
+            if stored is None:
+                # A mask of one bit per pixel is black and white, 0 and 255, like the same mask in 8 bits.
+                stored = np.asarray(image.convert("L") if image.mode == "1" else image)
     except DataError:
         raise
     except _UNREADABLE as error:
