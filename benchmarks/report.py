@@ -53,9 +53,13 @@ def markdown(answers: dict[str, Answer]) -> str:
     for question, content in answers.items():
         ours, published, ratio = content["ours"], content["published_way"], content["ratio"]
         cells = [_short(ours["cpu_seconds"]), _short(published["cpu_seconds"]), _short(ratio.get("cpu_seconds"))]
-        cells += [_short(figures["peak_bytes"] / _MIB) for figures in (ours, published)]
+        cells += [_short(_mib(figures["peak_bytes"])) for figures in (ours, published)]
         lines.append(f"| {' | '.join([question, *cells, _short(ratio.get('peak_bytes'))])} |")
     return "\n".join(lines)
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else size / _MIB
 
 
 def _short(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""A self-training step (class path): a moving average parameter by parameter, masks and colours sample by sample."""
+"""A self-training step: a moving average parameter by parameter, masks and colours sample by sample."""
 
 import random
 
@@ -21,8 +21,10 @@ def loss_at_full_size(logits: Tensor, label: Tensor, weight: Tensor | None = Non
 class SelfTrainingStep:
     """Student, teacher and optimiser; a call is a step."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        self.student, self.teacher, self.optimiser = student, teacher, optimiser
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module, optimiser: torch.optim.Optimizer, path: str = "class"
+    ) -> None:
+        self.student, self.teacher, self.optimiser, self.path = student, teacher, optimiser, path
         self.number = 0
 
     def __call__(self, batch: Batch) -> dict[str, float]:
@@ -51,16 +53,30 @@ class SelfTrainingStep:
         images, labels, weights = [], [], []
         for number in range(len(batch.source_image)):
             own = batch.source_label[number]
-            classes = torch.unique(own).tolist()
-            chosen = random.sample(classes, (len(classes) + 1) // 2)
-            mask = torch.zeros_like(own)
-            for value in chosen:
-                mask = mask + (own == value).long()
+            mask = _class_mask(own) if self.path == "class" else _cut_mask(own)
             mixed = mask * batch.source_image[number] + (1 - mask) * batch.target_image[number]
             images.append(photometric(mixed[None]))
             labels.append((mask * own + (1 - mask) * pseudo[number])[None])
             weights.append((mask * torch.ones(own.shape) + (1 - mask) * share)[None])
         return torch.cat(images), torch.cat(labels), torch.cat(weights)
+
+
+def _class_mask(label: Tensor) -> Tensor:
+    classes = torch.unique(label).tolist()
+    mask = torch.zeros_like(label)
+    for value in random.sample(classes, (len(classes) + 1) // 2):
+        mask = mask + (label == value).long()
+    return mask
+
+
+def _cut_mask(label: Tensor, area_share: float = 0.4) -> Tensor:
+    height, width = label.shape
+    height_share = area_share ** random.random()
+    rows, columns = round(height_share * height), round(area_share / height_share * width)
+    top, left = round(random.random() * (height - rows)), round(random.random() * (width - columns))
+    mask = torch.zeros_like(label)
+    mask[top : top + rows, left : left + columns] = 1
+    return mask
 
 
 def photometric(image: Tensor) -> Tensor:
