@@ -288,6 +288,7 @@ def test_two_processes_cannot_share_a_run(finished: Path, recipe_tree: dict, tmp
         {"sampling": {"rare_classes": True}},
         {"self_training": {"teacher_statistics": "student"}},
         {"training": {"steps": 2, "batch_size": 2, "precision": "bfloat16"}},
+        {"training": {"steps": 2, "batch_size": 2, "statistics": "target", "recompute": True}},
         {"training": {"steps": 2, "batch_size": 2, "precision": "float16", "recompute": True}},
         {"model": {"backbone": "test_resnet", "output_stride": 32, "head": {"kind": "deeplabv3plus", "channels": 16}}},
         {"evaluation": {"mode": "slide", "window": [24, 24], "flip": True}},
@@ -300,6 +301,19 @@ def test_variants_run(change: dict, recipe_tree: dict, tmp_path: Path) -> None:
     run(tree, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["stages"]["r1-distil"]["targets"]["fog"]["miou"] is not None
+
+
+def test_statistics_of_the_target_change_adapted_models_only(recipe_tree: dict, tmp_path: Path) -> None:
+    tree = {**recipe_tree, "rounds": 1}
+    run(tree, tmp_path / "run", until="r1-cut")
+    before = {stage: weights(tmp_path / "run", stage) for stage in ("source-only", "r1-cut")}
+    tree["training"] = {**tree["training"], "statistics": "target"}
+    again = run(tree, tmp_path / "run", until="r1-cut")
+    assert again.begun == {"source-only": "done", "r1-cut": "run"}
+    assert "statistics" in again.reasons["r1-cut"]
+    after = weights(tmp_path / "run", "r1-cut")
+    changed = {name.rpartition(".")[2] for name in after if not after[name].equal(before["r1-cut"][name])}
+    assert changed == {"running_mean", "running_var", "num_batches_tracked"}
 
 
 def test_several_sources_and_targets(generated_data: Path, recipe_tree: dict, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from domainbridge.adaptation.losses import cross_entropy
 from domainbridge.config.load import load_recipe, parse_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.models.segmenter import build_segmenter
-from domainbridge.pipeline.estimate import costs_of, estimate
+from domainbridge.pipeline.costs import costs_of
+from domainbridge.pipeline.estimate import device_memory, estimate
 from domainbridge.pipeline.networks import model_spec
 from domainbridge.pipeline.plan import plan_stages
 from domainbridge.pipeline.probe import Probe
@@ -92,6 +93,25 @@ def test_backbones_without_plain_blocks(backbone: str, tmp_path: Path, monkeypat
     told = estimate(recipe, plan_stages(recipe, None), tmp_path).explanation
     assert "more than this device's" in told
     assert ("recompute" in told) <= (backbone == "hrnet_w18_small")
+
+
+def test_parts_too_small_for_batchnorm_are_no_way_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of 1x1 at the head: half of them cannot be normalised."""
+    model = {**RECIPE["model"], "output_stride": 32}
+    recipe = parse_recipe(copy.deepcopy(RECIPE) | {"model": model})
+    monkeypatch.setattr("domainbridge.pipeline.estimate.device_memory", lambda device: 2**20)
+    told = estimate(recipe, plan_stages(recipe, None), tmp_path).explanation
+    assert "more than this device's" in told
+    assert "accumulate" not in told
+
+
+def test_memory_of_devices() -> None:
+    machine = device_memory("cpu")
+    assert machine is not None
+    assert machine > 2**28
+    assert device_memory("cuda:99") is None
+    assert device_memory("nonsense") is None
+    assert device_memory("meta") is None
 
 
 def test_a_probe_replaces_both(tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ class Training(Section):
         "memory, a forward pass more, the same result",
     )
     channels_last: bool = Field(True, description="memory layout; faster on CPUs and on tensor cores")
+    statistics: Literal["running", "target"] = Field(
+        "running",
+        description="BatchNorm of a stage's finished model: the running statistics that training left (published) or "
+        "averages over target crops, which helps where teacher_statistics 'batch' does; not for source-only",
+    )
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints to resume from")
     log_every: PositiveInt = 50
 
@@ -127,6 +132,7 @@ class StageOverride(Section):
     precision: Literal["float32", "bfloat16", "float16"] | None = None
     recompute: bool | None = None
     channels_last: bool | None = None
+    statistics: Literal["running", "target"] | None = None
     checkpoint_every: PositiveInt | None = None
     log_every: PositiveInt | None = None
 

@@ -1,39 +1,23 @@
 """What a run will cost: memory and arithmetic that follow from the network, time from what was measured before."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
-from domainbridge.adaptation.losses import cross_entropy
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import Training
-from domainbridge.errors import ModelError
-from domainbridge.models.recomputation import blocks_of, recompute_blocks
-from domainbridge.models.segmenter import Segmenter, build_segmenter
-from domainbridge.pipeline.networks import model_spec
+from domainbridge.pipeline.costs import BACKWARD, Costs, costs_of
 from domainbridge.pipeline.plan import Stage
 from domainbridge.pipeline.probe import Probe
 from domainbridge.pipeline.stages import parsed_line
 
-__all__ = ["Costs", "Estimate", "costs_of", "device_memory", "estimate"]
+__all__ = ["Estimate", "device_memory", "estimate"]
 
-_WITH_BACKWARD = {"source-only": 1, "cut": 2, "class": 2, "distil": 2}
-"""Student passes of a step with a backward pass each, one after the other."""
-_FORWARD_ONLY = {"source-only": 0, "cut": 1, "class": 1, "distil": 2}
-"""Teacher passes of a step."""
-_BACKWARD = 2
-"""A backward pass does twice the arithmetic of its forward pass: gradients of the inputs and of the weights."""
-_COPIES = {"source-only": 4, "cut": 5, "class": 5, "distil": 6}
-"""Copies of the weights: weights, gradients, two moments of AdamW; one teacher, or two."""
 _SAID = {
     "source-only": "source-only",
     "cut": "in self-training",
@@ -54,32 +38,6 @@ _SAVINGS: tuple[dict[str, Any], ...] = (
 )
 """Keys of `training` that make a step smaller, the milder ones first."""
 _PROBED = "time: from a few real steps of each kind on this device, loading included; scoring comes on top"
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Of one step's rows through the student.
-
-    Attributes:
-        parameters: how many.
-        activations: bytes that the backward pass needs of one forward pass, of a part of the batch, and of its loss.
-        operations: floating point operations of one forward pass; a multiply-add counts as two.
-        recomputed: of these, those that are done once more in every backward pass.
-    """
-
-    parameters: int
-    activations: int
-    operations: int
-    recomputed: int = 0
-
-    def memory(self, kind: str) -> int:
-        """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward."""
-        return _COPIES[kind] * self.parameters * 4 + self.activations
-
-    def step_operations(self, kind: str) -> int:
-        """Of a whole training step."""
-        whole = (_WITH_BACKWARD[kind] * (1 + _BACKWARD) + _FORWARD_ONLY[kind]) * self.operations
-        return whole + _WITH_BACKWARD[kind] * self.recomputed
 
 
 @dataclass(frozen=True)
@@ -131,7 +89,7 @@ def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) 
             continue
         try:
             smaller = costs_of(recipe, training.model_copy(update=change)).memory(worst.kind)
-        except ModelError:  # no blocks to compute again
+        except ValueError:  # no blocks to compute again, or parts too small for BatchNorm
             continue
         if smaller <= _USABLE * there:
             words = " ".join(f"training.{key}={str(value).lower()}" for key, value in change.items())
@@ -143,10 +101,14 @@ def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) 
 def device_memory(device: str) -> int | None:
     """Bytes of the GPU that a run would use, or of the machine for the CPU; None for a device that is not here."""
     gpus = torch.cuda.device_count()
-    if device == "cpu" or (device == "auto" and not gpus):
+    try:
+        place = torch.device(("cuda" if gpus else "cpu") if device == "auto" else device)
+    except RuntimeError:
+        return None  # no device at all; `run` says so
+    if place.type == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    number = 0 if device in ("auto", "cuda") else int(device.removeprefix("cuda:")) if device[5:].isdigit() else gpus
-    return torch.cuda.get_device_properties(number).total_memory if number < gpus else None
+    number = place.index or 0
+    return torch.cuda.get_device_properties(number).total_memory if place.type == "cuda" and number < gpus else None
 
 
 def _memory_words(
@@ -176,69 +138,9 @@ def _time_words(costs: dict[str, Costs], operations: dict[str, int], rate: float
     else:
         source = f"an assumed {rate / 1e12:.0f} TFLOP/s of one large GPU; the first steps on yours will replace it"
     return (
-        f"time: {forward:.1f} GFLOP a forward pass, {_BACKWARD} times as many for a backward pass, teachers forward "
+        f"time: {forward:.1f} GFLOP a forward pass, {BACKWARD} times as many for a backward pass, teachers forward "
         f"only; {sum(operations.values()) / 1e15:.3g} PFLOP in all, at {source}"
     )
-
-
-def costs_of(recipe: Recipe, training: Training) -> Costs:
-    """Count on tensors without content: nothing is allocated or computed."""
-    with torch.device("meta"):
-        student = build_segmenter(model_spec(recipe)).train()
-        rows = training.batch_size // training.accumulate
-        image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
-        label = torch.empty(rows, recipe.crop.height, recipe.crop.width, dtype=torch.long)
-    counter, recomputed = FlopCounterMode(display=False), 0
-    with counter:
-        activations = _saved_bytes(student, image, label)
-    if training.recompute:
-        blocks, recomputed = _largest_block(student, image)
-        recompute_blocks(student.backbone)
-        activations = _saved_bytes(student, image, label) + blocks
-    if training.precision != "float32":
-        activations //= 2  # nearly all of them are the convolutions' and norms' inputs, kept in the compute type
-    parameters = sum(weight.numel() for weight in student.parameters())
-    operations = counter.get_total_flops() * training.accumulate
-    return Costs(parameters, activations, operations, recomputed * training.accumulate)
-
-
-def _saved_bytes(student: Segmenter, image: torch.Tensor, label: torch.Tensor) -> int:
-    """Bytes of the distinct tensors, other than weights, that autograd keeps of a forward pass and its loss."""
-    return _kept_bytes(student, lambda: cross_entropy(student(image).logits, label))
-
-
-def _largest_block(student: Segmenter, image: torch.Tensor) -> tuple[int, int]:
-    """Bytes that one block keeps at most while it is computed again, and the operations of all blocks."""
-    inputs: list[tuple[nn.Module, Any]] = []
-    hooks = [
-        block.register_forward_pre_hook(lambda module, given: inputs.append((module, *given)))
-        for block in blocks_of(student.backbone)
-    ]
-    student(image)
-    for hook in hooks:
-        hook.remove()
-    counter = FlopCounterMode(display=False)
-    with counter:
-        # Blocks that take lists, as HRNet's, are not computed again.
-        single = [(block, given) for block, given in inputs if isinstance(given, torch.Tensor)]
-        largest = max((_kept_bytes(block, partial(block, given)) for block, given in single), default=0)
-    return largest, counter.get_total_flops()
-
-
-def _kept_bytes(module: nn.Module, work: Callable[[], torch.Tensor]) -> int:
-    own = {weight.untyped_storage()._cdata for weight in (*module.parameters(), *module.buffers())}
-    kept: dict[int, Any] = {}
-
-    def remember(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return tensor
-
-    with saved_tensors_hooks(remember, lambda tensor: tensor):
-        result = work()
-    assert result.requires_grad
-    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _seconds_per_step(path: Path) -> float | None:

@@ -149,6 +149,8 @@ def stage_spec(recipe: Recipe, name: str, kind: Kind, data: DataSets | None) -> 
     training = recipe.training_of(name).model_dump(mode="json")
     if training["accumulate"] == 1:
         del training["accumulate"]  # as in run folders from before there was that key
+    if training["statistics"] == "running" or kind == "source-only":
+        del training["statistics"]  # likewise; and source-only never sees the target
     spec["training"] = {key: value for key, value in training.items() if key not in _UNSPECIFIED}
     spec["sources"] = _domains(tree["sources"], data.sources if data else None)
     spec["model"] = {**tree["model"], "weights_file": _file_digest(data_root(recipe) / recipe.model.weights)}

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 
 from domainbridge.adaptation.distillation import Teacher
 from domainbridge.adaptation.objective import Objective
+from domainbridge.adaptation.statistics import retake_statistics
 from domainbridge.config.schema import Recipe
-from domainbridge.data.streams import PairedCrops, batches
+from domainbridge.data.streams import PairedCrops, TargetCrops, batches
 from domainbridge.errors import RunFolderError
 from domainbridge.files import write_text
 from domainbridge.models.segmenter import Segmenter
@@ -27,8 +29,12 @@ from domainbridge.training.loop import Plan, Progress, fit
 from domainbridge.training.loss_scale import LossScale, loss_scale
 from domainbridge.training.optimiser import Schedule, build_optimiser
 from domainbridge.training.runtime import Runtime
+from domainbridge.types import as_unit_float
 
 __all__ = ["parsed_line", "run_stage", "training_plan", "training_stream"]
+
+_STATISTICS_CROPS = 1000
+"""Means and variances over so many crops no longer change with more; a pass over as many costs seconds on a GPU."""
 
 
 def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
@@ -120,6 +126,8 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     )
     if not finished:
         return None
+    if "statistics" in stage.spec["training"]:  # by all processes: their BatchNorm may be a common one
+        retake_statistics(student, _target_crops(stage, context, student))
     if leader:
         save_model(folder / "model", student, model_card(recipe))
     return training.steps, spent + time.perf_counter() - began
@@ -153,6 +161,19 @@ def training_stream(stage: Stage, context: Context, student: Segmenter) -> Paire
         target_mixture=mixture(recipe, context.data.targets),
         rows=processes.rows(batch_size),
     )
+
+
+def _target_crops(stage: Stage, context: Context, student: Segmenter) -> Iterator[torch.Tensor]:
+    """At most ``_STATISTICS_CROPS`` crops of the target, each image once, in batches as in training."""
+    recipe, runtime = context.recipe, context.runtime
+    rule = crop_rule(recipe, tuple(student.mean.flatten().tolist()))
+    batch_size = recipe.training_of(stage.name).batch_size
+    stream = TargetCrops(
+        context.target, rule, batch_size=batch_size, passes=1, seed=recipe.seed, stage=f"{stage.name} statistics"
+    )
+    steps = range(min(len(stream), -(-_STATISTICS_CROPS // batch_size)))
+    for image in batches(stream, steps, workers=runtime.workers):
+        yield as_unit_float(image.to(runtime.device, non_blocking=True))
 
 
 def _student(stage: Stage, context: Context) -> Segmenter:
