@@ -18,6 +18,7 @@ from domainbridge.adaptation.self_training import Augmentation, SelfTraining
 from domainbridge.models.heads import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.training.loop import LossWindow, Plan, Progress, fit
+from domainbridge.training.loss_scale import loss_scale
 from domainbridge.training.optimiser import Schedule, build_optimiser
 from domainbridge.training.runtime import Runtime
 from domainbridge.types import Batch
@@ -82,21 +83,22 @@ def on_meta(monkeypatch: pytest.MonkeyPatch, without_reports: None) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
 
-def take_steps(objective: Objective, device: torch.device, steps: int = 3) -> bool:
+def take_steps(objective: Objective, device: torch.device, steps: int = 3, precision: str = "float32") -> bool:
     image, label = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 32, 32, dtype=torch.uint8)
     student = objective.student.train()
     optimiser = Still(student.parameters()) if device == META else build_optimiser(student, 1e-3, 10, 0.01)
-    plan = Plan("stage", 0, 0, Schedule(steps))
+    plan = Plan("stage", 0, 0, Schedule(steps), precision)
+    scale = loss_scale(precision, device)
     batches = iter([Batch(image, label, image)] * steps)
-    return fit(
-        objective, optimiser, batches, plan, Runtime(device, 0), report=lambda _: None, checkpoint=lambda _: None
-    )
+    ignored = {"report": lambda _: None, "checkpoint": lambda _: None}
+    return fit(objective, optimiser, batches, plan, Runtime(device, 0), **ignored, scale=scale)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.usefixtures("on_meta")
-def test_steps_need_no_value(name: str) -> None:
-    assert take_steps(OBJECTIVES[name](META), META)
+def test_steps_need_no_value(name: str, precision: str) -> None:
+    assert take_steps(OBJECTIVES[name](META), META, precision=precision)
 
 
 @pytest.mark.usefixtures("on_meta")
@@ -112,14 +114,15 @@ def test_a_prototype_pass_needs_no_value() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA watches over its own synchronisations")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.usefixtures("without_reports")
-def test_steps_do_not_synchronise(name: str) -> None:
+def test_steps_do_not_synchronise(name: str, precision: str) -> None:
     device = torch.device("cuda")
     objective = OBJECTIVES[name](device)
-    take_steps(objective, device, steps=1)  # lazy initialisations may wait once
+    take_steps(objective, device, steps=1, precision=precision)  # lazy initialisations may wait once
     torch.cuda.set_sync_debug_mode("error")
     try:
-        assert take_steps(objective, device)
+        assert take_steps(objective, device, precision=precision)
     finally:
         torch.cuda.set_sync_debug_mode("default")
