@@ -293,3 +293,17 @@ class TestBadInput:
         assert result.returncode == 1
         assert "stage source-only, step" in result.stderr
         assert "not finite" in result.stderr
+
+
+def test_data_shards(done: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, _ = done
+    result = call("data", "shards", recipe, "--out", tmp_path / "shards")
+    assert result.returncode == 0, result.stderr
+    assert "images in 1 shards" in result.stderr
+    tree = yaml.safe_load(Path(recipe).read_text()) | yaml.safe_load(result.stdout)
+    (tmp_path / "sharded.yaml").write_text(yaml.safe_dump(tree))
+    planned = call("plan", tmp_path / "sharded.yaml", "--out", tmp_path / "run")
+    assert planned.returncode == 0, planned.stderr
+    again = call("data", "shards", recipe, "--out", tmp_path / "shards")
+    assert again.returncode == 2
+    assert "shards are there already" in again.stderr

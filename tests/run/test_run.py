@@ -17,6 +17,7 @@ from domainbridge.errors import RecipeError, RunFolderError, TrainingError
 from domainbridge.pipeline import stages as stage_module
 from domainbridge.pipeline.datasets import open_data
 from domainbridge.pipeline.execute import inspect_run, run_recipe
+from domainbridge.pipeline.sharding import pack_domains, recipe_lines
 from domainbridge.training.checkpoint import load_checkpoint
 
 STAGES = ["source-only"] + [f"r{r}-{kind}" for r in (1, 2) for kind in ("cut", "class", "prototypes", "distil")]
@@ -314,6 +315,17 @@ def test_statistics_of_the_target_change_adapted_models_only(recipe_tree: dict, 
     after = weights(tmp_path / "run", "r1-cut")
     changed = {name.rpartition(".")[2] for name in after if not after[name].equal(before["r1-cut"][name])}
     assert changed == {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def test_shards_train_the_same_models(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+    recipe = parse_recipe(recipe_tree)
+    pack_domains(recipe, open_data(recipe), tmp_path / "shards", 20_000, lambda _: None)
+    run(
+        {**recipe_tree, **yaml.safe_load(recipe_lines(recipe, tmp_path / "shards"))}, tmp_path / "run", until="r1-class"
+    )
+    assert_same_weights(finished, tmp_path / "run", ["source-only", "r1-cut", "r1-class"])
+    scores = [json.loads((folder / "r1-class/evaluation.json").read_text()) for folder in (finished, tmp_path / "run")]
+    assert scores[0]["targets"] == scores[1]["targets"]
 
 
 def test_several_sources_and_targets(generated_data: Path, recipe_tree: dict, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``data check | stats | cache | convert | layouts``."""
+"""``data check | stats | cache | shards | convert | layouts``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +68,24 @@ def cache(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     data = open_data(loaded)
     typer.echo(f"about {cache_size(loaded, data) / 2**30:.2f} GiB of {rule.format} copies in {rule.folder}", err=True)
     training_samples(loaded, data, lambda text: typer.echo(text, err=True))
+
+
+@app.command()
+def shards(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option(help="folder for the archives")],
+    overrides: Overrides = None,
+    megabytes: Annotated[int, typer.Option(min=1, help="size of an archive")] = 256,
+) -> None:
+    """Pack a recipe's images and labels into tar archives (WebDataset) and print the lines that read them."""
+    from domainbridge.config.load import load_recipe
+    from domainbridge.pipeline.datasets import open_data
+    from domainbridge.pipeline.sharding import pack_domains, recipe_lines
+
+    loaded = load_recipe(recipe, overrides or [])
+    pack_domains(loaded, open_data(loaded), out, megabytes * 2**20, lambda text: typer.echo(text, err=True))
+    typer.echo("in the recipe, in the place of its sources and targets:", err=True)
+    typer.echo(recipe_lines(loaded, out), nl=False)
 
 
 @app.command()

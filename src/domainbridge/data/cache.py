@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from domainbridge.data.decode import image_size
 from domainbridge.data.path_list import PathList
 from domainbridge.data.samples import FileSamples, in_threads
+from domainbridge.data.stored import read_bytes, stamp
 from domainbridge.errors import DataError
 from domainbridge.files import replace_file
 from domainbridge.types import Sample
@@ -156,11 +157,10 @@ def _check_disk(samples: FileSamples, rule: CacheRule, missing: int) -> None:
 def _content(path: Path, known: dict[str, Any], seen: dict[str, list[Any]]) -> str:
     """Digest of a file's content, remembered as long as its size and time stay."""
     try:
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
+        now = list(stamp(str(path)))
         entry = known.get(str(path))
-        if entry is None or entry[:2] != stamp:
-            entry = [*stamp, hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()]
+        if entry is None or entry[:2] != now:
+            entry = [*now, hashlib.blake2b(read_bytes(path), digest_size=16).hexdigest()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     seen[str(path)] = entry

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from domainbridge.data.stored import openable, read_bytes
 from domainbridge.errors import DataError
 
 __all__ = ["image_size", "read_first_channel", "read_image", "read_index_image"]
@@ -31,7 +32,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DataError: missing, unreadable or truncated.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         with Image.open(io.BytesIO(content)) as image:
             if image.mode in (*_DEEP_MODES, "F"):
                 raise DataError(f"{path}: expected an 8-bit image, found mode {image.mode}; convert it to 8 bits")
@@ -60,7 +61,7 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: missing, or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(openable(path)) as image:
             return image.height, image.width
     except _UNREADABLE as error:
         raise _reason(path, error) from error
@@ -73,7 +74,7 @@ def read_index_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
         DataError: as for images, or more than one channel, or more than 16 bits.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         with Image.open(io.BytesIO(content)) as image:
             if image.mode not in (*_INDEX_MODES, *_DEEP_MODES):
                 raise DataError(
@@ -106,7 +107,7 @@ def read_first_channel(path: Path) -> NDArray[np.uint16]:
         DataError: missing, unreadable, truncated, or of one channel.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise _reason(path, error) from error
     # OpenCV fills what is missing of a truncated PNG instead of failing, so the end is looked at first.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from domainbridge.data.path_list import PathList
 from domainbridge.data.samples import FileSamples
+from domainbridge.data.stored import stamp
 from domainbridge.errors import DataError
 
 __all__ = ["files_fingerprint"]
@@ -63,6 +64,6 @@ def _of_many(name: str, lists: list[PathList]) -> str:
 
 def _size(name: str, path: str) -> int:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - a Path per file takes as long again
+        return stamp(path)[0]
     except OSError as error:
         raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error

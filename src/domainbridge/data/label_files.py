@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from domainbridge.data.decode import read_first_channel, read_image, read_index_image
 from domainbridge.data.spaces import LabelSpace
+from domainbridge.data.stored import read_bytes
 from domainbridge.errors import DataError, RecipeError
 from domainbridge.types import IGNORE
 
@@ -138,7 +139,7 @@ class PolygonLabels:
             DataError: unreadable, or not such a file.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_bytes(path).decode("utf-8"))
             canvas = Image.new("L", (int(content["imgWidth"]), int(content["imgHeight"])), IGNORE)
             pen = ImageDraw.Draw(canvas)
             for drawn in content["objects"]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domainbridge.data.path_list import PathList
+from domainbridge.data.stored import archive_members, archives, is_archives
 from domainbridge.errors import DataError, problem_list
 
 __all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "Walk", "list_folder", "report_missing"]
@@ -81,7 +82,16 @@ class Walk:
     seen: int = 0
 
     def names_below(self, folder: Path) -> Iterator[str]:
-        """Paths of the files below ``folder``, relative to it, with forward slashes, sorted; no hidden files."""
+        """Paths of the files below ``folder``, relative to it, with forward slashes, sorted; no hidden files.
+
+        Of archives (``name-*.tar``): the paths of their members, relative to the archives' folder.
+
+        Raises:
+            DataError: an archive is damaged or compressed.
+        """
+        if is_archives(folder):
+            yield from self._members_of(folder)
+            return
         for directory, subfolders, names in os.walk(folder, followlinks=True):
             self.watched.append(directory)
             self.seen += len(names)
@@ -90,9 +100,23 @@ class Walk:
             prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
             yield from (prefix + name for name in sorted(names) if not name.startswith("."))
 
+    def _members_of(self, pattern: Path) -> Iterator[str]:
+        self.watched.append(str(pattern.parent))
+        for archive in archives(pattern):
+            self.watched.append(str(archive))
+            members = archive_members(archive)
+            self.seen += len(members)
+            yield from (f"{archive.name}/{name}" for name in sorted(members) if not Path(name).name.startswith("."))
+
 
 def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
-    """Images of a folder and below, and their labels at the same stem below another; ``labels`` None: unlabelled."""
+    """Images of a folder and below, and their labels at the same stem below another; ``labels`` None: unlabelled.
+
+    Either may be archives instead (``name-*.tar``), which are read as folders are.
+
+    Raises:
+        DataError: an archive is damaged or compressed.
+    """
     problems: list[str] = []
     notes: list[str] = []
     walk = Walk([] if rule.split is None else [str(rule.split)])
@@ -108,7 +132,7 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     if by_stem and not stems and not problems:
         problems.append(f"exclude leaves none of the {len(by_stem)} images below {images}")
     if labels is None:
-        found = PathList((by_stem[stem] for stem in stems), str(images))
+        found = PathList((by_stem[stem] for stem in stems), _base(images))
         return Listing(found, None, tuple(problems), watched=tuple(walk.watched), seen=walk.seen)
     label_by_stem = _index(labels, rule.label_pattern, "labels", problems, walk)
     if label_by_stem:
@@ -116,18 +140,23 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     if rule.split is None:
         unused = [stem for stem in label_by_stem if stem not in by_stem]
         if unused:
-            example = labels / label_by_stem[unused[0]]
+            example = f"{_base(labels)}{os.sep}{label_by_stem[unused[0]]}"
             notes.append(f"labels without image: {len(unused)} of {len(label_by_stem)}, e.g. {example}")
     paired = [stem for stem in stems if stem in label_by_stem]
-    found_images = PathList((by_stem[stem] for stem in paired), str(images))
-    found_labels = PathList((label_by_stem[stem] for stem in paired), str(labels))
+    found_images = PathList((by_stem[stem] for stem in paired), _base(images))
+    found_labels = PathList((label_by_stem[stem] for stem in paired), _base(labels))
     return Listing(found_images, found_labels, tuple(problems), tuple(notes), tuple(walk.watched), walk.seen)
+
+
+def _base(folder: Path) -> str:
+    """What the names of its files are relative to."""
+    return str(folder.parent if is_archives(folder) else folder)
 
 
 def _index(folder: Path, pattern: str, what: str, problems: list[str], walk: Walk) -> dict[str, str]:
     """Stem -> image file, both relative to ``folder``, for those whose path fits the pattern."""
-    if not folder.is_dir():
-        problems.append(f"{what}: no such folder: {folder}")
+    if not (archives(folder) if is_archives(folder) else folder.is_dir()):
+        problems.append(f"{what}: no such {'archive' if is_archives(folder) else 'folder'}: {folder}")
         return {}
     with_suffix = Path(pattern).suffix.lower() in IMAGE_SUFFIXES
     before, _, after = pattern.partition(_STEM)
@@ -143,7 +172,7 @@ def _index(folder: Path, pattern: str, what: str, problems: list[str], walk: Wal
         if fit is None:
             continue
         if fit["stem"] in found:
-            twins = f"{folder / found[fit['stem']]} and {folder / name}"
+            twins = f"{_base(folder)}{os.sep}{found[fit['stem']]} and {name}"
             problems.append(f"{what}: {twins} have the same stem; keep one")
         found[fit["stem"]] = name
     if not images:

@@ -1,6 +1,5 @@
 """Looking at files before the first step, so that no run dies at night of a broken PNG."""
 
-import filecmp
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.label_files import PolygonLabels
 from domainbridge.data.samples import FileSamples, check_same_size
 from domainbridge.data.statistics import class_counts
+from domainbridge.data.stored import read_bytes, stamp
 from domainbridge.errors import DataError, problem_list
 from domainbridge.pipeline.datasets import DataSets
 from domainbridge.pipeline.labels import scoring_rule, training_space
@@ -198,11 +198,11 @@ def _identical_images(data: DataSets) -> list[str]:
     sized: dict[int, list[tuple[Path, str]]] = defaultdict(list)
     for domain in (*data.sources, *data.targets):
         for path in domain.images:
-            sized[path.stat().st_size].append((path, domain.name))
+            sized[stamp(str(path))[0]].append((path, domain.name))
     warnings = []
     for domain in data.validation.values():
-        pairs = ((path, *other) for path in domain.images for other in sized.get(path.stat().st_size, ()))
-        twins = {path: (other, name) for path, other, name in pairs if filecmp.cmp(path, other, shallow=False)}
+        pairs = ((path, *other) for path in domain.images for other in sized.get(stamp(str(path))[0], ()))
+        twins = {path: (other, name) for path, other, name in pairs if read_bytes(path) == read_bytes(other)}
         if twins:
             path, (other, name) = next(iter(twins.items()))
             warnings.append(

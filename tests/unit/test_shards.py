@@ -1,0 +1,156 @@
+"""Sets in tar archives: listed, read and packed; the same samples as from files."""
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from domainbridge.config.load import parse_recipe
+from domainbridge.data.decode import image_size, read_image, read_index_image
+from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.data.listing import FolderRule, list_folder
+from domainbridge.data.stored import read_bytes, stamp
+from domainbridge.errors import DataError
+from domainbridge.pipeline.check import survey_data
+from domainbridge.pipeline.datasets import DataSets, open_data
+from domainbridge.pipeline.sharding import pack_domains, recipe_lines
+from tiny_domain import RECIPE, write_domain
+
+RULE = FolderRule(image_pattern="{stem}.image", label_pattern="{stem}.label")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> dict[str, Any]:
+    """A recipe over generated folders."""
+    for name, labelled in (("source", True), ("target", False), ("target-val", True)):
+        write_domain(tmp_path / "data" / name, 7, 1, foggy=False, labelled=labelled)
+    return {**RECIPE, "data_root": str(tmp_path / "data")}
+
+
+def packed(tree: dict[str, Any], out: Path, size: int = 8000) -> tuple[DataSets, DataSets]:
+    """The recipe's data from its folders, and from shards of that many bytes."""
+    recipe = parse_recipe(tree)
+    files = open_data(recipe)
+    pack_domains(recipe, files, out, size, lambda _: None)
+    return files, open_data(parse_recipe({**tree, **yaml.safe_load(recipe_lines(recipe, out))}))
+
+
+def test_the_samples_are_those_of_the_files(tree: dict[str, Any], tmp_path: Path) -> None:
+    files, shards = packed(tree, tmp_path / "shards")
+    names = {path.name.rpartition("-")[0] for path in (tmp_path / "shards").iterdir()}
+    assert names == {"source-clear", "target-fog", "validation-fog"}
+    assert len(list((tmp_path / "shards").glob("source-clear-*.tar"))) > 1
+    for plain, sharded in zip(files.domains, shards.domains, strict=True):
+        assert len(plain) == len(sharded) == 7
+        for index in range(7):
+            one, other = plain.load(index), sharded.load(index)
+            assert (one.image == other.image).all()
+            assert (one.label is None) == (other.label is None)
+            if one.label is not None and other.label is not None:
+                assert (one.label == other.label).all()
+    assert ".tar/" in str(shards.sources[0].images[0])
+
+
+def test_packing_twice_gives_the_same_bytes_elsewhere_and_a_refusal_here(tree: dict[str, Any], tmp_path: Path) -> None:
+    packed(tree, tmp_path / "one")
+    packed(tree, tmp_path / "two")
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    with pytest.raises(DataError, match="shards are there already"):
+        packed(tree, tmp_path / "one")
+
+
+def test_labels_in_another_space_are_stored_as_training_and_scoring_read_them(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["sources"] = [{**tree["sources"][0], "label_map": {0: "sky", 1: "ignore", 2: "ground"}}]
+    tree["evaluation"] = {
+        "label_space": {"name": "coarse", "classes": ["below", "above"]},
+        "map": {"ground": "below", "box": "below", "sky": "above"},
+    }
+    files, shards = packed(tree, tmp_path / "shards")
+    for plain, sharded in zip(files.domains, shards.domains, strict=True):
+        if plain.labels is not None:
+            assert all((plain.load_label(i) == sharded.load_label(i)).all() for i in range(7))
+    assert set(np.unique(files.validation["fog"].load_label(0))) == {0, 1}
+
+
+def test_the_check_and_the_fingerprint_see_into_archives(tree: dict[str, Any], tmp_path: Path) -> None:
+    recipe = parse_recipe(tree)
+    _, shards = packed(tree, tmp_path / "shards")
+    survey = survey_data(recipe, shards, lambda _: None)
+    assert survey.all_errors == []
+    twins = [text for text in survey.all_warnings if "are training images" in text]
+    assert len(twins) == 1, "generated from one seed, validation images are training images"
+    before = [files_fingerprint(domain) for domain in shards.domains]
+    moved = tmp_path / "moved"
+    (tmp_path / "shards").rename(moved)
+    lines = yaml.safe_load(recipe_lines(recipe, moved))
+    again = open_data(parse_recipe({**tree, **lines}))
+    assert [files_fingerprint(domain) for domain in again.domains] == before
+    shard = next(moved.glob("source-clear-*.tar"))
+    add(shard, "99999999.image.png", b"x")
+    add(shard, "99999999.label.png", b"x")
+    assert files_fingerprint(open_data(parse_recipe({**tree, **lines})).sources[0]) != before[0]
+
+
+def add(archive: Path, name: str, content: bytes) -> None:
+    with tarfile.open(archive, "a") as opened:
+        about = tarfile.TarInfo(name)
+        about.size = len(content)
+        opened.addfile(about, io.BytesIO(content))
+
+
+def test_archives_of_others(tmp_path: Path) -> None:
+    """Folders inside, a leading ./, hidden files; read as a folder is."""
+    for name in ("./b/two.jpg", "a/one.jpg", "a/.hidden.jpg", "a/one.json"):
+        add(tmp_path / "set-0.tar", name, b"content of " + name.encode())
+    listing = list_folder(tmp_path / "set-*.tar", None, FolderRule(image_pattern="{stem}.jpg"))
+    assert not listing.problems
+    assert [str(path.relative_to(tmp_path)) for path in listing.images] == [
+        "set-0.tar/a/one.jpg",
+        "set-0.tar/b/two.jpg",
+    ]
+    assert read_bytes(listing.images[1]) == b"content of ./b/two.jpg"
+    assert stamp(str(listing.images[1]))[0] == 22
+    with pytest.raises(DataError, match=r"one\.jpg: unreadable or truncated"):
+        read_image(listing.images[0])
+    assert set(listing.watched) == {str(tmp_path), str(tmp_path / "set-0.tar")}
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    listing = list_folder(tmp_path / "set-*.tar", None, RULE)
+    assert listing.problems == (f"images: no such archive: {tmp_path}/set-*.tar",)
+    add(tmp_path / "set-0.tar", "a.image.png", b"")
+    for read in (read_image, read_index_image, image_size):
+        for missing in ("set-0.tar/b.png", "set-1.tar/b.png"):
+            with pytest.raises(DataError, match=r"set-.\.tar/b\.png: no such file"):
+                read(tmp_path / missing)
+
+
+@pytest.mark.parametrize("damage", ["compressed", "cut off", "no archive"])
+def test_a_damaged_archive_is_named(damage: str, tree: dict[str, Any], tmp_path: Path) -> None:
+    recipe = parse_recipe(tree)
+    packed(tree, tmp_path / "shards")
+    shard = next((tmp_path / "shards").glob("target-fog-*.tar"))
+    if damage == "compressed":
+        with tarfile.open(shard, "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("a.image.png"))
+    else:
+        shard.write_bytes(shard.read_bytes()[:3000] if damage == "cut off" else b"something else" * 100)
+    sharded = parse_recipe({**tree, **yaml.safe_load(recipe_lines(recipe, tmp_path / "shards"))})
+    with pytest.raises(DataError, match=f"{shard.name}: expected a complete tar archive without compression"):
+        open_data(sharded)
+
+
+def test_a_folder_that_is_called_like_an_archive_is_a_folder(tmp_path: Path) -> None:
+    write_domain(tmp_path / "data.tar", 2, 1, foggy=False, labelled=False)
+    listing = list_folder(tmp_path / "data.tar/images", None, FolderRule())
+    assert [read_image(path).shape for path in listing.images] == [(40, 48, 3)] * 2
+    assert [image_size(path) for path in list_folder(tmp_path / "data.tar", None, FolderRule()).images] == [
+        (40, 48)
+    ] * 2
