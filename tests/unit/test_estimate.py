@@ -105,6 +105,15 @@ def test_parts_too_small_for_batchnorm_are_no_way_to_fit(tmp_path: Path, monkeyp
     assert "accumulate" not in told
 
 
+def test_a_recipe_whose_parts_are_too_small_for_batchnorm_is_told_so(tmp_path: Path) -> None:
+    training = {**RECIPE["training"], "batch_size": 2, "accumulate": 2}
+    recipe = parse_recipe(
+        copy.deepcopy(RECIPE) | {"model": {**RECIPE["model"], "output_stride": 32}, "training": training}
+    )
+    with pytest.raises(RecipeError, match=r"1 rows of .* \(batch_size 2, accumulate 2\) are too few for BatchNorm"):
+        estimate(recipe, plan_stages(recipe, None), tmp_path)
+
+
 def test_memory_of_devices() -> None:
     machine = device_memory("cpu")
     assert machine is not None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from domainbridge.config.load import parse_recipe
 from domainbridge.data import listing_memory
@@ -19,6 +20,7 @@ from tiny_domain import RECIPE, write_domain
 @pytest.fixture(autouse=True)
 def _few_files_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing_memory, "_AT_LEAST", 1)
+    monkeypatch.setattr(listing_memory, "_SETTLED_SECONDS", -3600)  # no test has time to wait
 
 
 def settle(folder: Path) -> None:
@@ -97,9 +99,15 @@ def test_a_changed_split_file_is_seen(files: Path, tmp_path: Path) -> None:
     assert [image.name for image in listed().images] == ["05.png"]
 
 
-def test_what_changed_a_moment_ago_is_not_remembered(files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times_set_back", [False, True])
+def test_what_changed_a_moment_ago_is_not_remembered(
+    times_set_back: bool, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_memory, "_SETTLED_SECONDS", 60)
     (files / "images/a/new.png").touch()
     (files / "labels/a/new.png").touch()
+    if times_set_back:  # as tools that copy or unpack do
+        settle(files)
     listed = Counted(tmp_path / "memory", files)
     assert len(listed().images) == len(listed().images) == 61
     assert listed.times == 2
@@ -141,6 +149,42 @@ def test_a_memory_that_cannot_be_written_does_no_harm(files: Path, tmp_path: Pat
     listed = Counted(tmp_path / "memory", files)
     assert listed() == listed()
     assert listed.times == 2
+
+
+def test_a_full_disk_does_no_harm(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(listing_memory, "save_file", full)
+    listed = Counted(tmp_path / "memory", files)
+    assert listed() == listed()
+    assert listed.times == 2
+    assert not list((tmp_path / "memory").iterdir())
+
+
+def test_an_entry_that_cannot_be_touched_is_believed(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: Path) -> None:
+        raise PermissionError
+
+    listed = Counted(tmp_path / "memory", files)
+    listed()
+    monkeypatch.setattr(listing_memory.os, "utime", denied)
+    assert len(listed().images) == 60
+    assert listed.times == 1
+
+
+def test_a_disk_mounted_later_is_seen(files: Path, tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (files / kind / "disk").symlink_to(tmp_path / f"disk-{kind}")
+    settle(files / "images/a")
+    listed = Counted(tmp_path / "memory", files)
+    assert len(listed().images) == 60
+    for kind in ("images", "labels"):
+        (tmp_path / f"disk-{kind}").mkdir()
+        (tmp_path / f"disk-{kind}/new.png").touch()
+    assert len(listed().images) == 61
 
 
 def test_old_entries_go(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

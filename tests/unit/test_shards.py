@@ -2,18 +2,21 @@
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from domainbridge.config.load import parse_recipe
+from domainbridge.data import stored
 from domainbridge.data.decode import image_size, read_image, read_index_image
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.listing import FolderRule, list_folder
-from domainbridge.data.stored import read_bytes, stamp
+from domainbridge.data.stored import opened, read_bytes, stamp
 from domainbridge.errors import DataError
 from domainbridge.pipeline.check import survey_data
 from domainbridge.pipeline.datasets import DataSets, open_data
@@ -98,6 +101,12 @@ def test_the_check_and_the_fingerprint_see_into_archives(tree: dict[str, Any], t
     assert files_fingerprint(open_data(parse_recipe({**tree, **lines})).sources[0]) != before[0]
 
 
+def test_a_folder_that_cannot_be_made_is_named(tree: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "shards").write_text("a file")
+    with pytest.raises(DataError, match=r"shards/source-clear-000000\.tar: cannot be written"):
+        packed(tree, tmp_path / "shards")
+
+
 def add(archive: Path, name: str, content: bytes) -> None:
     with tarfile.open(archive, "a") as opened:
         about = tarfile.TarInfo(name)
@@ -122,6 +131,75 @@ def test_archives_of_others(tmp_path: Path) -> None:
     assert set(listing.watched) == {str(tmp_path), str(tmp_path / "set-0.tar")}
 
 
+def test_hard_links_are_members_and_symbolic_ones_are_refused(tmp_path: Path) -> None:
+    add(tmp_path / "set.tar", "./a.png", b"content")
+    link(tmp_path / "set.tar", "b.png", "./a.png", tarfile.LNKTYPE)
+    assert [path.name for path in list_folder(tmp_path / "set.tar", None, FolderRule()).images] == ["a.png", "b.png"]
+    assert read_bytes(tmp_path / "set.tar/b.png") == b"content"
+    link(tmp_path / "set.tar", "c.png", "a.png", tarfile.SYMTYPE)
+    with pytest.raises(DataError, match=r"c\.png is a symbolic link"):
+        list_folder(tmp_path / "set.tar", None, FolderRule())
+
+
+def link(archive: Path, name: str, to: str, kind: bytes) -> None:
+    with tarfile.open(archive, "a") as opened:
+        about = tarfile.TarInfo(name)
+        about.type, about.linkname = kind, to
+        opened.addfile(about)
+
+
+def test_images_and_labels_in_an_archive_each(tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        add(tmp_path / f"{part}.tar", "a/one.png", b"x")
+    rule = FolderRule(image_pattern="images.tar/{stem}", label_pattern="labels.tar/{stem}")
+    listing = list_folder(tmp_path / "images.tar", tmp_path / "labels.tar", rule)
+    assert not listing.problems
+    assert listing.labels is not None
+    assert [*listing.images, *listing.labels] == [tmp_path / "images.tar/a/one.png", tmp_path / "labels.tar/a/one.png"]
+
+
+@pytest.mark.parametrize("names", [("gta", "gta-small"), ("gta", "gta-000000")])
+def test_names_that_begin_alike_stay_apart(names: tuple[str, str], tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["sources"] = [{**tree["sources"][0], "name": name} for name in names]
+    tree["sources"][1]["exclude"] = ["000"]
+    files, shards = packed(tree, tmp_path / "shards")
+    assert [len(source) for source in shards.sources] == [len(source) for source in files.sources]
+
+
+def test_names_that_would_be_one_are_refused(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["sources"] = [{**tree["sources"][0], "name": name} for name in ("gta small", "gta-small")]
+    with pytest.raises(DataError, match="several domains would be called source-gta-small"):
+        packed(tree, tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+
+
+def test_a_header_is_all_that_is_read_for_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "PNG")
+    add(tmp_path / "set.tar", "before.png", b"x" * 700)
+    add(tmp_path / "set.tar", "noise.png", content.getvalue())
+    counts: list[int] = []
+    whole = stored._Part.readinto
+    monkeypatch.setattr(stored._Part, "readinto", lambda part, buffer: counts.append(whole(part, buffer)) or counts[-1])
+    assert image_size(tmp_path / "set.tar/noise.png") == (300, 400)
+    assert sum(counts) < len(content.getvalue()) / 4
+    assert (read_image(tmp_path / "set.tar/noise.png") == noise).all()
+    with opened(tmp_path / "set.tar/noise.png") as file:
+        assert file.seek(-12, io.SEEK_END) == len(content.getvalue()) - 12
+        assert file.read(100) == content.getvalue()[-12:]
+
+
+def test_archives_by_their_names(tmp_path: Path) -> None:
+    """A name with brackets is itself; stars need no particular place; a folder called .tar may hold archives."""
+    (tmp_path / "sets.tar").mkdir()
+    for name in ("set[1].tar", "set-a.tar", "sets.tar/inner.tar"):
+        add(tmp_path / name, "/a.png", b"in " + name.encode())
+    for pattern, archive in (("set[1].tar", "set[1].tar"), ("**a.tar", "set-a.tar"), *[("sets.tar/*.tar",) * 2]):
+        listed = list_folder(tmp_path / pattern, None, FolderRule()).images
+        assert [read_bytes(path) for path in listed] == [b"in " + archive.replace("*", "inner").encode()]
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     listing = list_folder(tmp_path / "set-*.tar", None, RULE)
     assert listing.problems == (f"images: no such archive: {tmp_path}/set-*.tar",)
@@ -132,7 +210,24 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
                 read(tmp_path / missing)
 
 
-@pytest.mark.parametrize("damage", ["compressed", "cut off", "no archive"])
+def second_header(content: bytes) -> int:
+    """Where the header of the second member is."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        return archive.getmembers()[1].offset
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "no archive": lambda content: b"something else" * 100,
+    "cut off in a member": lambda content: content[:-11000],
+    "cut off between members": lambda content: content[: second_header(content)],
+    "cut off in a header": lambda content: content[: second_header(content) + 100],
+    "a header overwritten": lambda content: content.replace(
+        content[(at := second_header(content)) : at + 512], b"x" * 512
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", ["compressed", *DAMAGES])
 def test_a_damaged_archive_is_named(damage: str, tree: dict[str, Any], tmp_path: Path) -> None:
     recipe = parse_recipe(tree)
     packed(tree, tmp_path / "shards")
@@ -141,7 +236,7 @@ def test_a_damaged_archive_is_named(damage: str, tree: dict[str, Any], tmp_path:
         with tarfile.open(shard, "w:gz") as archive:
             archive.addfile(tarfile.TarInfo("a.image.png"))
     else:
-        shard.write_bytes(shard.read_bytes()[:3000] if damage == "cut off" else b"something else" * 100)
+        shard.write_bytes(DAMAGES[damage](shard.read_bytes()))
     sharded = parse_recipe({**tree, **yaml.safe_load(recipe_lines(recipe, tmp_path / "shards"))})
     with pytest.raises(DataError, match=f"{shard.name}: expected a complete tar archive without compression"):
         open_data(sharded)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from domainbridge.data.stored import openable, read_bytes
+from domainbridge.data.stored import opened, read_bytes
 from domainbridge.errors import DataError
 
 __all__ = ["image_size", "read_first_channel", "read_image", "read_index_image"]
@@ -61,8 +61,10 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: missing, or no image.
     """
     try:
-        with Image.open(openable(path)) as image:
+        with opened(path) as file, Image.open(file) as image:
             return image.height, image.width
+    except DataError:
+        raise
     except _UNREADABLE as error:
         raise _reason(path, error) from error
 

@@ -92,13 +92,19 @@ class Walk:
         if is_archives(folder):
             yield from self._members_of(folder)
             return
-        for directory, subfolders, names in os.walk(folder, followlinks=True):
+        for directory, subfolders, names in os.walk(folder, onerror=self._unreadable, followlinks=True):
             self.watched.append(directory)
+            # A link to a folder that is not there (yet) counts as a file.
+            paths = (f"{directory}{os.sep}{name}" for name in names if "." not in name)
+            self.watched.extend(path for path in paths if not os.path.exists(path))  # noqa: PTH110 - strings
             self.seen += len(names)
             subfolders.sort()
             below = os.path.relpath(directory, folder)
             prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
             yield from (prefix + name for name in sorted(names) if not name.startswith("."))
+
+    def _unreadable(self, error: OSError) -> None:
+        self.watched.append(error.filename)
 
     def _members_of(self, pattern: Path) -> Iterator[str]:
         self.watched.append(str(pattern.parent))
@@ -156,7 +162,9 @@ def _base(folder: Path) -> str:
 def _index(folder: Path, pattern: str, what: str, problems: list[str], walk: Walk) -> dict[str, str]:
     """Stem -> image file, both relative to ``folder``, for those whose path fits the pattern."""
     if not (archives(folder) if is_archives(folder) else folder.is_dir()):
-        problems.append(f"{what}: no such {'archive' if is_archives(folder) else 'folder'}: {folder}")
+        wanted = "archive" if is_archives(folder) else "folder"
+        found_file = f"{folder} is a file; expected a folder, or .tar archives without compression"
+        problems.append(f"{what}: {found_file if folder.is_file() else f'no such {wanted}: {folder}'}")
         return {}
     with_suffix = Path(pattern).suffix.lower() in IMAGE_SUFFIXES
     before, _, after = pattern.partition(_STEM)

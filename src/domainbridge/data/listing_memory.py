@@ -2,7 +2,8 @@
 
 An entry is one file: a header and the text of the paths, which is mapped, not read. It is believed while every folder
 that was looked into and every split file keeps its times, size and inode: adding, removing or renaming a file changes
-its folder's time. Any doubt - a damaged entry, a folder changed while it was listed - means listing again.
+its folder's times, of which tools that copy or unpack set back one only. Any doubt - a damaged entry, a folder changed
+while it was listed - means listing again.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from domainbridge import __version__
@@ -53,7 +55,8 @@ def remembered_listing(memory: Path | None, question: tuple[object, ...], make: 
     listing = make()
     if listing.seen >= _AT_LEAST and not listing.problems:
         states = [_state(path) for path in listing.watched]
-        if all(state is not None and state[1] < (began - _SETTLED_SECONDS) * 1e9 for state in states):
+        settled = (began - _SETTLED_SECONDS) * 1e9
+        if all(state is not None and max(state[1], state[2]) < settled for state in states):
             _remember(entry, listing, states)
     return listing
 
@@ -84,7 +87,7 @@ def _remember(entry: Path, listing: Listing, states: list[list[Any] | None]) -> 
         by_age = sorted(entry.parent.glob("*.listing"), key=lambda path: path.stat().st_mtime_ns)
         for old in by_age[:-_ENTRIES]:
             old.unlink(missing_ok=True)
-    except OSError:  # a full or read-only disk costs the next start its time, nothing else
+    except (OSError, SafetensorError):  # a full or read-only disk costs the next start its time, nothing else
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -101,7 +104,8 @@ def _known(entry: Path) -> Listing | None:
             name: PathList.packed(folder, arrays[f"{name}.text"], arrays[f"{name}.ends"], digest)
             for name, (folder, digest) in about["lists"].items()
         }
-        os.utime(entry)
+        with suppress(OSError):  # another user's
+            os.utime(entry)
         watched = tuple(str(state[0]) for state in about["watched"])
         return Listing(lists["images"], lists.get("labels"), (), tuple(about["notes"]), watched, about["seen"])
     except (OSError, ValueError, KeyError, TypeError):

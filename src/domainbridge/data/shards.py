@@ -7,6 +7,7 @@ dot: ``00000007.image.jpg`` and ``00000007.label.png``.
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -16,16 +17,22 @@ from domainbridge.data.stored import read_bytes
 from domainbridge.errors import DataError
 from domainbridge.files import replace_file
 
-__all__ = ["IMAGE_PATTERN", "LABEL_PATTERN", "shards_of", "write_shards"]
+__all__ = ["IMAGE_PATTERN", "LABEL_PATTERN", "shard_pattern", "shards_of", "write_shards"]
 
 IMAGE_PATTERN, LABEL_PATTERN = "{stem}.image", "{stem}.label"
 """Of a recipe that reads what :func:`write_shards` has written."""
+_DIGITS = 6
 _Members = list[tuple[str, bytes]]
+
+
+def shard_pattern(name: str) -> str:
+    """The shards of that name and of none that begins with it."""
+    return f"{name}-{'[0-9]' * _DIGITS}.tar"
 
 
 def shards_of(name: str, out: Path) -> list[Path]:
     """The shards of that name that are there already."""
-    return sorted(out.glob(f"{name}-*.tar"))
+    return sorted(out.glob(shard_pattern(name)))
 
 
 def write_shards(samples: FileSamples, name: str, out: Path, size: int, progress: Callable[[int], None]) -> int:
@@ -51,7 +58,7 @@ def write_shards(samples: FileSamples, name: str, out: Path, size: int, progress
         members += packed
         held += sum(len(content) for _, content in packed)
         if held >= size or done == len(samples):
-            _write(out / f"{name}-{shard:06}.tar", members)
+            _write(out / f"{name}-{shard:0{_DIGITS}}.tar", members)
             shard, members, held = shard + 1, _Members(), 0
         progress(done)
     return shard
@@ -81,5 +88,6 @@ def _write(path: Path, members: _Members) -> None:
                 archive.addfile(about, io.BytesIO(content))
         replace_file(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error

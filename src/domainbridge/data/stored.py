@@ -7,12 +7,14 @@ read where they lie in the archive, in any order; nothing is unpacked.
 import io
 import os
 import tarfile
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from domainbridge.errors import DataError
 
-__all__ = ["archive_members", "archives", "is_archives", "openable", "read_bytes", "stamp"]
+__all__ = ["archive_members", "archives", "is_archives", "opened", "read_bytes", "stamp"]
 
 _SUFFIX = ".tar"
 _INSIDE = f"{_SUFFIX}{os.sep}"
@@ -25,26 +27,45 @@ def is_archives(path: Path) -> bool:
 
 def archives(pattern: Path) -> list[Path]:
     """The archives that a path with wildcards in its name means, sorted."""
-    return sorted(pattern.parent.glob(pattern.name))
+    if pattern.exists() or not pattern.parent.is_dir():
+        return [pattern] if pattern.exists() else []
+    return sorted(path for path in pattern.parent.iterdir() if fnmatchcase(path.name, pattern.name))
 
 
 def archive_members(archive: Path) -> dict[str, tuple[int, int]]:
     """Name -> (first byte, number of bytes) of every file in an archive; only its headers are read, once.
 
     Raises:
-        DataError: it is not a complete, uncompressed tar archive.
+        DataError: it is not a complete, uncompressed tar archive, or has symbolic links.
     """
     try:
         status = archive.stat()
         return _members(archive, status.st_size, status.st_mtime_ns)
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, KeyError, tarfile.TarError) as error:
         raise DataError(f"{archive}: expected a complete tar archive without compression: {error}") from error
 
 
 @lru_cache(maxsize=4096)
 def _members(archive: Path, size: int, modified: int) -> dict[str, tuple[int, int]]:
-    with tarfile.open(archive, "r:") as content:
-        return {part.name.removeprefix("./"): (part.offset_data, part.size) for part in content if part.isfile()}
+    members: dict[str, tuple[int, int]] = {}
+    with tarfile.open(archive, "r:") as content, archive.open("rb") as file:
+        for part in content:
+            name = _plain(part.name)
+            if part.issym():
+                raise tarfile.ReadError(f"{name} is a symbolic link; pack what it points to (tar --dereference)")
+            if part.islnk():
+                members[name] = members[_plain(part.linkname)]
+            elif part.isfile():
+                members[name] = part.offset_data, part.size
+        # tarfile takes a damaged header for the end.
+        file.seek(content.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"cut off or damaged after {len(members)} members")
+    return members
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("/").removeprefix("./")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -54,22 +75,48 @@ def read_bytes(path: Path) -> bytes:
         OSError: it is not there, or cannot be read.
         DataError: the archive is damaged.
     """
-    place = _member(path)
-    if place is None:
-        return path.read_bytes()
-    archive, first, size = place
-    with archive.open("rb") as file:
-        file.seek(first)
-        return file.read(size)
+    with opened(path) as file:
+        return file.read()
 
 
-def openable(path: Path) -> Path | io.BytesIO:
-    """What Pillow opens: the path itself, or a member's content.
+def opened(path: Path) -> BinaryIO:
+    """A file or member to read from, as far as wanted.
 
     Raises:
         As :func:`read_bytes`.
     """
-    return path if _member(path) is None else io.BytesIO(read_bytes(path))
+    place = _member(path)
+    return path.open("rb") if place is None else cast(BinaryIO, io.BufferedReader(_Part(*place)))
+
+
+class _Part(io.RawIOBase):
+    """A stretch of a file as a file of its own."""
+
+    def __init__(self, path: Path, first: int, size: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._first, self._size, self._position = first, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(min(len(buffer), self._size - self._position), 0)
+        self._file.seek(self._first + self._position)
+        count = self._file.readinto(memoryview(buffer)[:wanted]) or 0
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def stamp(path: str) -> tuple[int, int]:
@@ -87,7 +134,9 @@ def _member(path: Path) -> tuple[Path, int, int] | None:
     """Archive, first byte and size of a member; None for a file that is not in an archive."""
     text = str(path)
     end = text.find(_INSIDE)
-    if end < 0 or Path(text[: end + len(_SUFFIX)]).is_dir():
+    while end >= 0 and Path(text[: end + len(_SUFFIX)]).is_dir():
+        end = text.find(_INSIDE, end + 1)
+    if end < 0:
         return None
     archive, name = Path(text[: end + len(_SUFFIX)]), text[end + len(_INSIDE) :].replace(os.sep, "/")
     if not archive.exists():

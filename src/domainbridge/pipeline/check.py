@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -194,15 +195,20 @@ def _label_warnings(domain: FileSamples, looks: list[_Look], indices: range, ign
 
 
 def _identical_images(data: DataSets) -> list[str]:
-    """Validation images that are, byte for byte, training images too; only files of equal size are read."""
+    """Validation images that are, byte for byte, training images too; only files of equal size are read, once."""
     sized: dict[int, list[tuple[Path, str]]] = defaultdict(list)
     for domain in (*data.sources, *data.targets):
         for path in domain.images:
             sized[stamp(str(path))[0]].append((path, domain.name))
+
+    @cache
+    def digest(path: Path) -> bytes:
+        return blake2b(read_bytes(path), digest_size=16).digest()
+
     warnings = []
     for domain in data.validation.values():
         pairs = ((path, *other) for path in domain.images for other in sized.get(stamp(str(path))[0], ()))
-        twins = {path: (other, name) for path, other, name in pairs if read_bytes(path) == read_bytes(other)}
+        twins = {path: (other, name) for path, other, name in pairs if digest(path) == digest(other)}
         if twins:
             path, (other, name) = next(iter(twins.items()))
             warnings.append(

@@ -1,6 +1,7 @@
 """A recipe's domains as shards, and the lines of a recipe that reads them."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import yaml
 
 from domainbridge.config.domains import Source, Target, Validation
 from domainbridge.config.schema import Recipe
-from domainbridge.data.shards import IMAGE_PATTERN, LABEL_PATTERN, shards_of, write_shards
+from domainbridge.data.shards import IMAGE_PATTERN, LABEL_PATTERN, shard_pattern, shards_of, write_shards
 from domainbridge.errors import DataError
 from domainbridge.pipeline.datasets import DataSets, completed_validation
 from domainbridge.pipeline.labels import scoring_rule
@@ -28,10 +29,15 @@ def pack_domains(recipe: Recipe, data: DataSets, out: Path, size: int, announce:
         announce: called with a line per domain.
 
     Raises:
-        DataError: there are shards already, a file cannot be read, or the disk is full.
+        DataError: there are shards already, two domains' names are too alike, a file cannot be read, or the disk is
+            full.
     """
     names = [_shards(role, domain.name) for role, domain in _domains(recipe)]
-    domains = dict(zip([*names, *(_shards("validation", name) for name in data.validation)], data.domains, strict=True))
+    names += [_shards("validation", name) for name in data.validation]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"several domains would be called {twice[0]} in file names; rename one in the recipe")
+    domains = dict(zip(names, data.domains, strict=True))
     there = [path for name in domains for path in shards_of(name, out)]
     if there:
         raise DataError(f"{there[0]}: {len(there)} shards are there already; delete them, or choose another --out")
@@ -49,7 +55,7 @@ def recipe_lines(recipe: Recipe, out: Path) -> str:
     ]
     targets: list[dict[str, Any]] = []
     for target in recipe.targets:
-        images = {"images": f"{_shards('target', target.name)}-*.tar", "image_pattern": IMAGE_PATTERN}
+        images = {"images": shard_pattern(_shards("target", target.name)), "image_pattern": IMAGE_PATTERN}
         lines: dict[str, Any] = {"name": target.name, "root": folder, **images, **_resize(target)}
         if target.validation is not None:
             own = completed_validation(target)
@@ -65,7 +71,7 @@ def _domains(recipe: Recipe) -> list[tuple[str, Source | Target]]:
 
 
 def _labelled(shards: str) -> dict[str, str]:
-    files = f"{shards}-*.tar"
+    files = shard_pattern(shards)
     return {"images": files, "image_pattern": IMAGE_PATTERN, "labels": files, "label_pattern": LABEL_PATTERN}
 
 

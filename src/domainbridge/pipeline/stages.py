@@ -164,14 +164,18 @@ def training_stream(stage: Stage, context: Context, student: Segmenter) -> Paire
 
 
 def _target_crops(stage: Stage, context: Context, student: Segmenter) -> Iterator[torch.Tensor]:
-    """At most ``_STATISTICS_CROPS`` crops of the target, each image once, in batches as in training."""
+    """At most ``_STATISTICS_CROPS`` crops of the target, each image once if there are enough for a batch.
+
+    All batches are as large as in training: the average over batches would give a smaller last one too much weight.
+    """
     recipe, runtime = context.recipe, context.runtime
     rule = crop_rule(recipe, tuple(student.mean.flatten().tolist()))
     batch_size = recipe.training_of(stage.name).batch_size
+    passes = -(-batch_size // len(context.target))
     stream = TargetCrops(
-        context.target, rule, batch_size=batch_size, passes=1, seed=recipe.seed, stage=f"{stage.name} statistics"
+        context.target, rule, batch_size=batch_size, passes=passes, seed=recipe.seed, stage=f"{stage.name} statistics"
     )
-    steps = range(min(len(stream), -(-_STATISTICS_CROPS // batch_size)))
+    steps = range(min(len(context.target) * passes // batch_size, -(-_STATISTICS_CROPS // batch_size)))
     for image in batches(stream, steps, workers=runtime.workers):
         yield as_unit_float(image.to(runtime.device, non_blocking=True))
 
