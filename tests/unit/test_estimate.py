@@ -10,6 +10,7 @@ import torch
 from domainbridge.adaptation.losses import cross_entropy
 from domainbridge.config.load import load_recipe, parse_recipe
 from domainbridge.config.schema import Recipe
+from domainbridge.errors import RecipeError
 from domainbridge.models.segmenter import build_segmenter
 from domainbridge.pipeline.costs import costs_of
 from domainbridge.pipeline.estimate import device_memory, estimate
