@@ -317,6 +317,26 @@ def test_statistics_of_the_target_change_adapted_models_only(recipe_tree: dict, 
     assert changed == {"running_mean", "running_var", "num_batches_tracked"}
 
 
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_statistics_are_of_batches_as_large_as_in_training(
+    batch_size: int, recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three images one batch of two; one of five shows some of them twice."""
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        "domainbridge.pipeline.stages.retake_statistics",
+        lambda network, images: sizes.extend(len(image) for image in images),
+    )
+    tree = {**recipe_tree, "rounds": 1, "source_only": False}
+    target = Path(recipe_tree["data_root"]) / recipe_tree["targets"][0]["root"]
+    stems = sorted(path.stem for path in (target / "images").iterdir())
+    (tmp_path / "three.txt").write_text("\n".join(stems[:3]))
+    tree["targets"] = [{**recipe_tree["targets"][0], "split": str(tmp_path / "three.txt")}]
+    tree["training"] = {**tree["training"], "steps": 1, "batch_size": batch_size, "statistics": "target"}
+    run(tree, tmp_path / "run", until="r1-cut")
+    assert sizes == [batch_size]
+
+
 def test_shards_train_the_same_models(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
     recipe = parse_recipe(recipe_tree)
     pack_domains(recipe, open_data(recipe), tmp_path / "shards", 20_000, lambda _: None)
