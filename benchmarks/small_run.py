@@ -31,8 +31,7 @@ def small_run() -> Answer:
     """`quickstart` for one round, both ways stage by stage in turn, on one thread and without loader processes."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    one_round = ["rounds=1", "runtime.workers=0", "runtime.threads=1", "training.statistics=running"]
-    recipe = load_recipe("quickstart", one_round)
+    recipe = load_recipe("quickstart", ["rounds=1", "runtime.workers=0", "runtime.threads=1"])
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(recipe)
         published = PublishedRun(recipe, data, Path(folder), _SIZE)

@@ -57,10 +57,14 @@ class PublishedRun:
         return mean_iou(student.eval(), loaded, self.spec.num_classes)
 
     def _student(self, stage: Stage) -> Segmenter:
-        student = initial_student(self.recipe, stage.name).to(memory_format=torch.channels_last)
+        student = self._network(stage.name)
         if stage.init is not None:
             student.load_state_dict(torch.load(self.folder / f"{stage.init}.pth"))
         return student
+
+    def _network(self, name: str) -> Segmenter:
+        """In the memory layout that ours has: what it saves is not the question."""
+        return initial_student(self.recipe, name).to(memory_format=torch.channels_last)
 
     def _train(self, stage: Stage, student: Segmenter) -> None:
         training = self.recipe.training_of(stage.name)
@@ -84,7 +88,7 @@ class PublishedRun:
 
     def _step(self, stage: Stage, student: Segmenter, optimiser: torch.optim.Optimizer) -> Callable[[Batch], Any]:
         if stage.kind in ("cut", "class"):
-            teacher = initial_student(self.recipe, stage.name).requires_grad_(False).train()
+            teacher = self._network(stage.name).requires_grad_(False).train()
             return SelfTrainingStep(student, teacher, optimiser, stage.kind)
         if stage.kind == "distil":
             return DistillationStep(student, [self._teacher(name) for name in stage.teachers], optimiser)
@@ -99,12 +103,12 @@ class PublishedRun:
         return supervised
 
     def _teacher(self, name: str) -> tuple[Segmenter, Tensor]:
-        teacher = initial_student(self.recipe, name).requires_grad_(False).eval()
+        teacher = self._network(name).requires_grad_(False).eval()
         teacher.load_state_dict(torch.load(self.folder / f"{name}.pth"))
         return teacher, torch.load(self.folder / f"{name}-prototypes.pth")
 
     def _collect(self, name: str) -> None:
-        teacher = initial_student(self.recipe, name).eval()
+        teacher = self._network(name).eval()
         teacher.load_state_dict(torch.load(self.folder / f"{name}.pth"))
         rule = self.recipe.prototypes
         centroids = Centroids(self.spec.num_classes, self.spec.head.channels, rule.min_pixels, rule.max_count)

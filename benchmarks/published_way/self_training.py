@@ -5,6 +5,7 @@ import random
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from domainbridge.types import Batch
 
@@ -25,6 +26,9 @@ class SelfTrainingStep:
         self, student: nn.Module, teacher: nn.Module, optimiser: torch.optim.Optimizer, path: str = "class"
     ) -> None:
         self.student, self.teacher, self.optimiser, self.path = student, teacher, optimiser, path
+        for part in teacher.modules():
+            if isinstance(part, _DropoutNd):  # off, while BatchNorm stays in training mode (METHOD section 2)
+                part.eval()
         self.number = 0
 
     def __call__(self, batch: Batch) -> dict[str, float]:

@@ -8,6 +8,7 @@
           ModelError               a model folder, a checkpoint, weights
           RunFolderError           a run folder that does not fit the recipe
         TrainingError              exit code 1: failed while running, e.g. a non-finite loss
+        StorageError               exit code 1: a file cannot be written, e.g. on a full disk
 
 Anything else that escapes is a defect of ours.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "ModelError",
     "RecipeError",
     "RunFolderError",
+    "StorageError",
     "TrainingError",
     "problem_list",
 ]
@@ -56,6 +58,10 @@ class RunFolderError(InputError):
 
 class TrainingError(DomainbridgeError):
     """Training cannot go on; the last good checkpoint is kept."""
+
+
+class StorageError(DomainbridgeError):
+    """A file cannot be written; what was there before is kept."""
 
 
 def problem_list(title: str, problems: Sequence[str], limit: int = 20) -> str:

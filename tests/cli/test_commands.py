@@ -162,6 +162,43 @@ def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: P
     assert scored["miou"] == pytest.approx(of_run["miou"])
     slid = call("evaluate", folder / "model", *words, "--slide", "--flip")
     assert slid.returncode == 0
+    for wrong, message in (
+        (("--json", tmp_path), "is a folder"),
+        (("--json", tmp_path / "none/s.json"), "there is no folder"),
+        (("--label-scale", "0.5"), "--dataset and --root"),
+    ):
+        refused = call("evaluate", folder / "model", *words, *wrong)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+
+
+def test_evaluate_by_recipe_maps_labels_as_the_run_did(
+    done: tuple[Path, Path], generated_data: Path, tmp_path: Path
+) -> None:
+    """Labels with ids of their own, means over some classes: what a folder of labels cannot say."""
+    recipe, folder = done
+    tree = yaml.safe_load(recipe.read_text())
+    labels = generated_data / "target-val/labels"
+    for path in labels.iterdir():
+        own = 10 * (1 + np.asarray(Image.open(path)))
+        (tmp_path / "own").mkdir(exist_ok=True)
+        Image.fromarray(own.astype(np.uint8)).save(tmp_path / "own" / path.name)
+    validation = {"images": "images", "labels": str(tmp_path / "own"), "root": "target-val"}
+    tree["targets"][0]["validation"] = {**validation, "label_map": {10: "ground", 20: "box", 30: "sky"}}
+    tree["evaluation"] = {"exclude": ["sky"]}
+    tree["sources"][0]["root"] = "not here"
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(tree))
+    result = call("evaluate", folder / "model", "--recipe", tmp_path / "own.yaml", "--json", tmp_path / "s.json")
+    assert result.returncode == 0, result.stderr
+    scored = json.loads((tmp_path / "s.json").read_text())["targets"]["fog"]
+    of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distil"]["targets"]["fog"]
+    assert scored["iou"] == pytest.approx(of_run["iou"])
+    assert scored["miou"] == pytest.approx((of_run["iou"]["ground"] + of_run["iou"]["box"]) / 2)
+    both = call("evaluate", folder / "model", "--recipe", recipe, "--images", labels)
+    assert both.returncode == 2
+    other = call("evaluate", folder / "model", "--recipe", "quickstart")
+    assert other.returncode == 2
+    assert "predicts ground, box, sky" in other.stderr
 
 
 def test_recipes(tmp_path: Path) -> None:
@@ -173,7 +210,13 @@ def test_recipes(tmp_path: Path) -> None:
     assert call("recipes", "copy", "quickstart", cwd=tmp_path).returncode == 0
     assert (tmp_path / "quickstart.yaml").read_text() == shown
     assert call("recipes", "copy", "quickstart", "mine.yaml", cwd=tmp_path).returncode == 0
-    assert "\nname: mine\n" in (tmp_path / "mine.yaml").read_text()
+    assert '\nname: "mine"\n' in (tmp_path / "mine.yaml").read_text()
+    assert call("recipes", "copy", "quickstart", "2024.yaml", cwd=tmp_path).returncode == 0
+    assert call("plan", "2024.yaml", cwd=tmp_path).returncode == 0
+    for name, message in (("my recipe.yaml", "letters, digits"), ("none/mine.yaml", "there is no folder")):
+        refused = call("recipes", "copy", "quickstart", name, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert message in refused.stderr
     again = call("recipes", "copy", "quickstart", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists" in again.stderr
@@ -221,6 +264,24 @@ class TestBadInput:
 
     def test_unknown_key(self, broken: tuple[Path, dict]) -> None:
         assert "did you mean 'steps'" in self.refused(*broken, "training.step=3")
+
+    def test_what_cannot_be_trained(self, broken: tuple[Path, dict]) -> None:
+        message = self.refused(*broken, "crop={width: 16, height: 16}", "training.batch_size=1")
+        assert "1 rows of 16x16 pixels at a time (batch_size 1, accumulate 1) are too few" in message
+
+    def test_places_that_cannot_be_written(self, done: tuple[Path, Path], tmp_path: Path) -> None:
+        recipe, folder = done
+        (tmp_path / "file").write_text("mine")
+        for words in (
+            ("run", recipe, "--out", tmp_path / "file/run"),
+            ("predict", folder / "model", tmp_path, "--out", tmp_path / "file"),
+            ("data", "stats", recipe, "--out", tmp_path / "none/shares.png"),
+            ("data", "shards", recipe, "--out", tmp_path / "file/shards"),
+        ):
+            result = call(*words)
+            assert result.returncode == 2, result.stderr
+            assert "--out" in result.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     def test_missing_folder(self, broken: tuple[Path, dict]) -> None:
         folder, tree = broken

@@ -9,6 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from domainbridge.cli.app import app
+from domainbridge.config.keys import keys_page
 from domainbridge.config.load import parse_recipe
 
 PROJECT = Path(__file__).parents[2]
@@ -55,6 +56,11 @@ def test_shown_recipes_load() -> None:
     assert shown
     for text in shown:
         parse_recipe(yaml.safe_load(text))
+
+
+def test_the_page_of_keys_is_that_of_the_schema() -> None:
+    """After a changed schema: `domainbridge recipes keys > docs/keys.md`."""
+    assert (PROJECT / "docs/keys.md").read_text() == keys_page()
 
 
 def test_every_key_named_in_the_documents_is_one() -> None:

@@ -13,7 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 from domainbridge.config.load import parse_recipe
+from domainbridge.data import streams as streams_module
 from domainbridge.errors import RecipeError, RunFolderError, TrainingError
+from domainbridge.pipeline import results as results_module
 from domainbridge.pipeline import stages as stage_module
 from domainbridge.pipeline.datasets import open_data
 from domainbridge.pipeline.execute import inspect_run, run_recipe
@@ -124,6 +126,28 @@ def test_lossless_copies_do_not_change_the_result(finished: Path, recipe_tree: d
     assert "cache" in planned[0].verdict.reason
 
 
+def test_a_stop_is_heard_while_scoring(finished: Path, recipe_tree: dict, tmp_path: Path, monkeypatch: Any) -> None:
+    """Between two images; the stage stays done, and the same command scores again and goes on."""
+    original = results_module.score
+    calls: list[str] = []
+
+    def interrupted(*inputs: Any, progress: Any, **options: Any) -> Any:
+        def heard() -> None:
+            calls.append("image")
+            os.kill(os.getpid(), signal.SIGTERM)
+            progress()
+
+        return original(*inputs, progress=heard, **options)
+
+    monkeypatch.setattr(results_module, "score", interrupted)
+    assert not run_recipe(parse_recipe(recipe_tree), tmp_path / "run", Quiet())
+    assert calls == ["image"]
+    assert not (tmp_path / "run/source-only/evaluation.json").exists()
+    monkeypatch.undo()
+    assert run(recipe_tree, tmp_path / "run").begun["source-only"] == "done"
+    assert_same_weights(finished, tmp_path / "run")
+
+
 @pytest.mark.parametrize("stage", ["r1-class", "r1-prototypes", "r2-distil"])
 def test_stopped_politely_and_resumed(
     stage: str, finished: Path, recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -161,7 +185,7 @@ def test_scaled_losses_resume_exactly(recipe_tree: dict, tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("domainbridge.pipeline.execute.run_stage", interrupted)
         assert not run_recipe(recipe, tmp_path / "run", Quiet(), until="source-only")
-    state = load_checkpoint(tmp_path / "run/source-only/state.pt", torch.device("cpu"))
+    state = load_checkpoint(tmp_path / "run/source-only/state.pt")
     assert state.scale["value"] < 2.0**30
     assert run_recipe(recipe, tmp_path / "run", Quiet(), until="source-only")
     assert_same_weights(tmp_path / "whole", tmp_path / "run", ["source-only"])
@@ -335,6 +359,29 @@ def test_statistics_are_of_batches_as_large_as_in_training(
     tree["training"] = {**tree["training"], "steps": 1, "batch_size": batch_size, "statistics": "target"}
     run(tree, tmp_path / "run", until="r1-cut")
     assert sizes == [batch_size]
+
+
+def test_statistics_draw_targets_as_training_does(recipe_tree: dict, tmp_path: Path, monkeypatch: Any) -> None:
+    """A target of 2 images and one of 10, equally often: half of the crops are of the small one."""
+    seen: list[int] = []
+    original = streams_module.TargetCrops.__getitem__
+
+    def noted(crops: Any, step: int) -> Any:
+        if crops.stage.endswith("statistics"):
+            places = range(step * crops.batch_size, (step + 1) * crops.batch_size)
+            seen.extend(crops.order.index(crops.seed, crops.stage, place) for place in places)
+        return original(crops, step)
+
+    monkeypatch.setattr(streams_module.TargetCrops, "__getitem__", noted)
+    (target,) = recipe_tree["targets"]
+    (tmp_path / "two.txt").write_text("000\n001\n")
+    small = {key: value for key, value in target.items() if key != "validation"}
+    tree = {**recipe_tree, "targets": [target, {**small, "name": "small", "split": str(tmp_path / "two.txt")}]}
+    tree |= {"rounds": 1, "source_only": False, "sampling": {"balance": 0}}
+    tree["training"] = {**tree["training"], "steps": 1, "statistics": "target"}
+    run(tree, tmp_path / "run", until="r1-cut")
+    assert len(seen) == 12
+    assert sum(index >= 10 for index in seen) == 6
 
 
 def test_shards_train_the_same_models(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from domainbridge.data.decode import read_image, read_index_image
+from domainbridge.data.decode import image_size, read_image, read_index_image
 from domainbridge.data.label_files import IdLabels, label_map_decoder
 from domainbridge.data.listing import FolderRule, list_folder
 from domainbridge.data.mixture import Mixture, epoch_index
@@ -82,6 +82,14 @@ class TestDecoding:
         path.write_bytes(content if damage == "one byte" else path.read_bytes()[:-800])
         with pytest.raises(DataError, match=r"x\.png: unreadable or truncated"):
             read(path)
+
+    def test_a_photo_on_its_side_has_one_size(self, tmp_path: Path) -> None:
+        """The header's and the decoded one agree."""
+        sideways = Image.Exif()
+        sideways[0x0112] = 6
+        Image.new("RGB", (60, 40)).save(tmp_path / "photo.jpg", exif=sideways)
+        assert read_image(tmp_path / "photo.jpg").shape == (60, 40, 3)
+        assert image_size(tmp_path / "photo.jpg") == (60, 40)
 
     def test_a_grey_png_keeps_its_values_and_its_side_up(self, tmp_path: Path) -> None:
         label = np.random.default_rng(0).integers(0, 255, (6, 9), np.uint8)
@@ -234,6 +242,22 @@ class TestListing:
             found = list_folder(tmp_path / "i", None, FolderRule(tmp_path / "list.txt"))
             assert message in found.problems[0]
 
+    def test_a_link_to_its_own_folder_adds_no_image(self, tmp_path: Path) -> None:
+        save(tmp_path / "images/a.png", np.zeros((4, 4, 3), np.uint8))
+        save(tmp_path / "elsewhere/b.png", np.zeros((4, 4, 3), np.uint8))
+        (tmp_path / "images/again").symlink_to(tmp_path / "images")
+        (tmp_path / "images/more").symlink_to(tmp_path / "elsewhere")
+        assert len(list_folder(tmp_path / "images", None, FolderRule()).images) == 2
+
+    def test_split_files_of_other_editors(self, tmp_path: Path) -> None:
+        save(tmp_path / "images/a.png", np.zeros((4, 4, 3), np.uint8))
+        split = tmp_path / "split.txt"
+        split.write_bytes(b"\xef\xbb\xbfa\r\n")
+        assert len(list_folder(tmp_path / "images", None, FolderRule(split)).images) == 1
+        split.write_text("a.png\n")
+        (problem,) = list_folder(tmp_path / "images", None, FolderRule(split)).problems
+        assert "names are without ending: a" in problem
+
     def test_sizes_of_image_and_label_must_agree(self, tmp_path: Path) -> None:
         image = save(tmp_path / "i.png", np.zeros((4, 6, 3), np.uint8))
         label = save(tmp_path / "l.png", np.zeros((4, 5), np.uint8))
@@ -320,6 +344,11 @@ class TestStatistics:
         assert {index for train_id, index in drawn if train_id == 2} == {2}
         assert {index for train_id, index in drawn if train_id == 1} == {0}
         assert {train_id for train_id, _ in drawn} == {0, 1, 2}
+
+    def test_whether_any_class_is_shown(self) -> None:
+        counts = np.array([[900, 100], [500, 500]])
+        assert RareClasses(counts, 1.0, 0.9).shown
+        assert not RareClasses(counts, 1.0, 0.91).shown
 
 
 class TestMixture:

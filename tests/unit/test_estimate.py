@@ -13,7 +13,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.errors import RecipeError
 from domainbridge.models.segmenter import build_segmenter
 from domainbridge.pipeline.costs import costs_of
-from domainbridge.pipeline.estimate import device_memory, estimate
+from domainbridge.pipeline.estimate import device_memory, estimate, memory_notes
 from domainbridge.pipeline.networks import model_spec
 from domainbridge.pipeline.plan import plan_stages
 from domainbridge.pipeline.probe import Probe
@@ -137,11 +137,23 @@ def test_measured_steps_replace_the_assumption(tmp_path: Path) -> None:
     recipe = tiny()
     stages = plan_stages(recipe, None)
     assumed = estimate(recipe, stages, tmp_path)
-    assert "an assumed 40 TFLOP/s" in assumed.explanation
+    assert "an assumed 20 GFLOP/s of this CPU" in assumed.explanation
+    assert "large GPU would take" in assumed.explanation
     (tmp_path / "source-only").mkdir()
+    (tmp_path / "source-only/started.json").write_text(json.dumps({"spec": stages[0].spec, "step": 2}))
     line = {"step": 50, "losses": {}, "lr": 0.1, "seconds": 2.0}
     (tmp_path / "source-only/metrics.jsonl").write_text(json.dumps(line) + "\n{cut sho")
     measured = estimate(recipe, stages, tmp_path)
     assert "measured in this folder" in measured.explanation
     assert measured.seconds["source-only"] == pytest.approx(2.0 * 4)
     assert measured.seconds["r1-cut"] == pytest.approx(2.0 * 4 * 7 / 3)
+    larger = parse_recipe(RECIPE, ["crop.width=64"])
+    assert "measured" not in estimate(larger, plan_stages(larger, None), tmp_path).explanation, "steps of another size"
+
+
+def test_a_run_says_beforehand_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny()
+    assert memory_notes(recipe, plan_stages(recipe, None)) == []
+    monkeypatch.setattr("domainbridge.pipeline.estimate.device_memory", lambda _: 10_000)
+    (note,) = memory_notes(recipe, plan_stages(recipe, None))
+    assert note.startswith("a step of r1-distil needs about")

@@ -122,6 +122,29 @@ def test_model_folders_that_do_not_work(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("spec", "head", "channels"), "x", "'x' is not a positive whole number"),
+        (("spec", "output_stride"), 8.0, "8.0 is not a positive whole number"),
+        (("classes",), ["a", "a", "b"], "3 class names .2 different ones"),
+        (("colors",), [[0, 0, 900], [0, 0, 1], [0, 0, 2]], "colors must be three whole numbers"),
+        (("mean",), [0.1, 0.2, 0.3], "mean .* is not that of"),
+        (("mean",), "x", "is not that of|not a model description"),
+    ],
+)
+def test_an_edited_description_is_refused(place: tuple[str, ...], value: object, message: str, tmp_path: Path) -> None:
+    save_model(tmp_path, build_segmenter(TINY), card())
+    description = json.loads((tmp_path / "config.json").read_text())
+    section = description
+    for name in place[:-1]:
+        section = section[name]
+    section[place[-1]] = value
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path)
+
+
 def test_weight_files_that_do_not_work(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         read_state_dict(tmp_path / "none.pth")

@@ -6,7 +6,7 @@ too, at the optimiser's fused kernel among others.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -70,6 +70,27 @@ class Still(torch.optim.Optimizer):
     def step(self, closure: object = None) -> None: ...
 
 
+@contextmanager
+def no_tensor_of_a_list() -> Iterator[None]:
+    """Such a tensor is copied to its device, which the meta device does not show, and waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in ((torch.Tensor, "new_tensor"), (torch, "tensor"), (torch, "as_tensor")):
+            patch.setattr(place, name, watched(getattr(place, name)))
+        yield
+
+
+def watched(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A maker of tensors of lists that must not make any on the device."""
+
+    def made(*inputs: object, **options: object) -> torch.Tensor:
+        tensor = make(*inputs, **options)
+        if tensor.device == META:
+            raise RuntimeError("a tensor of a list on the meta device: copied there, and waited for")
+        return tensor
+
+    return made
+
+
 @pytest.fixture
 def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report is the one place that may wait."""
@@ -91,7 +112,8 @@ def take_steps(objective: Objective, device: torch.device, steps: int = 3, preci
     scale = loss_scale(precision, device)
     batches = iter([Batch(image, label, image)] * steps)
     ignored = {"report": lambda _: None, "checkpoint": lambda _: None}
-    return fit(objective, optimiser, batches, plan, Runtime(device, 0), **ignored, scale=scale)
+    with no_tensor_of_a_list():
+        return fit(objective, optimiser, batches, plan, Runtime(device, 0), **ignored, scale=scale)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -105,6 +127,11 @@ def test_steps_need_no_value(name: str, precision: str) -> None:
 def test_one_look_at_a_loss_is_noticed() -> None:
     with pytest.raises(RuntimeError, match="meta"):
         take_steps(Nosy(network(META)), META)
+
+
+def test_a_tensor_of_a_list_is_noticed() -> None:
+    with no_tensor_of_a_list(), pytest.raises(RuntimeError, match="waited for"):
+        torch.zeros(1, device=META).new_tensor([1.0])
 
 
 def test_a_prototype_pass_needs_no_value() -> None:

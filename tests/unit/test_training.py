@@ -1,5 +1,7 @@
 """Schedule, optimiser, loop, checkpoints, seeds."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,17 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import Dataset
 
 from domainbridge.adaptation.objective import SourceOnly
 from domainbridge.adaptation.self_training import Augmentation, SelfTraining
-from domainbridge.errors import RecipeError, RunFolderError, TrainingError
+from domainbridge.data.streams import batches
+from domainbridge.errors import RecipeError, RunFolderError, StorageError, TrainingError
 from domainbridge.models.heads import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
 from domainbridge.seeding import derive_seed, numpy_generator, torch_generator
 from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from domainbridge.training.loop import Plan, Progress, fit
 from domainbridge.training.optimiser import Schedule, build_optimiser, set_rates
-from domainbridge.training.runtime import resolve_runtime, synchronised
+from domainbridge.training.runtime import enough_memory, resolve_runtime, synchronised
 from domainbridge.types import Batch
 
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
@@ -193,7 +197,7 @@ class TestCheckpoints:
 
     def test_round_trip(self, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "state.pt", self.checkpoint())
-        loaded = load_checkpoint(tmp_path / "state.pt", torch.device("cpu"))
+        loaded = load_checkpoint(tmp_path / "state.pt")
         assert (loaded.step, loaded.fingerprint, loaded.seconds) == (3, "abc", 1.5)
         assert torch.equal(loaded.student["w"], torch.ones(2))
 
@@ -206,19 +210,63 @@ class TestCheckpoints:
             raise OSError("disk full")
 
         monkeypatch.setattr(torch, "save", half)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(StorageError, match=r"state\.pt: cannot be written \(disk full\)"):
             save_checkpoint(tmp_path / "state.pt", self.checkpoint())
         assert (tmp_path / "state.pt").read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
     def test_a_broken_one_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "state.pt").write_bytes(b"nothing")
         with pytest.raises(RunFolderError, match=r"state\.pt: not a checkpoint"):
-            load_checkpoint(tmp_path / "state.pt", torch.device("cpu"))
+            load_checkpoint(tmp_path / "state.pt")
+
+    def test_a_disk_that_fails_is_not_blamed_on_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save_checkpoint(tmp_path / "state.pt", self.checkpoint())
+
+        def failing(*_: object, **__: object) -> None:
+            raise OSError("input/output error")
+
+        monkeypatch.setattr(torch, "load", failing)
+        with pytest.raises(OSError, match="input/output error"):
+            load_checkpoint(tmp_path / "state.pt")
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory"),
+            RuntimeError("DefaultCPUAllocator: can't allocate"),
+            MemoryError(),
+        ],
+    )
+    def test_want_of_it_is_told_with_a_way_out(self, error: Exception) -> None:
+        with (
+            pytest.raises(TrainingError, match=r"stage r1-cut does not fit(.|\n)*training\.recompute"),
+            enough_memory("stage r1-cut"),
+        ):
+            raise error
+
+    def test_other_errors_are_left_alone(self) -> None:
+        with pytest.raises(RuntimeError, match="shapes"), enough_memory("stage r1-cut"):
+            raise RuntimeError("shapes differ")
+
+
+class _Dying(Dataset[int]):
+    def __getitem__(self, step: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return step
+
+
+def test_a_killed_loader_is_told_with_a_way_out() -> None:
+    with pytest.raises(TrainingError, match=r"loader process(.|\n)*runtime\.workers"):
+        list(batches(_Dying(), range(3), workers=1))
 
 
 def test_unknown_devices() -> None:
-    with pytest.raises(RecipeError, match="'abacus' cannot be used here"):
-        resolve_runtime("abacus")
+    for name in ("abacus", "meta"):
+        with pytest.raises(RecipeError, match=f"'{name}' cannot be used here"):
+            resolve_runtime(name)
 
 
 class TestSeeds:

@@ -132,7 +132,8 @@ def adjust_saturation_and_hue(image: Tensor, saturation: Tensor, turn: Tensor) -
     hue = (sixth.gather(1, argmax) / 6 + turn).remainder(1)
     new_saturation = (chroma / (maximum + 1e-8) * saturation).clamp(0, 1)
     # RGB from HSV without cases: channel n is v - v*s*max(0, min(k, 4 - k, 1)), k = (n + 6h) mod 6, n = 5, 3, 1.
-    k = (hue * 6 + hue.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)).remainder(6)
+    # (arange is made on the device; a tensor of a list would be copied there, and waited for.)
+    k = (hue * 6 + torch.arange(5, 0, -2, device=hue.device).view(1, 3, 1, 1)).remainder(6)
     return maximum * (1 - new_saturation * torch.minimum(k, 4 - k).clamp(0, 1))
 
 
@@ -163,8 +164,8 @@ def blur(image: Tensor, draws: BlurDraws, *, vertical: bool) -> Tensor:
 
 
 def _blur_along(image: Tensor, sigma: Tensor, kernel_size: int, axis: int) -> Tensor:
-    radius = min(kernel_size // 2, _TAPS)
     batch, channels, height, width = image.shape
+    radius = min(kernel_size // 2, _TAPS, image.shape[axis] - 1)  # no more can be mirrored
     offset = torch.arange(-radius, radius + 1, device=image.device)
     kernel = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)

@@ -44,10 +44,13 @@ def stats(
 ) -> None:
     """The share of every class in every labelled domain of a recipe."""
     from domainbridge.cli.watch import print_shares
+    from domainbridge.cli.words import writable
     from domainbridge.config.load import load_recipe
     from domainbridge.pipeline.datasets import open_data
     from domainbridge.pipeline.shares import class_shares, draw_shares
 
+    if out is not None:
+        writable(out, "--out")
     loaded = load_recipe(recipe, overrides or [])
     shares = class_shares(loaded, open_data(loaded))
     print_shares(shares)
@@ -78,10 +81,12 @@ def shards(
     megabytes: Annotated[int, typer.Option(min=1, help="size of an archive")] = 256,
 ) -> None:
     """Pack a recipe's images and labels into tar archives (WebDataset) and print the lines that read them."""
+    from domainbridge.cli.words import writable_folder
     from domainbridge.config.load import load_recipe
     from domainbridge.pipeline.datasets import open_data
     from domainbridge.pipeline.sharding import pack_domains, recipe_lines
 
+    writable_folder(out, "--out")
     loaded = load_recipe(recipe, overrides or [])
     pack_domains(loaded, open_data(loaded), out, megabytes * 2**20, lambda text: typer.echo(text, err=True))
     typer.echo("in the recipe, in the place of its sources and targets:", err=True)

@@ -13,13 +13,19 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 
 def evaluate(
     model: ModelArgument,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="score on its validation sets, with its label maps, as `run` does"),
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="folder of images")] = None,
     labels: Annotated[Path | None, typer.Option(help="folder of labels, at the images' relative names")] = None,
     split: Annotated[str | None, typer.Option(help="text file: a stem per line; with --dataset: its split")] = None,
     label_space: Annotated[str | None, typer.Option(help="space of the labels; default: the model's")] = None,
     dataset: Annotated[str | None, typer.Option(help="instead of folders: a known data set, as downloaded")] = None,
     root: Annotated[Path | None, typer.Option(help="where the data set was unpacked")] = None,
-    label_scale: Annotated[float, typer.Option(help="with --dataset: score labels at this share of their size")] = 1.0,
+    label_scale: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="with --dataset: score labels at this share of their size")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the scores to this file")] = None,
     slide: Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="average with the mirrored image")] = False,
@@ -28,24 +34,60 @@ def evaluate(
 ) -> None:
     """Score a model on labelled images: IoU per class and mIoU over one confusion matrix, in percent."""
     from domainbridge.cli.watch import print_scores
+    from domainbridge.cli.words import writable
     from domainbridge.data.spaces import label_space as space_of
     from domainbridge.errors import RecipeError
     from domainbridge.files import write_text
     from domainbridge.predict.evaluate import dataset_files, evaluate_files, folder_files, scores_json
     from domainbridge.predict.loading import load_predictor
 
+    if json is not None:
+        writable(json, "--json")
+    elsewhere: dict[str, object] = {
+        "--images": images,
+        "--labels": labels,
+        "--split": split,
+        "--label-space": label_space,
+    }
+    elsewhere.update({"--dataset": dataset, "--root": root, "--label-scale": label_scale, "--subset": subset})
+    if recipe is not None:
+        given = [option for option, value in elsewhere.items() if value]
+        if given:
+            raise RecipeError(f"evaluate --recipe: the recipe says what {', '.join(given)} would; leave them out")
+        _evaluate_recipe(model, recipe, json, slide=slide, flip=flip, device=device)
+        return
     predictor = load_predictor(model, slide=slide, flip=flip, device=device)
     if dataset is not None and root is not None and images is None and labels is None:
-        files = dataset_files(dataset, root, split, label_scale)
-    elif images is not None and labels is not None and dataset is None and root is None:
+        files = dataset_files(dataset, root, split, label_scale or 1.0)
+    elif images is not None and labels is not None and dataset is None and root is None and label_scale is None:
         space = predictor.space if label_space in (None, predictor.space.name) else space_of(str(label_space))
         files = folder_files(images, labels, Path(split) if split else None, space)
     else:
-        raise RecipeError("evaluate: give --images and --labels, or --dataset and --root")
+        raise RecipeError(
+            "evaluate: give --images and --labels, or --dataset and --root (and then --label-scale), or --recipe"
+        )
     result = evaluate_files(predictor, files, subset or ())
     print_scores(result)
     if json is not None:
         write_text(json, scores_json(result))
+
+
+def _evaluate_recipe(model: Path, reference: str, json: Path | None, *, slide: bool, flip: bool, device: str) -> None:
+    """The whole of ``evaluate --recipe``."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from domainbridge.cli.watch import print_scores
+    from domainbridge.config.load import load_recipe
+    from domainbridge.files import write_text
+    from domainbridge.pipeline.results import score_model
+
+    changes = [*(["evaluation.mode=slide"] if slide else []), *(["evaluation.flip=true"] if flip else [])]
+    found = score_model(model, load_recipe(reference, changes), device)
+    for target, scores in found.items():
+        print_scores(scores, f"{target}, {scores.images} images")
+    if json is not None:
+        write_text(json, dumps({"targets": {name: asdict(scores) for name, scores in found.items()}}, indent=1) + "\n")
 
 
 def predict(
@@ -59,8 +101,10 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Segment images: writes OUT/NAME.png, and beside it NAME_overlay.jpg and NAME_confidence.png if asked for."""
+    from domainbridge.cli.words import writable_folder
     from domainbridge.predict.predict import predict_files
 
+    writable_folder(out, "--out")
     written = predict_files(
         model, inputs, out, overlay=overlay, confidence=confidence, slide=slide, flip=flip, device=device
     )

@@ -1,4 +1,4 @@
-"""``recipes list | show | copy``."""
+"""``recipes list | show | keys | copy``."""
 
 import re
 from itertools import takewhile
@@ -34,17 +34,35 @@ def show(name: Name) -> None:
 
 
 @app.command()
+def keys() -> None:
+    """Print every key with its values, its default and its meaning, as Markdown."""
+    from domainbridge.config.keys import keys_page
+
+    typer.echo(keys_page(), nl=False)
+
+
+@app.command()
 def copy(name: Name, to: Annotated[Path, typer.Argument(help="file; default: NAME.yaml")] = Path()) -> None:
     """Copy a recipe here under the file's name, to make it your own; an existing file is not overwritten."""
+    from domainbridge.cli.words import writable
     from domainbridge.config.load import recipe_path
+    from domainbridge.config.schema import NAME
     from domainbridge.errors import RecipeError
+    from domainbridge.files import write_text
 
     source = recipe_path(name)
     destination = Path(f"{source.stem}.yaml") if to == Path() else to
     if destination.exists():
         raise RecipeError(f"{destination} exists; choose another name")
+    writable(destination, "the copy")
+    if not re.fullmatch(NAME, destination.stem):
+        raise RecipeError(
+            f"{destination}: the file's name becomes the recipe's, which is made of letters, digits and . _ + - only "
+            "and begins with a letter or digit; choose another"
+        )
     text = source.read_text(encoding="utf-8")
-    # The name is the run folder's: a copy must not write into the original's run.
-    text = re.sub(r"^name:.*$", f"name: {destination.stem}", text, count=1, flags=re.MULTILINE)
-    destination.write_text(text, encoding="utf-8")
+    if destination.stem != source.stem:
+        # The name is the run folder's: a copy must not write into the original's run. Quoted: 2024 is no text.
+        text = re.sub(r"^name:.*$", f'name: "{destination.stem}"', text, count=1, flags=re.MULTILINE)
+    write_text(destination, text)
     typer.echo(destination)

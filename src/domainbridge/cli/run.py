@@ -29,11 +29,13 @@ def run(
 ) -> None:
     """Do everything: both rounds, scores, the final model. Finished stages are skipped, half-done ones resumed."""
     from domainbridge.cli.watch import watching
+    from domainbridge.cli.words import writable_folder
     from domainbridge.config.load import load_recipe
     from domainbridge.pipeline.execute import run_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
+    writable_folder(folder, "--out")
     speaks = os.environ.get("RANK", "0") == "0"
     with watching(folder, speaks=speaks) as listener:
         finished = run_recipe(loaded, folder, listener, only=only, until=until)

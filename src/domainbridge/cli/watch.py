@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Watcher", "counting", "print_plan", "print_scores", "print_shares", "print_survey", "watching"]
 
 
+_LONG = 10 * 3600
+"""Seconds that are told in hours."""
+
+
 class Watcher:
     """A listener that draws one progress bar per stage; without a terminal it prints a line per report."""
 
@@ -32,7 +37,7 @@ class Watcher:
 
     def message(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
     def stage_begins(self, stage: "Stage", verdict: "Verdict") -> None:
         """Say what happens to the stage."""
@@ -83,7 +88,7 @@ def watching(folder: Path, *, speaks: bool = True) -> Iterator[Watcher]:
     # Reports may be minutes apart: the time left needs a memory longer than rich's 30 s.
     with Progress(*columns, console=console, speed_estimate_period=3600, disable=not speaks) as bars:
         yield Watcher(console, bars)
-    console.print(f"results: {folder / 'results.json'}", highlight=False)
+    console.print(f"results: {folder / 'results.json'}", highlight=False, markup=False)
 
 
 @contextmanager
@@ -104,18 +109,24 @@ def print_plan(
     """The plan as a table on stdout."""
     from domainbridge.pipeline.estimate import estimate
 
-    table = Table(title=f"{recipe.name} in {folder}", title_justify="left")
+    table = Table(title=escape(f"{recipe.name} in {folder}"), title_justify="left")
     for column in ("stage", "steps", "what", "why", "time"):
         table.add_column(column, overflow="fold")
     figures = estimate(recipe, [item.stage for item in planned], folder, probed)
     for item in planned:
         seconds = figures.seconds.get(item.stage.name)
-        time = "" if item.verdict.action == "done" else "?" if seconds is None else f"{seconds / 60:.0f} min"
+        time = "" if item.verdict.action == "done" else _duration(seconds)
         steps = "?" if item.stage.steps is None else str(item.stage.steps)
-        table.add_row(item.stage.name, steps, item.verdict.action, item.verdict.reason, time)
+        table.add_row(item.stage.name, steps, item.verdict.action, escape(item.verdict.reason), time)
     console = Console()
     console.print(table, highlight=False)
-    console.print(figures.explanation, highlight=False)
+    console.print(figures.explanation, highlight=False, markup=False)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds / 60:.0f} min" if seconds < _LONG else f"{seconds / 3600:.0f} h"
 
 
 def print_survey(survey: "Survey") -> None:
@@ -136,7 +147,7 @@ def print_shares(shares: "list[DomainShares]") -> None:
     table = Table()
     table.add_column("class")
     for domain in shares:
-        table.add_column(f"{domain.name}\n% of pixels", justify="right")
+        table.add_column(escape(f"{domain.name}\n% of pixels"), justify="right")
         table.add_column("\n% of images", justify="right")
     for name in dict.fromkeys(name for domain in shares for name in domain.pixels):
         cells = [
@@ -144,19 +155,19 @@ def print_shares(shares: "list[DomainShares]") -> None:
             for domain in shares
             for part in (domain.pixels, domain.images)
         ]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
     table.add_section()
     table.add_row("no class", *(cell for domain in shares for cell in (f"{100 * domain.ignored:.2f}", "")))
     Console().print(table, highlight=False)
 
 
-def print_scores(scores: "Scores") -> None:
+def print_scores(scores: "Scores", title: str | None = None) -> None:
     """IoU per class and the means, on stdout."""
-    table = Table()
+    table = Table(title=title and escape(title), title_justify="left")
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     for name, value in scores.iou.items():
-        table.add_row(name, "absent" if value is None else f"{value:.2f}")
+        table.add_row(escape(name), "absent" if value is None else f"{value:.2f}")
     table.add_section()
     for name, value in {"mean": scores.miou, **{f"mean of {n}": v for n, v in scores.subsets.items()}}.items():
         table.add_row(name, "none" if value is None else f"{value:.2f}")

@@ -1,10 +1,40 @@
 """Values that are typed as words on the command line."""
 
+import os
 import re
+from pathlib import Path
 
 from domainbridge.errors import RecipeError
 
-__all__ = ["parse_numbers", "parse_size"]
+__all__ = ["parse_numbers", "parse_size", "writable", "writable_folder"]
+
+
+def writable(path: Path, what: str) -> None:
+    """See that a file can be written before work is done for it.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    parent = path.absolute().parent
+    if path.is_dir():
+        raise RecipeError(f"{what}: {path} is a folder; give the path of a file")
+    if not parent.is_dir():
+        raise RecipeError(f"{what}: {path} cannot be written, there is no folder {parent}; make it first")
+    if not os.access(parent, os.W_OK):
+        raise RecipeError(f"{what}: {path} cannot be written, {parent} is read-only for you; choose another place")
+
+
+def writable_folder(path: Path, what: str) -> None:
+    """See that a folder is there or can be made.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    first = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not first.is_dir():
+        raise RecipeError(f"{what}: {path} cannot be a folder, {first} is a file; choose another place")
+    if not os.access(first, os.W_OK):
+        raise RecipeError(f"{what}: {path} cannot be written, {first} is read-only for you; choose another place")
 
 
 def parse_size(text: str, option: str) -> tuple[int, int] | None:

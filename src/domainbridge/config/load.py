@@ -1,5 +1,6 @@
 """From a YAML file and ``key=value`` words to a Recipe; everything wrong with them is reported at once."""
 
+import copy
 import difflib
 import re
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "reci
     """
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: expected keys and values at the top, found {type(tree).__name__}")
+    tree = copy.deepcopy(tree)  # the caller's stays as it is
     problems = [problem for word in overrides if (problem := _apply_override(tree, word))]
     try:
         recipe = Recipe.model_validate(tree)

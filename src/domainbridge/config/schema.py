@@ -21,8 +21,10 @@ from domainbridge.config.sections import (
     Training,
 )
 
-__all__ = ["Recipe"]
+__all__ = ["NAME", "Recipe"]
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+"""What a recipe may be called: its run folder has the same name."""
 _STAGE = re.compile(r"^(source-only|r[1-9]-(cut|class|distil))$")
 _LATER_PATH = re.compile(r"^r[2-9]-(cut|class)$")
 
@@ -30,14 +32,16 @@ _LATER_PATH = re.compile(r"^r[2-9]-(cut|class)$")
 class Recipe(Section):
     """One adaptation, complete."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
-    seed: int = Field(0, ge=0)
+    name: str = Field(min_length=1, pattern=NAME, description="also the run folder's: letters, digits and . _ + -")
+    seed: int = Field(0, ge=0, description="of everything random: order, crops, masks, colours, initial heads")
     fidelity: Literal["fixed", "published"] = Field("fixed", description="published: with the authors' quirks")
     data_root: str | None = Field(None, description="default: $DOMAINBRIDGE_DATA, else 'data'")
-    label_space: str | LabelSpaceDefinition = "cityscapes19"
-    sources: tuple[Source, ...] = Field(min_length=1)
-    targets: tuple[Target, ...] = Field(min_length=1)
-    rounds: int = Field(2, ge=1, le=9)
+    label_space: str | LabelSpaceDefinition = Field(
+        "cityscapes19", description="what the network predicts: cityscapes19, camvid11, idd7, or your own"
+    )
+    sources: tuple[Source, ...] = Field(min_length=1, description="labelled domains")
+    targets: tuple[Target, ...] = Field(min_length=1, description="unlabelled domains")
+    rounds: int = Field(2, ge=1, le=9, description="of both paths, prototypes and distillation")
     later_rate: float = Field(
         0.1, gt=0, description="learning rate of the paths of round 2 and later / training.learning_rate (published)"
     )

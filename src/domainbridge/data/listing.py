@@ -98,7 +98,7 @@ class Walk:
             paths = (f"{directory}{os.sep}{name}" for name in names if "." not in name)
             self.watched.extend(path for path in paths if not os.path.exists(path))  # noqa: PTH110 - strings
             self.seen += len(names)
-            subfolders.sort()
+            subfolders[:] = sorted(name for name in subfolders if not _leads_back(directory, name))
             below = os.path.relpath(directory, folder)
             prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
             yield from (prefix + name for name in sorted(names) if not name.startswith("."))
@@ -113,6 +113,15 @@ class Walk:
             members = archive_members(archive)
             self.seen += len(members)
             yield from (f"{archive.name}/{name}" for name in sorted(members) if not Path(name).name.startswith("."))
+
+
+def _leads_back(directory: str, name: str) -> bool:
+    """Whether a subfolder is a link to a folder that it lies in, which would be walked through again and again."""
+    path = os.path.join(directory, name)  # noqa: PTH118 - strings, as os.walk gives them
+    if not os.path.islink(path):  # noqa: PTH114
+        return False
+    here, there = os.path.realpath(directory), os.path.realpath(path)
+    return os.path.commonpath([here, there]) == there
 
 
 def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
@@ -193,7 +202,7 @@ def _index(folder: Path, pattern: str, what: str, problems: list[str], walk: Wal
 def _split_stems(split: Path, problems: list[str]) -> list[str]:
     """Stems listed in a split file, one per line, each once; blank lines are skipped."""
     try:
-        stems = [line.strip() for line in split.read_text(encoding="utf-8").splitlines() if line.strip()]
+        stems = [line.strip() for line in split.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"the split file {split} cannot be read: {error}")
         return []
@@ -212,5 +221,8 @@ def report_missing(stems: Sequence[str], found: Collection[str], what: str, fold
     if missing:
         close = difflib.get_close_matches(missing[0], list(found)[:2000], n=1, cutoff=0.8)
         hint = f" (a close name there: {close[0]})" if close else ""
+        bare = missing[0].rpartition(".")[0]
+        if bare in found:
+            hint = f" (names are without ending: {bare})"
         listed = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         problems.append(f"{what}: {len(missing)} of {len(stems)} have no file below {folder}: {listed}{hint}")

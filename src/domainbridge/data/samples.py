@@ -104,7 +104,8 @@ class FileSamples:
             label = resize_label(label, self.resize.size_for(*label.shape))
         if self.label_scale != 1:
             height, width = label.shape
-            label = resize_label(label, (round(height * self.label_scale), round(width * self.label_scale)))
+            scaled = max(round(height * self.label_scale), 1), max(round(width * self.label_scale), 1)
+            label = resize_label(label, scaled)
         return label
 
 

@@ -1,14 +1,12 @@
 """How often classes occur, and how often to draw them."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.data.samples import Concatenated, FileSamples
+from domainbridge.data.samples import Concatenated, FileSamples, in_threads
 from domainbridge.types import IGNORE
 
 __all__ = ["RareClasses", "class_counts", "counts_of_samples", "rare_class_probabilities"]
@@ -39,14 +37,21 @@ def rare_class_probabilities(
     return classes, (unnormalised / unnormalised.sum()).astype(np.float32)
 
 
-def counts_of_samples(samples: FileSamples | Concatenated) -> NDArray[np.int64]:
-    """Pixels per sample and value, int64 (samples, 256), the last column without class; images are not opened."""
+def counts_of_samples(samples: FileSamples | Concatenated, num_classes: int) -> NDArray[np.int64]:
+    """Pixels per sample and class, int64 (samples, num_classes + 1), the last column without class.
+
+    Images are not opened.
+    """
 
     def counts(index: int) -> NDArray[np.int64]:
-        return np.bincount(samples.load_label(index).ravel(), minlength=256)
+        label = samples.load_label(index)
+        of_classes = class_counts(label)[:num_classes]
+        return np.append(of_classes, label.size - of_classes.sum())
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(counts, range(len(samples)))))
+    table = np.empty((len(samples), num_classes + 1), np.int64)
+    for row, found in enumerate(in_threads(counts, range(len(samples)))):
+        table[row] = found
+    return table
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class RareClasses:
     counts: NDArray[np.int64]
     temperature: float
     min_share: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether an image shows enough of any class."""
+        return len(self._index[0]) > 0
 
     def draw(self, generator: np.random.Generator) -> tuple[int, int]:
         """(train id, sample index); a class that no image shows enough of is never drawn."""

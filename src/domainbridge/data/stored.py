@@ -8,7 +8,7 @@ import io
 import os
 import tarfile
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -45,7 +45,7 @@ def archive_members(archive: Path) -> dict[str, tuple[int, int]]:
         raise DataError(f"{archive}: expected a complete tar archive without compression: {error}") from error
 
 
-@lru_cache(maxsize=4096)
+@cache  # without bound: one entry fewer than there are archives, and every read would look through one again
 def _members(archive: Path, size: int, modified: int) -> dict[str, tuple[int, int]]:
     members: dict[str, tuple[int, int]] = {}
     with tarfile.open(archive, "r:") as content, archive.open("rb") as file:

@@ -13,7 +13,7 @@ from domainbridge.data.mixture import Mixture
 from domainbridge.data.samples import Samples
 from domainbridge.data.statistics import RareClasses
 from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
-from domainbridge.errors import DataError
+from domainbridge.errors import DataError, TrainingError
 from domainbridge.seeding import numpy_generator
 from domainbridge.types import IGNORE, Batch, Rows
 
@@ -111,12 +111,22 @@ class PairedCrops(Dataset[Batch]):
 class TargetCrops(Dataset[torch.Tensor]):
     """Random crops of every target image, ``passes`` times over, in batches: uint8 (batch, 3, height, width)."""
 
-    def __init__(self, target: Samples, rule: CropRule, *, batch_size: int, passes: int, seed: int, stage: str) -> None:
-        """Args are kept as they are."""
+    def __init__(
+        self,
+        target: Samples,
+        rule: CropRule,
+        *,
+        batch_size: int,
+        passes: int,
+        seed: int,
+        stage: str,
+        mixture: Mixture | None = None,
+    ) -> None:
+        """Args are kept as they are; with a ``mixture`` several domains are drawn as it says, not every image once."""
         self.target, self.rule = target, rule
         self.batch_size, self.passes = batch_size, passes
         self.seed, self.stage = seed, stage
-        self.order = Mixture((len(target),))
+        self.order = mixture or Mixture((len(target),))
 
     def __len__(self) -> int:
         return -(-len(self.target) * self.passes // self.batch_size)
@@ -145,7 +155,12 @@ def _channels_first(image: NDArray[np.uint8], rule: CropRule) -> NDArray[np.uint
 
 
 def batches(stream: Dataset[T], steps: range, *, workers: int, pin_memory: bool = False) -> Iterator[T]:
-    """Items ``steps`` of a stream in order, prefetched by ``workers`` processes (0: loaded when asked for)."""
+    """Items ``steps`` of a stream in order, prefetched by ``workers`` processes (0: loaded when asked for).
+
+    Raises:
+        DataError: a file cannot be used.
+        TrainingError: a loader process was ended from outside.
+    """
     loader = DataLoader(
         stream,
         batch_size=None,
@@ -160,6 +175,13 @@ def batches(stream: Dataset[T], steps: range, *, workers: int, pin_memory: bool 
     except DataError as error:
         # A worker's error arrives wrapped in its traceback; the user's part is its last line.
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a loader process was ended from outside, most often for want of memory ({str(error).splitlines()[0]}); "
+            "lower runtime.workers, or make reduced copies (cache.folder), then start the same command again"
+        ) from error
 
 
 def _quiet_worker(_: int) -> None:

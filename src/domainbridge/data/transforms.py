@@ -54,7 +54,7 @@ class ResizeRule:
             short_side = max(short_side, self.min_side)
             long_side = short_side * max(height, width) / min(height, width)
         scale = min(long_side / max(height, width), short_side / min(height, width))
-        return int(height * scale + 0.5), int(width * scale + 0.5)
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
 def resize_image(image: Image, size: tuple[int, int]) -> Image:

@@ -45,6 +45,7 @@ def score(
     *,
     share: slice = slice(None),
     total: Callable[[Tensor], Tensor] | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores over all samples, their labels at stored size.
 
@@ -55,6 +56,7 @@ def score(
         device: where the model is.
         share: which samples this process scores, when several do it together ...
         total: ... and the sum of a matrix over these processes.
+        progress: called after every image; it may raise to stop.
     """
     was_training = model.training
     model.eval()
@@ -67,6 +69,7 @@ def score(
         size = (label.shape[0], label.shape[1])
         prediction = predicted_classes(model, as_unit_float(image), size, rule.inference)
         matrix += confusion_matrix(label, table[prediction], len(rule.space))
+        progress()
     model.train(was_training)
     matrix = total(matrix) if total is not None else matrix
     return scores(matrix, rule.space.classes, len(samples), rule.exclude, rule.subsets)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
@@ -63,8 +64,10 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """The second time, batch statistics normalise as before but weigh nothing in the running ones, nor count."""
     norms = [part for part in block.modules() if isinstance(part, _NormBase) and part.track_running_stats]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    spare = torch.zeros((), dtype=torch.long, device=norms[0].weight.device) if norms else None
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        # Not None: SyncBatchNorm insists on a counter.
+        norm.momentum, norm.num_batches_tracked = 0.0, spare
     try:
         yield
     finally:

@@ -9,8 +9,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from domainbridge.errors import ModelError
-from domainbridge.files import replace_file, write_text
+from domainbridge.errors import ModelError, problem_list
+from domainbridge.files import write_file, write_text
+from domainbridge.models.backbone import normalisation_of
 from domainbridge.models.heads import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.models.weights import load_checked
@@ -18,6 +19,9 @@ from domainbridge.models.weights import load_checked
 __all__ = ["ModelCard", "load_model", "read_card", "save_model"]
 
 _FORMAT = 1
+_RESTORE = "restore the file, or copy the model folder again"
+_ROUNDED = 1e-6
+"""Means and deviations are written from float32."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class ModelCard:
 
 
 def save_model(folder: Path, model: Segmenter, card: ModelCard) -> None:
-    """Write both files, each atomically, the description last: a folder with one is complete."""
+    """Write both files, each atomically, the description last: a folder with one is complete.
+
+    Raises:
+        StorageError: one cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    temporary = folder / "model.safetensors.tmp"
-    save_file(weights, temporary)
-    replace_file(temporary, folder / "model.safetensors")
+    write_file(folder / "model.safetensors", lambda temporary: save_file(weights, temporary))
     content = {"format": _FORMAT, **asdict(card), "mean": model.mean.flatten().tolist()}
     content["std"] = model.std.flatten().tolist()
     write_text(folder / "config.json", json.dumps(content, indent=1) + "\n")
@@ -66,15 +72,43 @@ def read_card(folder: Path) -> ModelCard:
             raise KeyError(f"format {content['format']}; this version reads format {_FORMAT}")
         spec = content["spec"]
         head = spec["head"]
-        return ModelCard(
+        card = ModelCard(
             spec=ModelSpec(**{**spec, "head": HeadSpec(**{**head, "dilations": tuple(head["dilations"])})}),
             label_space=content["label_space"],
             classes=tuple(content["classes"]),
             colors=tuple((r, g, b) for r, g, b in content["colors"]),
             resize=tuple(content["resize"]) if content["resize"] else None,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not a model description ({type(error).__name__}: {error})") from error
+        problems = _contradictions(card, content)
+    except KeyError as error:
+        raise ModelError(f"{path}: not a model description: {error} is missing or wrong; {_RESTORE}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not a model description ({error}); {_RESTORE}") from error
+    if problems:
+        raise ModelError(problem_list(f"{path}: contradicts itself; {_RESTORE}", problems))
+    return card
+
+
+def _contradictions(card: ModelCard, content: dict[str, Any]) -> list[str]:
+    """What an edited or damaged description says that cannot be."""
+    spec, head = card.spec, card.spec.head
+    numbers = (spec.output_stride, spec.num_classes, head.channels, head.skip_channels, *head.dilations)
+    found = [
+        f"{number!r} is not a positive whole number" for number in numbers if type(number) is not int or number < 1
+    ]
+    if not len(card.classes) == len(set(card.classes)) == len(card.colors) == spec.num_classes:
+        found.append(
+            f"{spec.num_classes} outputs, {len(card.classes)} class names ({len(set(card.classes))} different ones) "
+            f"and {len(card.colors)} colors; all must be as many"
+        )
+    if not all(type(channel) is int and 0 <= channel <= 255 for color in card.colors for channel in color):
+        found.append("colors must be three whole numbers from 0 to 255 each")
+    mean, std = (list(values) for values in normalisation_of(spec.backbone))
+    for name, own in (("mean", mean), ("std", std)):
+        given = content[name]
+        if len(given) != len(own) or any(abs(a - b) > _ROUNDED for a, b in zip(given, own, strict=True)):
+            found.append(f"{name} {given} is not that of {spec.backbone}, {own}")
+    return found
 
 
 def load_model(folder: Path, device: torch.device | None = None) -> tuple[Segmenter, ModelCard]:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -78,16 +79,20 @@ def read_checkpoint(path: Path, hint: str = _HINT) -> tuple[dict[str, Tensor], d
         ModelError: missing, unreadable, or not a mapping of tensors.
     """
     if not path.is_file():
-        raise ModelError(f"weights: no such file: {path}; {hint}")
+        found = "is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"weights: {path}: {found}; {hint}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path), {}
         with torch.serialization.safe_globals(_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
-        # torch's own words go on to recommend switching its protection off.
-        words = str(error).split("(1)")[0].strip()
-        raise ModelError(f"{path}: cannot be read as weights: {type(error).__name__}: {words}") from error
+        if isinstance(error, UnpicklingError):
+            # torch's own words recommend switching its protection off.
+            words = "no torch checkpoint, or one with code in it, which is never executed"
+        else:
+            words = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{path}: cannot be read as weights: {words}") from error
     meta = content.get("meta") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

@@ -8,6 +8,7 @@ from domainbridge.data.cache import CacheRule, build_cache, bytes_needed
 from domainbridge.data.samples import Concatenated, FileSamples, Samples
 from domainbridge.errors import RecipeError
 from domainbridge.pipeline.datasets import DataSets, data_root
+from domainbridge.training.interruption import StopRequested
 
 __all__ = ["cache_rule", "cache_size", "training_samples"]
 
@@ -62,7 +63,7 @@ def training_samples(
     def copied(domain: FileSamples) -> Samples:
         def progress(ready: int) -> None:
             if stop_requested():
-                raise _StopBuilding
+                raise StopRequested
             if ready % _ANNOUNCE_EVERY == 0 or ready == len(domain):
                 announce(f"{domain.name}: {ready} of {len(domain)} copies")
 
@@ -71,10 +72,6 @@ def training_samples(
     announce(f"reading reduced copies in {rule.folder}; missing ones are made first")
     try:
         sources, targets = (tuple(copied(domain) for domain in domains) for domains in (data.sources, data.targets))
-    except _StopBuilding:
+    except StopRequested:
         return None
     return Concatenated(sources), Concatenated(targets)
-
-
-class _StopBuilding(Exception):  # noqa: N818 - not an error
-    """A stop was requested between two copies."""

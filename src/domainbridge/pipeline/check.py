@@ -1,12 +1,8 @@
 """Looking at files before the first step, so that no run dies at night of a broken PNG."""
 
-import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
-from hashlib import blake2b
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +12,19 @@ from domainbridge.config.schema import Recipe
 from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.label_files import PolygonLabels
-from domainbridge.data.samples import FileSamples, check_same_size
+from domainbridge.data.samples import FileSamples, check_same_size, in_threads
 from domainbridge.data.statistics import class_counts
-from domainbridge.data.stored import read_bytes, stamp
 from domainbridge.errors import DataError, problem_list
+from domainbridge.pipeline.check_together import every, warnings_together
 from domainbridge.pipeline.datasets import DataSets
-from domainbridge.pipeline.labels import scoring_rule, training_space
 from domainbridge.pipeline.plan import digest
+from domainbridge.types import IGNORE
 
 __all__ = ["AT_MOST", "DomainSurvey", "Survey", "check_data", "check_fingerprint", "survey_data"]
 
 AT_MOST = 3000
 """Files decoded per domain: a few seconds here, a minute for full-size PNGs. Of more, evenly spread ones are
-decoded, and the headers of ..."""
-_HEADERS_AT_MOST = 20_000
-"""... so many are read, evenly spread too: seconds, however many images there are. `data check` looks at all."""
+decoded, and the headers of many more are read. `data check` looks at all."""
 _MOSTLY_IGNORED = 0.5
 
 
@@ -83,6 +77,40 @@ class _Look:
     pixels: int = 0
 
 
+@dataclass
+class _Findings:
+    """What the samples of a domain add up to; of what would hurt, how many there are, and one of them."""
+
+    errors: list[str] = field(default_factory=list)
+    small: int = 0
+    small_one: Path | None = None
+    empty: int = 0
+    empty_one: Path | None = None
+    labelled: int = 0
+    pixels: int = 0
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(IGNORE, np.int64))
+
+    @property
+    def ignored(self) -> int:
+        """Labelled files' pixels without a class."""
+        return self.pixels - int(self.counts.sum())
+
+    def add(self, image: Path, look: _Look) -> None:
+        """Take in one sample."""
+        if look.problem is not None:
+            self.errors.append(look.problem)
+        if look.small:
+            self.small, self.small_one = self.small + 1, self.small_one or image
+        if look.counts is not None:
+            self.labelled, self.pixels, self.counts = (
+                self.labelled + 1,
+                self.pixels + look.pixels,
+                self.counts + look.counts,
+            )
+            if not look.counts.any():
+                self.empty, self.empty_one = self.empty + 1, self.empty_one or image
+
+
 def check_fingerprint(recipe: Recipe, data: DataSets) -> str:
     """Changes when the files or the way of reading them change: what passed once need not be checked again."""
     settings = recipe.model_dump(mode="json", include={"label_space", "evaluation", "sources", "targets", "crop"})
@@ -119,8 +147,8 @@ def survey_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None],
         *(_survey_domain(domain, crop, announce, at_most) for domain in (*data.sources, *data.targets)),
         *(_survey_domain(domain, None, announce, at_most) for domain in data.validation.values()),
     )
-    warnings = [*_identical_images(data), *_one_sided_classes(recipe, data, domains)]
-    return Survey(domains, tuple(warnings))
+    counts = {domain.name: domain.counts for domain in domains}
+    return Survey(domains, tuple(warnings_together(recipe, data, counts, all_files=at_most is None)))
 
 
 def _survey_domain(
@@ -130,26 +158,22 @@ def _survey_domain(
     if step > 1:
         announce(f"{domain.name}: {len(domain)} images, every {step}th is decoded; `data check` decodes all")
     indices = range(0, len(domain), step)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = list(pool.map(partial(_look, domain, crop), indices))
-        every = 1 if at_most is None else -(-len(domain) // _HEADERS_AT_MOST)
-        others = (index for index in range(0, len(domain), every) if index % step)
-        headers = list(pool.map(partial(_look_at_headers, domain), others))
-    errors = [problem for problem in (*(look.problem for look in looks), *headers) if problem is not None]
-    counted = [look.counts for look in looks if look.counts is not None]
-    counts = np.stack(counted).sum(0) if counted else None
-    pixels = sum(look.pixels for look in looks)
-    ignored = pixels - int(counts.sum()) if counts is not None else 0
-    if counts is not None and not counts.any():
+    found = _Findings()
+    for index, look in zip(indices, in_threads(partial(_look, domain, crop), indices), strict=True):
+        found.add(domain.images[index], look)
+    others = (index for index in range(0, len(domain), every(domain, all_files=at_most is None)) if index % step)
+    headers = in_threads(partial(_look_at_headers, domain), others)
+    errors = [*found.errors, *(problem for problem in headers if problem is not None)]
+    counts = found.counts if found.labelled else None
+    if found.labelled and not found.counts.any():
         errors.append(f"{domain.name}: no pixel of any label has a class; is label_map or label_space right?")
-    warnings = [*domain.notes, *_label_warnings(domain, looks, indices, ignored, pixels)]
-    small = [domain.images[index] for index, look in zip(indices, looks, strict=True) if look.small]
-    if small and crop is not None:
+    warnings = [*domain.notes, *_label_warnings(found)]
+    if found.small and crop is not None:
         warnings.append(
-            f"{len(small)} of {len(indices)} images are smaller than the crop of {crop[1]}x{crop[0]} and will be "
-            f"padded, e.g. {small[0]}; use resize, or a smaller crop"
+            f"{found.small} of {len(indices)} images are smaller than the crop of {crop[1]}x{crop[0]} and will be "
+            f"padded, e.g. {found.small_one}; use resize, or a smaller crop"
         )
-    return DomainSurvey(domain.name, len(indices), tuple(errors), tuple(warnings), counts, ignored)
+    return DomainSurvey(domain.name, len(indices), tuple(errors), tuple(warnings), counts, found.ignored)
 
 
 def _look(domain: FileSamples, crop: tuple[int, int] | None, index: int) -> _Look:
@@ -180,65 +204,10 @@ def _smaller(size: Sequence[int], crop: tuple[int, int] | None) -> bool:
     return crop is not None and (size[0] < crop[0] or size[1] < crop[1])
 
 
-def _label_warnings(domain: FileSamples, looks: list[_Look], indices: range, ignored: int, pixels: int) -> list[str]:
+def _label_warnings(found: _Findings) -> list[str]:
     warnings = []
-    empty = [
-        domain.images[index]
-        for index, look in zip(indices, looks, strict=True)
-        if look.counts is not None and not look.counts.any()
-    ]
-    if empty and len(empty) < len(indices):
-        warnings.append(f"{len(empty)} labels have no class at all (255 everywhere), e.g. that of {empty[0]}")
-    if pixels and ignored > _MOSTLY_IGNORED * pixels:
-        warnings.append(f"{ignored / pixels:.0%} of the labelled pixels have no class (255)")
-    return warnings
-
-
-def _identical_images(data: DataSets) -> list[str]:
-    """Validation images that are, byte for byte, training images too; only files of equal size are read, once."""
-    sized: dict[int, list[tuple[Path, str]]] = defaultdict(list)
-    for domain in (*data.sources, *data.targets):
-        for path in domain.images:
-            sized[stamp(str(path))[0]].append((path, domain.name))
-
-    @cache
-    def digest(path: Path) -> bytes:
-        return blake2b(read_bytes(path), digest_size=16).digest()
-
-    warnings = []
-    for domain in data.validation.values():
-        pairs = ((path, *other) for path in domain.images for other in sized.get(stamp(str(path))[0], ()))
-        twins = {path: (other, name) for path, other, name in pairs if digest(path) == digest(other)}
-        if twins:
-            path, (other, name) = next(iter(twins.items()))
-            warnings.append(
-                f"{domain.name}: {len(twins)} images are training images of {name} too, e.g. {path} is {other}"
-            )
-    return warnings
-
-
-def _one_sided_classes(recipe: Recipe, data: DataSets, domains: tuple[DomainSurvey, ...]) -> list[str]:
-    """Classes that no source shows, and those that only a validation set shows."""
-    space, scored = training_space(recipe), scoring_rule(recipe)
-    by_name = {domain.name: domain for domain in domains}
-    counts = [by_name[source.name].counts for source in data.sources]
-    known = [count for count in counts if count is not None]
-    if not known:
-        return []
-    present = {index for index in np.flatnonzero(np.sum(known, axis=0)).tolist() if index < len(space)}
-    warnings = []
-    absent = [name for index, name in enumerate(space.classes) if index not in present]
-    if absent:
-        warnings.append(f"classes without any source pixel: {', '.join(absent)}; they cannot be learned")
-    learnable = {int(scored.table[index]) for index in present}
-    for samples in data.validation.values():
-        found = by_name[samples.name].counts
-        ids = np.flatnonzero(found).tolist() if found is not None else []
-        names = [scored.space.classes[index] for index in ids if index not in learnable]
-        unexcused = [name for name in names if name not in scored.exclude]
-        if unexcused:
-            warnings.append(
-                f"{samples.name}: classes that only the validation shows: {', '.join(unexcused)}; their IoU will be 0, "
-                "leave them out of the mean with evaluation.exclude"
-            )
+    if 0 < found.empty < found.labelled:
+        warnings.append(f"{found.empty} labels have no class at all (255 everywhere), e.g. that of {found.empty_one}")
+    if found.pixels and found.ignored > _MOSTLY_IGNORED * found.pixels:
+        warnings.append(f"{found.ignored / found.pixels:.0%} of the labelled pixels have no class (255)")
     return warnings

@@ -13,10 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from domainbridge.adaptation.losses import cross_entropy
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import Training
-from domainbridge.errors import RecipeError
 from domainbridge.models.recomputation import blocks_of, recompute_blocks
-from domainbridge.models.segmenter import Segmenter, build_segmenter
-from domainbridge.pipeline.networks import model_spec
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.pipeline.networks import meta_pass
 
 __all__ = ["BACKWARD", "Costs", "costs_of"]
 
@@ -62,21 +61,11 @@ def costs_of(recipe: Recipe, training: Training) -> Costs:
     Raises:
         RecipeError: the rows of a step are too few and small for BatchNorm.
     """
-    with torch.device("meta"):
-        student = build_segmenter(model_spec(recipe)).train()
-        rows = training.batch_size // training.accumulate
-        image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
-        label = torch.empty(rows, recipe.crop.height, recipe.crop.width, dtype=torch.long)
+    student, image = meta_pass(recipe, training)
+    label = torch.empty(len(image), recipe.crop.height, recipe.crop.width, dtype=torch.long, device="meta")
     counter, recomputed = FlopCounterMode(display=False), 0
-    try:
-        with counter:
-            activations = _saved_bytes(student, image, label)
-    except ValueError as error:
-        raise RecipeError(
-            f"training: {rows} rows of {recipe.crop.width}x{recipe.crop.height} pixels at a time (batch_size "
-            f"{training.batch_size}, accumulate {training.accumulate}) are too few for BatchNorm ({error}); use a "
-            "larger batch_size or crop, a smaller accumulate or model.output_stride"
-        ) from error
+    with counter:
+        activations = _saved_bytes(student, image, label)
     if training.recompute:
         blocks, recomputed = _largest_block(student, image)
         recompute_blocks(student.backbone)

@@ -21,7 +21,7 @@ from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.data.streams import CropRule
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, InputError, RecipeError, problem_list
-from domainbridge.files import replace_file
+from domainbridge.files import write_file
 from domainbridge.pipeline.labels import source_decoder, training_space, validation_decoder
 
 __all__ = [
@@ -140,7 +140,11 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
 
 
 def rare_classes(recipe: Recipe, data: DataSets, memory: Path) -> RareClasses | None:
-    """The recipe's rare class sampling, if any; the pixel counts of the same files are remembered in ``memory``."""
+    """The recipe's rare class sampling, if any; the pixel counts of the same files are remembered in ``memory``.
+
+    Raises:
+        RecipeError: no source image shows enough of any class.
+    """
     rule = recipe.sampling
     if not rule.rare_classes:
         return None
@@ -149,11 +153,20 @@ def rare_classes(recipe: Recipe, data: DataSets, memory: Path) -> RareClasses | 
     fingerprint = "".join([sources, *(files_fingerprint(source) for source in data.sources)])
     counts = _remembered_counts(memory, fingerprint)
     if counts is None:
-        counts = counts_of_samples(data.source)[:, : len(space)]
-        temporary = memory.with_name("class-counts.tmp.npz")
-        np.savez_compressed(temporary, counts=counts, fingerprint=np.array(fingerprint))
-        replace_file(temporary, memory)
-    return RareClasses(counts, rule.temperature, rule.min_share)
+        counts = counts_of_samples(data.source, len(space))[:, :-1]
+        write_file(memory, partial(_save_counts, counts, fingerprint))
+    rare = RareClasses(counts, rule.temperature, rule.min_share)
+    if not rare.shown:
+        raise RecipeError(
+            f"sampling.min_share: no source image shows a class on {rule.min_share:.2%} of its labelled pixels; lower "
+            "it"
+        )
+    return rare
+
+
+def _save_counts(counts: NDArray[np.int64], fingerprint: str, path: Path) -> None:
+    with path.open("wb") as file:  # given a name, NumPy would add a suffix to it
+        np.savez_compressed(file, counts=counts, fingerprint=np.array(fingerprint))
 
 
 def _remembered_counts(memory: Path, fingerprint: str) -> NDArray[np.int64] | None:

@@ -12,11 +12,11 @@ import torch
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import Training
 from domainbridge.pipeline.costs import BACKWARD, Costs, costs_of
-from domainbridge.pipeline.plan import Stage
+from domainbridge.pipeline.metrics import parsed_line
+from domainbridge.pipeline.plan import Stage, StageState
 from domainbridge.pipeline.probe import Probe
-from domainbridge.pipeline.stages import parsed_line
 
-__all__ = ["Estimate", "device_memory", "estimate"]
+__all__ = ["Estimate", "device_memory", "estimate", "memory_notes"]
 
 _SAID = {
     "source-only": "source-only",
@@ -26,6 +26,8 @@ _SAID = {
 }
 _SUSTAINED = 40e12
 """Operations a second that a large data-centre GPU sustains on such networks, about an A100 with mixed precision."""
+_SUSTAINED_BY_THREAD = 20e9
+"""... and a CPU's thread: measured 3 to 70, for depthwise and for plain convolutions."""
 _GIB = 2**30
 _USABLE = 0.9
 """Share of a device's memory: the rest is for its driver, fragments and the data."""
@@ -52,10 +54,7 @@ def estimate(recipe: Recipe, stages: list[Stage], folder: Path, probed: Mapping[
     """Memory from the network's own tensors; time from a probe, else measured steps of the folder, else arithmetic."""
     trained = [stage for stage in stages if stage.trains]
     settings = {stage.name: recipe.training_of(stage.name) for stage in trained}
-    counted: dict[tuple[object, ...], Costs] = {}
-    for training in settings.values():
-        counted[_counted_by(training)] = counted.get(_counted_by(training)) or costs_of(recipe, training)
-    costs = {name: counted[_counted_by(training)] for name, training in settings.items()}
+    costs = _costs(recipe, settings)
     memory = "\n".join([_memory_words(recipe, trained, costs, probed), *_ways_to_fit(recipe, trained, costs)])
     if probed:
         seconds = {s.name: probed[s.kind].seconds * s.steps for s in stages if s.steps and s.kind in probed}
@@ -63,12 +62,26 @@ def estimate(recipe: Recipe, stages: list[Stage], folder: Path, probed: Mapping[
     rates = [
         costs[stage.name].step_operations(stage.kind) / taken
         for stage in trained
-        if (taken := _seconds_per_step(folder / stage.name / "metrics.jsonl")) is not None
+        if (taken := _seconds_per_step(folder / stage.name, stage)) is not None
     ]
     operations = {s.name: costs[s.name].step_operations(s.kind) * settings[s.name].steps for s in trained}
-    rate = median(rates) if rates else _SUSTAINED
+    rate = median(rates) if rates else _assumed_rate(recipe)
     words = _time_words(costs, operations, rate, measured=bool(rates))
     return Estimate({name: count / rate for name, count in operations.items()}, f"{memory}\n{words}")
+
+
+def memory_notes(recipe: Recipe, stages: list[Stage]) -> list[str]:
+    """What to say before the first step when a step needs more memory than the device has."""
+    trained = [stage for stage in stages if stage.trains]
+    return _ways_to_fit(recipe, trained, _costs(recipe, {s.name: recipe.training_of(s.name) for s in trained}))
+
+
+def _costs(recipe: Recipe, settings: Mapping[str, Training]) -> dict[str, Costs]:
+    """Of each stage's step."""
+    counted: dict[tuple[object, ...], Costs] = {}
+    for training in settings.values():
+        counted[_counted_by(training)] = counted.get(_counted_by(training)) or costs_of(recipe, training)
+    return {name: counted[_counted_by(training)] for name, training in settings.items()}
 
 
 def _counted_by(training: Training) -> tuple[object, ...]:
@@ -78,6 +91,8 @@ def _counted_by(training: Training) -> tuple[object, ...]:
 
 def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) -> list[str]:
     """What to change if a step needs more memory than the device has."""
+    if not trained:
+        return []
     worst = max(trained, key=lambda stage: costs[stage.name].memory(stage.kind))
     needed, there = costs[worst.name].memory(worst.kind), device_memory(recipe.runtime.device)
     if there is None or needed <= _USABLE * there:
@@ -95,20 +110,37 @@ def _ways_to_fit(recipe: Recipe, trained: list[Stage], costs: dict[str, Costs]) 
             words = " ".join(f"training.{key}={str(value).lower()}" for key, value in change.items())
             fitting.append(f"{words} ({smaller / _GIB:.1f} GiB)")
     hint = f"these fit: {', '.join(fitting)}" if fitting else "take a smaller crop or backbone"
-    return [f"that is more than this device's {there / _GIB:.1f} GiB leave room for; {hint}"]
+    return [
+        f"a step of {worst.name} needs about {needed / _GIB:.1f} GiB, more than this device's {there / _GIB:.1f} GiB "
+        f"leave room for; {hint}"
+    ]
 
 
 def device_memory(device: str) -> int | None:
     """Bytes of the GPU that a run would use, or of the machine for the CPU; None for a device that is not here."""
     gpus = torch.cuda.device_count()
-    try:
-        place = torch.device(("cuda" if gpus else "cpu") if device == "auto" else device)
-    except RuntimeError:
-        return None  # no device at all; `run` says so
+    place = _place(device)
+    if place is None:
+        return None
     if place.type == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     number = place.index or 0
     return torch.cuda.get_device_properties(number).total_memory if place.type == "cuda" and number < gpus else None
+
+
+def _place(device: str) -> torch.device | None:
+    """The device that a run would use; None for what is no device: `run` says so."""
+    try:
+        return torch.device(("cuda" if torch.cuda.device_count() else "cpu") if device == "auto" else device)
+    except RuntimeError:
+        return None
+
+
+def _assumed_rate(recipe: Recipe) -> float:
+    place = _place(recipe.runtime.device)
+    if place is None or place.type != "cpu":
+        return _SUSTAINED
+    return _SUSTAINED_BY_THREAD * (recipe.runtime.threads or torch.get_num_threads())
 
 
 def _memory_words(
@@ -133,19 +165,34 @@ def _memory_words(
 
 def _time_words(costs: dict[str, Costs], operations: dict[str, int], rate: float, *, measured: bool) -> str:
     forward = max(cost.operations for cost in costs.values()) / 1e9
+    hours = sum(operations.values()) / _SUSTAINED / 3600
     if measured:
         source = f"the median of the steps measured in this folder, {rate / 1e9:.1f} GFLOP/s"
-    else:
+    elif rate == _SUSTAINED:
         source = f"an assumed {rate / 1e12:.0f} TFLOP/s of one large GPU; the first steps on yours will replace it"
+    else:
+        source = (
+            f"an assumed {rate / 1e9:.0f} GFLOP/s of this CPU, which may be three times off (--probe measures it); one "
+            f"large GPU would take {hours:.2g} hours, at an assumed {_SUSTAINED / 1e12:.0f} TFLOP/s"
+        )
     return (
         f"time: {forward:.1f} GFLOP a forward pass, {BACKWARD} times as many for a backward pass, teachers forward "
         f"only; {sum(operations.values()) / 1e15:.3g} PFLOP in all, at {source}"
     )
 
 
-def _seconds_per_step(path: Path) -> float | None:
-    if not path.exists():
+def _seconds_per_step(folder: Path, stage: Stage) -> float | None:
+    """As measured in the stage's folder, unless steps were of another size then."""
+    state, path = StageState.read(folder), folder / "metrics.jsonl"
+    then = (state.done or state.started or {}).get("spec")
+    if not path.exists() or then is None or _size_of_steps(then) != _size_of_steps(stage.spec):
         return None
     entries = [parsed_line(line) for line in path.read_text(encoding="utf-8").splitlines()]
     seconds = [entry["seconds"] for entry in entries if entry is not None]
     return median(seconds) if seconds else None
+
+
+def _size_of_steps(spec: Mapping[str, Any]) -> list[object]:
+    """What the seconds of a step depend on."""
+    training = spec["training"]
+    return [spec["crop"], spec["model"], *(training.get(key) for key in ("batch_size", "accumulate", "precision"))]

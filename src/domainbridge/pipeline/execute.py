@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +16,12 @@ from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.data.samples import Samples
 from domainbridge.errors import RecipeError, RunFolderError
-from domainbridge.files import replace_file, write_text
+from domainbridge.files import write_file, write_text
 from domainbridge.pipeline.caching import training_samples
 from domainbridge.pipeline.check import check_data, check_fingerprint
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import DataSets, open_data, resolved_root
+from domainbridge.pipeline.estimate import memory_notes
 from domainbridge.pipeline.labels import scoring_rule
 from domainbridge.pipeline.networks import check_network
 from domainbridge.pipeline.plan import Stage, StageState, Verdict, final_stage, plan_stages, read_json, verdict
@@ -126,9 +128,12 @@ def _run_together(
     selected(inspect_run(recipe, data, folder), only, until)
     passed = {"passed": check_fingerprint(recipe, data)}
     if processes.leader:
+        check_network(recipe, processes.count)
         if read_json(folder / "data-check.json") != passed:
             check_data(recipe, data, listener.message)
-        check_network(recipe)
+        todo = [item.stage for item in inspect_run(recipe, data, folder) if item.verdict.action != "done"]
+        for note in memory_notes(recipe, todo):
+            listener.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)
     processes.wait()
     alone = _only_process(folder) if processes.leader else nullcontext()
@@ -179,7 +184,9 @@ def _run_stages(planned: list[PlannedStage], context: Context, listener: Listene
             if not finished:
                 return False
         if stage.trains and context.data.validation:
-            targets = evaluate_stage(stage, recipe, context.data, folder, context.runtime)
+            targets = evaluate_stage(stage, recipe, context.data, folder, context.runtime, context.stop_requested)
+            if targets is None:
+                return False
             listener.stage_scored(stage, targets)
         if processes.leader:
             write_results(every_stage, recipe, context.data, folder)
@@ -231,6 +238,4 @@ def _publish(model: Path, destination: Path) -> None:
     """Copy the final model beside the stages; the description goes last, as when it was written."""
     destination.mkdir(exist_ok=True)
     for name in ("model.safetensors", "config.json"):
-        temporary = destination / f"{name}.tmp"
-        shutil.copyfile(model / name, temporary)
-        replace_file(temporary, destination / name)
+        write_file(destination / name, partial(shutil.copyfile, model / name))

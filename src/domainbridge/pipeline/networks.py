@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from domainbridge.adaptation.distillation import Distillation, Teacher
 from domainbridge.adaptation.objective import Objective, SourceOnly
 from domainbridge.adaptation.self_training import Augmentation, SelfTraining
 from domainbridge.config.schema import Recipe
+from domainbridge.config.sections import Training
 from domainbridge.data.spaces import LabelSpace
+from domainbridge.errors import RecipeError
 from domainbridge.models.heads import HeadSpec
 from domainbridge.models.recomputation import recompute_blocks
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
@@ -20,7 +23,7 @@ from domainbridge.pipeline.labels import training_space
 from domainbridge.pipeline.plan import Stage
 from domainbridge.seeding import seed_global_generator
 
-__all__ = ["build_objective", "check_network", "initial_student", "model_card", "model_spec"]
+__all__ = ["build_objective", "check_network", "initial_student", "meta_pass", "model_card", "model_spec"]
 
 
 def model_spec(recipe: Recipe) -> ModelSpec:
@@ -55,15 +58,45 @@ def initial_student(recipe: Recipe, stage: str) -> Segmenter:
     return student
 
 
-def check_network(recipe: Recipe) -> None:
+def check_network(recipe: Recipe, processes: int = 1) -> None:
     """Build the recipe's network once, before any stage does.
+
+    Args:
+        recipe: complete.
+        processes: that share a batch.
 
     Raises:
         ModelError: the backbone or its weights cannot be had, or it has no blocks to compute again where a stage asks.
+        RecipeError: the rows of a step are too few and small for BatchNorm.
     """
+    trainings = [recipe.training_of(name) for name in recipe.trained_stages()]
+    for training in {(each.batch_size, each.accumulate): each for each in trainings}.values():
+        meta_pass(recipe, training, processes)
     student = initial_student(recipe, "check")
-    if any(recipe.training_of(name).recompute for name in recipe.trained_stages()):
+    if any(training.recompute for training in trainings):
         recompute_blocks(student.backbone)
+
+
+def meta_pass(recipe: Recipe, training: Training, processes: int = 1) -> tuple[Segmenter, Tensor]:
+    """The student and a batch (or part of one) without content, after a forward pass that costs nothing.
+
+    Raises:
+        ModelError: the backbone cannot be had.
+        RecipeError: the rows are too few and small for BatchNorm.
+    """
+    rows = training.batch_size // training.accumulate // processes
+    with torch.device("meta"):
+        student = build_segmenter(model_spec(recipe)).train()
+        image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
+    try:
+        student(image)
+    except ValueError as error:
+        raise RecipeError(
+            f"training: {rows} rows of {recipe.crop.width}x{recipe.crop.height} pixels at a time (batch_size "
+            f"{training.batch_size}, accumulate {training.accumulate}) are too few for BatchNorm ({error}); use a "
+            "larger batch_size or crop, a smaller accumulate or model.output_stride, or fewer processes"
+        ) from error
+    return student, image
 
 
 def build_objective(

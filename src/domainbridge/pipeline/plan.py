@@ -228,7 +228,7 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = f"{value:g}" if isinstance(value, float) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -241,6 +241,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """An object from a JSON file; None when it is missing or not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):  # ValueError: no JSON, or no text at all
         return None
     return content if isinstance(content, dict) else None

@@ -13,7 +13,6 @@ from domainbridge.adaptation.distillation import Teacher
 from domainbridge.adaptation.prototypes import PrototypeBank, image_means
 from domainbridge.config.schema import Recipe
 from domainbridge.data.streams import PairedCrops, TargetCrops
-from domainbridge.errors import TrainingError
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import DataSets
@@ -24,7 +23,7 @@ from domainbridge.pipeline.stages import training_plan, training_stream
 from domainbridge.training.loop import Progress, fit
 from domainbridge.training.loss_scale import loss_scale
 from domainbridge.training.optimiser import build_optimiser
-from domainbridge.training.runtime import Runtime, resolve_runtime
+from domainbridge.training.runtime import Runtime, enough_memory, resolve_runtime
 from domainbridge.types import as_unit_float
 
 __all__ = ["Probe", "probe"]
@@ -72,13 +71,8 @@ def probe(recipe: Recipe, data: DataSets, stages: list[Stage]) -> dict[str, Prob
 
 
 def _seconds(stage: Stage, context: Context) -> float:
-    try:
+    with enough_memory(f"plan --probe: a step of {stage.name}"):
         return _training_seconds(stage, context) if stage.trains else _prototype_seconds(stage, context)
-    except torch.cuda.OutOfMemoryError as error:
-        raise TrainingError(
-            f"plan --probe: a step of {stage.name} does not fit into this GPU's memory; `plan` without --probe counts "
-            "what it needs and names keys that make it smaller"
-        ) from error
 
 
 def _training_seconds(stage: Stage, context: Context) -> float:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.data.streams import TargetCrops, batches
-from domainbridge.files import replace_file
+from domainbridge.files import write_file
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model
 from domainbridge.pipeline.context import Context
@@ -30,9 +30,8 @@ def load_prototypes(folder: Path, path: str, device: torch.device) -> PrototypeB
 
 def save_prototypes(folder: Path, path: str, bank: PrototypeBank) -> None:
     """Write one path's prototypes atomically."""
-    temporary = folder / f"{path}.safetensors.tmp"
-    save_file({"vectors": bank.vectors.cpu(), "counts": bank.counts.cpu()}, temporary)
-    replace_file(temporary, folder / f"{path}.safetensors")
+    tensors = {"vectors": bank.vectors.cpu(), "counts": bank.counts.cpu()}
+    write_file(folder / f"{path}.safetensors", lambda temporary: save_file(tensors, temporary))
 
 
 def collect_prototypes(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | None:

@@ -1,21 +1,33 @@
 """Scores of the stages' models, and ``results.json``."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from domainbridge.config.schema import Recipe
 from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.errors import DataError, ModelError, RecipeError, problem_list
+from domainbridge.evaluation.confusion import Scores
 from domainbridge.evaluation.scoring import score
 from domainbridge.files import write_text
+from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model
-from domainbridge.pipeline.datasets import DataSets
-from domainbridge.pipeline.labels import scoring_rule
+from domainbridge.pipeline.datasets import DataSets, list_data
+from domainbridge.pipeline.labels import scoring_rule, training_space
 from domainbridge.pipeline.plan import Stage, digest, final_stage, read_json
-from domainbridge.training.runtime import Runtime
+from domainbridge.training.interruption import StopRequested
+from domainbridge.training.runtime import Runtime, resolve_runtime
 
-__all__ = ["evaluate_stage", "evaluation_fingerprint", "mean_over_targets", "write_results"]
+__all__ = [
+    "evaluate_stage",
+    "evaluation_fingerprint",
+    "mean_over_targets",
+    "score_model",
+    "score_targets",
+    "write_results",
+]
 
 
 def evaluation_fingerprint(stage: Stage, recipe: Recipe, data: DataSets) -> str:
@@ -37,11 +49,13 @@ def evaluate_stage(
     data: DataSets,
     run_folder: Path,
     runtime: Runtime,
-) -> dict[str, Any]:
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict[str, Any] | None:
     """Score a stage's model on each target's validation set, unless that was done already.
 
     Returns:
-        {target: {"miou", "iou": {class: value or None}, "accuracy", "images", "subsets"}}, in percent.
+        {target: {"miou", "iou": {class: value or None}, "accuracy", "images", "subsets"}}, in percent; None after a
+        requested stop, which one process alone obeys between two images.
     """
     path = run_folder / stage.name / "evaluation.json"
     fingerprint = evaluation_fingerprint(stage, recipe, data)
@@ -52,17 +66,65 @@ def evaluate_stage(
         return targets
     model, _ = load_model(run_folder / stage.name / "model")
     runtime.place(model, channels_last=recipe.training.channels_last)
-    rule = scoring_rule(recipe)
-    targets = {}
-    for target in recipe.targets:
-        if target.validation is not None:
-            samples = data.validation[target.name]
-            share = slice(processes.rank, None, processes.count)
-            scored = score(model, samples, rule, runtime.device, share=share, total=processes.total)
-            targets[target.name] = asdict(scored)
+
+    def progress() -> None:
+        if processes.count == 1 and stop_requested():
+            raise StopRequested
+
+    try:
+        targets = score_targets(model, recipe, data, runtime, progress)
+    except StopRequested:
+        return None
     if processes.leader:
         write_text(path, json.dumps({"fingerprint": fingerprint, "targets": targets}, indent=1) + "\n")
     return targets
+
+
+def score_targets(
+    model: Segmenter,
+    recipe: Recipe,
+    data: DataSets,
+    runtime: Runtime,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Scores of a network on each target's validation set, as the recipe's ``evaluation`` says.
+
+    Args:
+        model: of the recipe's classes, on the runtime's device.
+        recipe: complete.
+        data: its files.
+        runtime: of all processes that score together.
+        progress: called after every image; it may raise to stop.
+    """
+    rule, processes = scoring_rule(recipe), runtime.processes
+    share = slice(processes.rank, None, processes.count)
+    return {
+        name: asdict(score(model, samples, rule, runtime.device, share=share, total=processes.total, progress=progress))
+        for name, samples in data.validation.items()
+    }
+
+
+def score_model(folder: Path, recipe: Recipe, device: str = "auto") -> dict[str, Scores]:
+    """Scores of a model folder on each target's validation set, exactly as a run of the recipe scores its stages.
+
+    Raises:
+        ModelError: no model folder, or its classes are not the recipe's.
+        InputError: no target has a validation set, or its files are not in order.
+    """
+    model, card = load_model(folder)
+    classes = training_space(recipe).classes
+    if card.classes != classes:
+        raise ModelError(
+            f"{folder}: predicts {', '.join(card.classes)}, but recipe {recipe.name} trains {', '.join(classes)}"
+        )
+    data, problems = list_data(recipe)
+    if not data.validation:
+        raise RecipeError(f"recipe {recipe.name}: no target has a validation section to score on")
+    if not all(map(len, data.validation.values())) or any(".validation" in problem for problem in problems):
+        raise DataError(problem_list(f"recipe {recipe.name}: validation sets that cannot be used", problems))
+    runtime = resolve_runtime(device, recipe.runtime.threads)
+    runtime.place(model, channels_last=recipe.training.channels_last)
+    return {name: Scores(**found) for name, found in score_targets(model, recipe, data, runtime).items()}
 
 
 def mean_over_targets(targets: dict[str, Any]) -> float | None:

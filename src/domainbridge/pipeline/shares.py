@@ -8,10 +8,9 @@ import numpy as np
 from domainbridge.config.schema import Recipe
 from domainbridge.data.samples import FileSamples
 from domainbridge.data.statistics import counts_of_samples
-from domainbridge.files import replace_file
+from domainbridge.files import write_file
 from domainbridge.pipeline.datasets import DataSets
 from domainbridge.pipeline.labels import scoring_rule, training_space
-from domainbridge.types import IGNORE
 
 __all__ = ["DomainShares", "class_shares", "draw_shares"]
 
@@ -46,14 +45,14 @@ def class_shares(recipe: Recipe, data: DataSets) -> list[DomainShares]:
 
 
 def _shares(samples: FileSamples, classes: tuple[str, ...]) -> DomainShares:
-    counts = counts_of_samples(samples)
-    labelled = counts[:, : len(classes)]
+    counts = counts_of_samples(samples, len(classes))
+    labelled = counts[:, :-1]
     pixels = labelled.sum(0) / max(int(labelled.sum()), 1)
     return DomainShares(
         samples.name,
         dict(zip(classes, pixels.tolist(), strict=True)),
         dict(zip(classes, (labelled > 0).mean(0).tolist(), strict=True)),
-        float(counts[:, IGNORE].sum() / max(int(counts.sum()), 1)),
+        float(counts[:, -1].sum() / max(int(counts.sum()), 1)),
     )
 
 
@@ -73,6 +72,4 @@ def draw_shares(shares: list[DomainShares], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("share of the labelled pixels, %")
     axes.legend()
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    replace_file(temporary, path)
+    write_file(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from domainbridge.models.segmenter import Segmenter
 from domainbridge.models.store import load_model, save_model
 from domainbridge.pipeline.context import Context
 from domainbridge.pipeline.datasets import crop_rule, mixture, rare_classes
+from domainbridge.pipeline.metrics import append_metrics, keep_metrics
 from domainbridge.pipeline.networks import build_objective, initial_student, model_card
 from domainbridge.pipeline.plan import Stage
 from domainbridge.pipeline.prototype_stage import collect_prototypes, load_prototypes
@@ -28,10 +28,10 @@ from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_c
 from domainbridge.training.loop import Plan, Progress, fit
 from domainbridge.training.loss_scale import LossScale, loss_scale
 from domainbridge.training.optimiser import Schedule, build_optimiser
-from domainbridge.training.runtime import Runtime
+from domainbridge.training.runtime import Runtime, enough_memory
 from domainbridge.types import as_unit_float
 
-__all__ = ["parsed_line", "run_stage", "training_plan", "training_stream"]
+__all__ = ["run_stage", "training_plan", "training_stream"]
 
 _STATISTICS_CROPS = 1000
 """Means and variances over so many crops no longer change with more; a pass over as many costs seconds on a GPU."""
@@ -44,7 +44,7 @@ def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
         True when it is done, False after a requested stop.
 
     Raises:
-        TrainingError: a loss was not finite.
+        TrainingError: a loss was not finite, or a step does not fit into memory.
         RunFolderError: the checkpoint is not this stage's.
     """
     folder = context.folder / stage.name
@@ -55,7 +55,8 @@ def run_stage(stage: Stage, context: Context, *, resume: bool) -> bool:
         write_text(folder / "started.json", json.dumps({**identity, "step": 0}))
     processes.wait()
     work = _train if stage.trains else collect_prototypes
-    outcome = work(stage, context, folder)
+    with enough_memory(f"stage {stage.name}"):
+        outcome = work(stage, context, folder)
     if outcome is None:
         return False
     steps, seconds = outcome
@@ -88,7 +89,7 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     start, spent = _restore(folder / "state.pt", stage, objective, optimiser, scale, runtime)
     leader = runtime.processes.leader
     if leader:
-        _keep_metrics(folder / "metrics.jsonl", start)
+        keep_metrics(folder / "metrics.jsonl", start)
     began = time.perf_counter()
 
     def checkpoint(step: int) -> None:
@@ -104,8 +105,7 @@ def _train(stage: Stage, context: Context, folder: Path) -> tuple[int, float] | 
     def report(progress: Progress) -> None:
         if not leader:
             return
-        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_metrics(progress)) + "\n")
+        append_metrics(folder / "metrics.jsonl", progress)
         context.report(stage.name, progress)
 
     finished = fit(
@@ -173,7 +173,13 @@ def _target_crops(stage: Stage, context: Context, student: Segmenter) -> Iterato
     batch_size = recipe.training_of(stage.name).batch_size
     passes = -(-batch_size // len(context.target))
     stream = TargetCrops(
-        context.target, rule, batch_size=batch_size, passes=passes, seed=recipe.seed, stage=f"{stage.name} statistics"
+        context.target,
+        rule,
+        batch_size=batch_size,
+        passes=passes,
+        seed=recipe.seed,
+        stage=f"{stage.name} statistics",
+        mixture=mixture(recipe, context.data.targets),
     )
     steps = range(min(len(context.target) * passes // batch_size, -(-_STATISTICS_CROPS // batch_size)))
     for image in batches(stream, steps, workers=runtime.workers):
@@ -210,7 +216,7 @@ def _restore(
     """Load the checkpoint if there is one; (next step, seconds spent)."""
     if not runtime.processes.agreed(path.exists()):
         return 0, 0.0
-    state = load_checkpoint(path, runtime.device)
+    state = load_checkpoint(path)
     if state.fingerprint != stage.fingerprint:
         raise RunFolderError(f"{path}: belongs to another configuration of {stage.name}; delete it to start again")
     objective.student.load_state_dict(state.student)
@@ -219,28 +225,3 @@ def _restore(
     if scale is not None:
         scale.load_state_dict(state.scale)
     return state.step, state.seconds
-
-
-def _keep_metrics(path: Path, steps: int) -> None:
-    """Drop the lines of steps that will be taken again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if (entry := parsed_line(line)) is not None and entry["step"] <= steps]
-    write_text(path, "".join(line + "\n" for line in kept))
-
-
-def parsed_line(line: str) -> dict[str, Any] | None:
-    """One line of ``metrics.jsonl``; None for one that a crash cut short."""
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return entry if isinstance(entry, dict) else None
-
-
-def _metrics(progress: Progress) -> dict[str, object]:
-    return {
-        "step": progress.step,
-        "losses": progress.losses,
-        "lr": progress.learning_rate,
-        "seconds": progress.seconds,
-    }

@@ -10,9 +10,12 @@ from PIL import Image
 from domainbridge.data.decode import read_image
 from domainbridge.data.listing import IMAGE_SUFFIXES, FolderRule, list_folder
 from domainbridge.errors import DataError, problem_list
+from domainbridge.files import write_file
 from domainbridge.predict.loading import load_predictor
 
 __all__ = ["blend", "collect_inputs", "predict_files"]
+
+_JPEG_QUALITY = 92
 
 
 def predict_files(
@@ -121,6 +124,5 @@ def _expanded(inputs: Sequence[Path], problems: list[str]) -> Iterator[tuple[Pat
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
-    image.save(temporary, quality=92) if path.suffix == ".jpg" else image.save(temporary)
-    temporary.replace(path)
+    kind = "JPEG" if path.suffix == ".jpg" else "PNG"
+    write_file(path, lambda temporary: image.save(temporary, format=kind, quality=_JPEG_QUALITY))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from domainbridge.errors import RunFolderError
-from domainbridge.files import replace_file
+from domainbridge.files import write_file
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -36,19 +36,23 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint at ``path``; after a crash the old one is still there."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(vars(checkpoint), temporary)
-    replace_file(temporary, path)
+    """Replace the checkpoint at ``path``; after a crash the old one is still there.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_file(path, lambda temporary: torch.save(vars(checkpoint), temporary))
 
 
-def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """Read a checkpoint; no code is executed.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, its tensors on the CPU; no code is executed.
 
     Raises:
         RunFolderError: the file is not a checkpoint.
     """
     try:
-        return Checkpoint(**torch.load(path, map_location=device, weights_only=True))
+        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, MemoryError):  # says nothing about the file, which must not be thrown away for it
+        raise
     except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
         raise RunFolderError(f"{path}: not a checkpoint ({error}); delete it to start the stage again") from error

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["polite_interruption"]
+__all__ = ["StopRequested", "polite_interruption"]
 
 _SAME_REQUEST = 1.0
 """Seconds within which a second signal is the first one again."""
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error
+    """Raised by work that can be left at any point, for whoever began it."""
 
 
 @contextmanager

@@ -52,4 +52,5 @@ class LossScale:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The opposite of ``state_dict``."""
-        self.value, self.steady = state["value"], state["steady"]
+        self.value.copy_(state["value"])
+        self.steady.copy_(state["steady"])

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,11 +12,11 @@ from pathlib import Path
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 
-from domainbridge.errors import RecipeError
+from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.training.processes import Processes, local_rank
 
-__all__ = ["Runtime", "environment", "resolve_runtime", "synchronised"]
+__all__ = ["Runtime", "enough_memory", "environment", "resolve_runtime", "synchronised"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,27 @@ def synchronised(model: Segmenter) -> Segmenter:
     return converted
 
 
+@contextlib.contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Say in the user's words when the work inside needs more memory than the device has.
+
+    Raises:
+        TrainingError: it does.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch's allocator for the CPU raises a plain RuntimeError.
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not short:
+            raise
+        raise TrainingError(
+            f"{what} does not fit into this device's memory; what was saved before is kept. `domainbridge plan` counts "
+            "what a step needs and names keys that make it smaller, such as training.recompute=true, "
+            "training.precision=bfloat16 or training.accumulate=2"
+        ) from error
+
+
 def resolve_runtime(
     device: str = "auto", threads: int | None = None, workers: int = 0, processes: Processes | None = None
 ) -> Runtime:
@@ -72,6 +94,8 @@ def resolve_runtime(
         device = f"cuda:{local_rank()}"
     try:
         resolved = torch.device(device)
+        if resolved.type == "meta":
+            raise RuntimeError("nothing is computed there")
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
