@@ -81,6 +81,13 @@ def test_twelve_planted_defects_in_one_pass(recipe: Path) -> None:
     assert "6 problem(s)" in result.stderr
 
 
+def test_a_target_that_is_the_source_is_noticed(recipe: Path) -> None:
+    tree = yaml.safe_load(recipe.read_text())
+    tree["targets"][0]["root"] = tree["sources"][0]["root"]
+    recipe.write_text(yaml.safe_dump(tree))
+    assert "targets.fog: the same images as sources.clear" in check(recipe, "check").stdout
+
+
 def test_stats_as_a_table_and_a_picture(recipe: Path, tmp_path: Path) -> None:
     picture = tmp_path / "shares.png"
     result = check(recipe, "stats", "--out", str(picture))

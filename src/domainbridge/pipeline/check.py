@@ -102,11 +102,9 @@ class _Findings:
         if look.small:
             self.small, self.small_one = self.small + 1, self.small_one or image
         if look.counts is not None:
-            self.labelled, self.pixels, self.counts = (
-                self.labelled + 1,
-                self.pixels + look.pixels,
-                self.counts + look.counts,
-            )
+            self.labelled += 1
+            self.pixels += look.pixels
+            self.counts += look.counts
             if not look.counts.any():
                 self.empty, self.empty_one = self.empty + 1, self.empty_one or image
 

@@ -125,14 +125,13 @@ def _run_together(
     scoring_rule(recipe)
     data = open_data(recipe)
     refuse_foreign(recipe, folder)
-    selected(inspect_run(recipe, data, folder), only, until)
+    wanted = selected(inspect_run(recipe, data, folder), only, until)
     passed = {"passed": check_fingerprint(recipe, data)}
     if processes.leader:
         check_network(recipe, processes.count)
         if read_json(folder / "data-check.json") != passed:
             check_data(recipe, data, listener.message)
-        todo = [item.stage for item in inspect_run(recipe, data, folder) if item.verdict.action != "done"]
-        for note in memory_notes(recipe, todo):
+        for note in memory_notes(recipe, [item.stage for item in wanted if item.verdict.action != "done"]):
             listener.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)
     processes.wait()
