@@ -14,8 +14,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 def evaluate(
     model: ModelArgument,
     recipe: Annotated[
-        str | None,
-        typer.Option(help="score on its validation sets, with its label maps, as `run` does"),
+        str | None, typer.Option(help="score on its validation sets, with its label maps, as `run` does")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="folder of images")] = None,
     labels: Annotated[Path | None, typer.Option(help="folder of labels, at the images' relative names")] = None,
@@ -43,17 +42,12 @@ def evaluate(
 
     if json is not None:
         writable(json, "--json")
-    elsewhere: dict[str, object] = {
-        "--images": images,
-        "--labels": labels,
-        "--split": split,
-        "--label-space": label_space,
-    }
-    elsewhere.update({"--dataset": dataset, "--root": root, "--label-scale": label_scale, "--subset": subset})
     if recipe is not None:
-        given = [option for option, value in elsewhere.items() if value]
-        if given:
-            raise RecipeError(f"evaluate --recipe: the recipe says what {', '.join(given)} would; leave them out")
+        if any((images, labels, split, label_space, dataset, root, label_scale, subset)):
+            raise RecipeError(
+                "evaluate --recipe: the recipe says what is scored and how; leave out --images, --labels, --split, "
+                "--label-space, --dataset, --root, --label-scale and --subset"
+            )
         _evaluate_recipe(model, recipe, json, slide=slide, flip=flip, device=device)
         return
     predictor = load_predictor(model, slide=slide, flip=flip, device=device)

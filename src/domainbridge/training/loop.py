@@ -139,15 +139,9 @@ def fit(
         gradients = [weight.grad for weight in objective.student.parameters() if weight.grad is not None]
         size = torch.stack(list(losses.values())).sum()
         runtime.processes.average([*gradients, size])
-        norm = torch.stack(torch._foreach_norm(gradients)).sum()
-        if scale is None:
-            window.add(step, losses, size + norm)
-            still = window.found
-        else:
-            window.add(step, losses, scale.checked(size))
+        if scale is not None:
             optimiser.grad_scale = scale.value  # type: ignore[attr-defined]
-            still = torch.maximum(window.found, scale.update(norm))
-        optimiser.found_inf = still  # type: ignore[attr-defined]
+        optimiser.found_inf = _still(window, scale, step, losses, size, gradients)  # type: ignore[attr-defined]
         optimiser.step()
 
         done = step + 1
@@ -164,6 +158,23 @@ def fit(
         if stopping:
             return False
     return True
+
+
+def _still(
+    window: LossWindow,
+    scale: LossScale | None,
+    step: int,
+    losses: dict[str, Tensor],
+    size: Tensor,
+    gradients: list[Tensor],
+) -> Tensor:
+    """Take in a step's losses, their sum ``size`` and its gradients; 1 where the optimiser must not move, else 0."""
+    norm = torch.stack(torch._foreach_norm(gradients)).sum()
+    if scale is None:
+        window.add(step, losses, size + norm)
+        return window.found
+    window.add(step, losses, scale.checked(size))
+    return torch.maximum(window.found, scale.update(norm))
 
 
 def _backward(
