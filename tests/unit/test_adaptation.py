@@ -11,7 +11,13 @@ from domainbridge.adaptation.feature_geometry import PrototypeDistances, class_s
 from domainbridge.adaptation.losses import cross_entropy, soft_divergence
 from domainbridge.adaptation.objective import SourceOnly
 from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
-from domainbridge.adaptation.self_training import Augmentation, MeanTeacher, SelfTraining, confident_pseudo_label
+from domainbridge.adaptation.self_training import (
+    Augmentation,
+    MeanTeacher,
+    SelfTraining,
+    augment,
+    confident_pseudo_label,
+)
 from domainbridge.models.resizing import Enlarged, interpolation_matrix
 from domainbridge.models.segmenter import Segmentation, upsample
 from domainbridge.types import Batch
@@ -273,6 +279,18 @@ class TestDistillation:
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in objective.student.parameters())
         assert not any(p.requires_grad for teacher in teachers for p in teacher.model.parameters())
         assert not any(teacher.model.training for teacher in teachers)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_augmentation_is_float32_under_autocast(precision: torch.dtype) -> None:
+    """CUDA's autocast rounds convolutions and refuses to write their results into a float32 image."""
+    image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    how = Augmentation(jitter_probability=1.0, blur_probability=1.0)
+    expected = augment(image, how, torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", precision):
+        found = augment(image, how, torch.Generator().manual_seed(1))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
 
 
 def test_source_only_never_looks_at_the_target() -> None:

@@ -56,11 +56,16 @@ class Augmentation:
 
 
 def augment(image: Tensor, how: Augmentation, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
-    """Jitter, then blur, each drawn per sample; image float32 (batch, 3, height, width) in [0, 1]."""
+    """Jitter, then blur, each drawn per sample; image float32 (batch, 3, height, width) in [0, 1].
+
+    Computed in float32 also where the forward passes are not: the colours are data, and CUDA's autocast lets no operation
+    write the half-precision result of a convolution into a float32 image.
+    """
     rows = rows or Rows.whole(len(image))
-    jittered = jitter(image, rows.of(draw_jitter(rows.total, how.jitter, how.jitter_probability, generator)))
-    draws = rows.of(draw_blur(rows.total, how.blur_sigma, how.blur_probability, generator))
-    return blur(jittered, draws, vertical=how.vertical_blur)
+    with torch.autocast(image.device.type, enabled=False):
+        jittered = jitter(image, rows.of(draw_jitter(rows.total, how.jitter, how.jitter_probability, generator)))
+        draws = rows.of(draw_blur(rows.total, how.blur_sigma, how.blur_probability, generator))
+        return blur(jittered, draws, vertical=how.vertical_blur)
 
 
 def confident_pseudo_label(
