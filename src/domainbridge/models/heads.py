@@ -58,16 +58,17 @@ class Head(nn.Module):
         """Initial weights: N(0, 0.01) for branches and classifier, Kaiming for the fusing convolution.
 
         Args:
-            published: also draw the branches' BatchNorm weights from N(0, 0.01), as the authors' rule (meant for
-                convolutions) does; otherwise they start at 1.
+            published: as the authors' code does (measured on it): the branches' BatchNorm weights are drawn from
+                N(0, 0.01) too, by a rule meant for convolutions, and the classifier keeps PyTorch's default.
         """
         for module in self.branches.modules():
             if isinstance(module, nn.Conv2d) or (published and isinstance(module, nn.BatchNorm2d)):
                 nn.init.normal_(module.weight, std=0.01)
         nn.init.kaiming_normal_(self.fuse.get_parameter("0.weight"), mode="fan_out")
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        assert self.classifier.bias is not None
-        nn.init.zeros_(self.classifier.bias)
+        if not published:
+            nn.init.normal_(self.classifier.weight, std=0.01)
+            assert self.classifier.bias is not None
+            nn.init.zeros_(self.classifier.bias)
 
 
 class SkipHead(Head):
