@@ -4,6 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +233,31 @@ def test_killed_and_started_again(marker: str, finished: Path, recipe_tree: dict
     assert process.exitcode == -signal.SIGKILL
     run(recipe_tree, tmp_path / "run")
     assert_same_weights(finished, tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_of_the_whole_group_saves_and_goes_on(
+    number: signal.Signals, finished: Path, recipe_tree: dict, tmp_path: Path
+) -> None:
+    """Terminals, torchrun and systemd signal loader processes too."""
+    recipe_tree["training"] |= {"steps": 100_000, "checkpoint_every": 100_000, "log_every": 1}
+    recipe_tree["runtime"]["workers"] = 2
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe_tree))
+    command = [sys.executable, "-m", "domainbridge", "run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "run")]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    stage = tmp_path / "run/source-only"
+    deadline = time.monotonic() + 120
+    while not (stage / "metrics.jsonl").exists() or not (stage / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.killpg(running.pid, number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1, said
+    assert "the same command goes on from here" in said
+    saved = load_checkpoint(stage / "state.pt").step
+    steps = [json.loads(line)["step"] for line in (stage / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == saved > 0
 
 
 def test_a_changed_key_reruns_its_stage_and_the_descendants_only(

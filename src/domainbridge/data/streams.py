@@ -189,6 +189,9 @@ def _quiet_worker(_: int) -> None:
 
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which ends its workers
+    # Terminals, torchrun and systemd signal the whole group: the training process finishes its step, saves and ends its
+    # workers; a worker that went first would take the checkpoint with it. SIGKILL still ends a worker that hangs.
+    for request in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(request, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
