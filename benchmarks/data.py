@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.measure import interleaved
-from benchmarks.published_way.data import training_pair
+from benchmarks.reference_implementation.data import training_pair
 from benchmarks.report import Answer, answer
-from domainbridge.data.cache import CacheRule, build_cache
-from domainbridge.data.label_files import IdLabels
-from domainbridge.data.samples import FileSamples, Samples
-from domainbridge.data.spaces import BUILT_IN, space_table
-from domainbridge.data.streams import CropRule, PairedCrops
+from domainbridge.data.batches import CropRule, PairedCrops
+from domainbridge.data.dataset import FileDataset, Samples
+from domainbridge.data.label_spaces import BUILT_IN, space_table
+from domainbridge.data.labels import IdLabels
+from domainbridge.data.storage.cache import CacheRule, build_cache
 from domainbridge.data.transforms import ResizeRule
 
 __all__ = ["from_cache", "from_jpeg", "from_jpeg_cache", "from_png"]
@@ -27,7 +27,7 @@ _SOURCE, _TARGET = (1914, 1052), (2048, 1024)
 _CROP = 512
 _PAIRS = 4
 _SENSOR_NOISE = 1.6
-"""In grey levels: with it the PNGs have 2.7 MB, about what those of GTA5 and Cityscapes have."""
+"""In gray levels: with it the PNGs have 2.7 MB, about what those of GTA5 and Cityscapes have."""
 
 
 def from_png(rounds: int = 9) -> Answer:
@@ -73,8 +73,8 @@ def _cached(kind: str, copies: str, rounds: int) -> Answer:
 
 
 def _compare(
-    source: FileSamples,
-    target: FileSamples,
+    source: FileDataset,
+    target: FileDataset,
     read: tuple[Samples, Samples],
     floor: Callable[[], object],
     rounds: int,
@@ -88,7 +88,7 @@ def _compare(
     turn = iter(range(10**9))
     ways: dict[str, Callable[[], object]] = {
         "ours": lambda: stream[next(turn)],
-        "published_way": lambda: training_pair(*triples[next(turn) % _PAIRS], _CROP, generator),
+        "reference_implementation": lambda: training_pair(*triples[next(turn) % _PAIRS], _CROP, generator),
         "floor": floor,
     }
     figures = interleaved(ways, rounds=rounds * _PAIRS, warm_ups=2)
@@ -96,7 +96,7 @@ def _compare(
     return answer(figures, crop=_CROP, pairs_per_second_and_core=speed, source=_SOURCE, target=_TARGET)
 
 
-def _files(folder: Path, suffix: str) -> tuple[FileSamples, FileSamples]:
+def _files(folder: Path, suffix: str) -> tuple[FileDataset, FileDataset]:
     """Source pairs and target images of the sizes of GTA5 and Cityscapes, enlarged from the quickstart images."""
     shipped = Path(str(resources.files("domainbridge") / "quickstart"))
     made: dict[str, list[Path]] = {"source": [], "label": [], "target": []}
@@ -110,8 +110,8 @@ def _files(folder: Path, suffix: str) -> tuple[FileSamples, FileSamples]:
         made["label"].append(_save(folder / f"label-{number}.png", large))
     space = BUILT_IN["cityscapes19"]
     decoder = IdLabels.in_space(space_table(space, space), space)
-    source = FileSamples("source", tuple(made["source"]), tuple(made["label"]), decoder, ResizeRule(1280, 720))
-    return source, FileSamples("target", tuple(made["target"]), resize=ResizeRule(1024, 512))
+    source = FileDataset("source", tuple(made["source"]), tuple(made["label"]), decoder, ResizeRule(1280, 720))
+    return source, FileDataset("target", tuple(made["target"]), resize=ResizeRule(1024, 512))
 
 
 def _enlarged(path: Path, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
@@ -125,7 +125,7 @@ def _save(path: Path, array: NDArray[np.uint8]) -> Path:
     return path
 
 
-def _paths(source: FileSamples, target: FileSamples) -> tuple[Path, Path, Path]:
+def _paths(source: FileDataset, target: FileDataset) -> tuple[Path, Path, Path]:
     assert source.labels is not None
     return source.images[0], source.labels[0], target.images[0]
 

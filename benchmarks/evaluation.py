@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import CLASSES
 from benchmarks.measure import interleaved, peak_bytes
-from benchmarks.published_way.evaluation import mean_iou
+from benchmarks.reference_implementation.evaluation import mean_iou
 from benchmarks.report import Answer, answer
-from domainbridge.data.spaces import BUILT_IN
-from domainbridge.evaluation.scoring import ScoringRule, score
+from domainbridge.data.label_spaces import BUILT_IN
+from domainbridge.evaluation.evaluate import ScoringRule, score
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.types import Sample
 
@@ -61,7 +61,7 @@ def scoring(rounds: int = 5) -> Answer:
     figures = interleaved(
         {
             "ours": lambda: score(network, images, _RULE, device),
-            "published_way": lambda: mean_iou(network, map(images.load, range(len(images))), CLASSES),
+            "reference_implementation": lambda: mean_iou(network, map(images.load, range(len(images))), CLASSES),
             "floor": floor,
         },
         rounds=rounds,
@@ -82,7 +82,7 @@ def _memory(network: Segmenter, device: torch.device) -> dict[str, dict[int, int
     score(network, sets[10], _RULE, device)
     return {
         "ours": {length: peak_bytes(lambda s=some: score(network, s, _RULE, device)) for length, some in sets.items()},
-        "published_way": {
+        "reference_implementation": {
             length: peak_bytes(lambda s=some: mean_iou(network, map(s.load, range(len(s))), CLASSES))
             for length, some in sets.items()
         },

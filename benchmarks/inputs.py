@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainbridge.adaptation.prototypes import PrototypeBank
+from domainbridge.methods.prototypes import PrototypeBank
 from domainbridge.models.segmenter import ModelSpec, Segmentation, Segmenter, build_segmenter
-from domainbridge.training.optimiser import build_optimiser
+from domainbridge.training.optimizer import build_optimizer
 from domainbridge.types import Batch
 
 __all__ = ["CHANNELS", "CLASSES", "bank", "batch", "fused", "opinion", "plain_optimiser", "published_network"]
@@ -24,7 +24,7 @@ def published_network(seed: int = 0) -> Segmenter:
 
 
 def batch(size: int, rows: int = 1) -> Batch:
-    """Smooth coloured noise and a label of blobs."""
+    """Smooth colored noise and a label of blobs."""
     torch.manual_seed(1)
     label = _blobs(rows, size)
     images = [F.interpolate(torch.rand(rows, 3, 32, 32), (size, size), mode="bicubic").clamp(0, 1) for _ in range(2)]
@@ -49,8 +49,8 @@ def bank(prototypes: Tensor) -> PrototypeBank:
 
 
 def fused(student: Segmenter) -> torch.optim.Optimizer:
-    """Our optimiser at the published rates, held still: rounds must do the same work on the same weights."""
-    return build_optimiser(student, 1e-12, 10, 0.0)
+    """Our optimizer at the published rates, held still: rounds must do the same work on the same weights."""
+    return build_optimizer(student, 1e-12, 10, 0.0)
 
 
 def plain_optimiser(student: Segmenter) -> torch.optim.Optimizer:

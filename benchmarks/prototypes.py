@@ -4,9 +4,9 @@ import torch
 
 from benchmarks.inputs import CHANNELS, CLASSES, batch, opinion, published_network
 from benchmarks.measure import interleaved
-from benchmarks.published_way.prototypes import Centroids
+from benchmarks.reference_implementation.prototypes import Centroids
 from benchmarks.report import Answer, answer
-from domainbridge.adaptation.prototypes import empty_bank, image_means, means_of, running_mean
+from domainbridge.methods.prototypes import empty_bank, image_means, means_of, running_mean
 
 __all__ = ["beyond_the_network", "whole_pass"]
 
@@ -29,7 +29,7 @@ def beyond_the_network(size: int = 512, rounds: int = 7) -> Answer:
     with torch.no_grad():
         plain = published()
         difference = ((ours() - plain).abs().max() / plain.abs().max()).item()
-        figures = interleaved({"ours": ours, "published_way": published}, rounds=rounds)
+        figures = interleaved({"ours": ours, "reference_implementation": published}, rounds=rounds)
     return answer(figures, crop=size, batch=1, largest_relative_difference=difference)
 
 
@@ -50,7 +50,7 @@ def whole_pass(size: int = 512, rounds: int = 5) -> Answer:
 
     ways = {
         "ours": lambda: running_mean(bank, *image_means(network, image, CLASSES, 10), 3000),
-        "published_way": published,
+        "reference_implementation": published,
         "floor": floor,
     }
     return answer(interleaved(ways, rounds=rounds), crop=size, batch=1, network="resnet101_v1c, output stride 8")

@@ -17,7 +17,7 @@ def answer(figures: dict[str, Figures], **about: object) -> Answer:
 
 def ratios(figures: dict[str, Figures]) -> dict[str, float]:
     """How many times as much the published way takes of each resource; and what we take beyond the floor."""
-    ours, published = figures["ours"], figures.get("published_way")
+    ours, published = figures["ours"], figures.get("reference_implementation")
     result = {}
     if published is not None:
         result["seconds"] = published.seconds / ours.seconds
@@ -25,7 +25,7 @@ def ratios(figures: dict[str, Figures]) -> dict[str, float]:
         if ours.peak_bytes and published.peak_bytes:
             result["peak_bytes"] = published.peak_bytes / ours.peak_bytes
     for name, other in figures.items():
-        if name not in ("ours", "published_way"):
+        if name not in ("ours", "reference_implementation"):
             result[f"ours / {name}, cpu_seconds"] = ours.cpu_seconds / other.cpu_seconds
     return {key: round(value, 4) for key, value in result.items()}
 
@@ -58,7 +58,7 @@ def markdown(answers: dict[str, Answer]) -> str:
 
 
 def _row(question: str, content: Answer, way: str, figure: str) -> str:
-    ours, published, ratio = content[f"ours{way}"], content[f"published_way{way}"], content["ratio"]
+    ours, published, ratio = content[f"ours{way}"], content[f"reference_implementation{way}"], content["ratio"]
     cells = [ours["cpu_seconds"], published["cpu_seconds"], ratio.get(f"{figure}cpu_seconds")]
     cells += [_mib(ours["peak_bytes"]), _mib(published["peak_bytes"]), ratio.get(f"{figure}peak_bytes")]
     return f"| {' | '.join([question, *map(_short, cells)])} |"

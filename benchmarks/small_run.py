@@ -11,13 +11,13 @@ import cv2
 import torch
 
 from benchmarks.measure import Figures
-from benchmarks.published_way.run import PublishedRun
+from benchmarks.reference_implementation.run import PublishedRun
 from benchmarks.report import Answer, ratios
-from domainbridge.config.load import load_recipe
+from domainbridge.build.datasets import open_data
+from domainbridge.build.recipe import load_recipe
 from domainbridge.config.schema import Recipe
-from domainbridge.pipeline.datasets import open_data
-from domainbridge.pipeline.execute import Silent, run_recipe
-from domainbridge.pipeline.plan import Stage, plan_stages
+from domainbridge.run.graph import Stage, plan_stages
+from domainbridge.run.run import NullCallback, run_recipe
 
 __all__ = ["small_run"]
 
@@ -31,13 +31,13 @@ def small_run() -> Answer:
     """`quickstart` for one round, both ways stage by stage in turn, on one thread and without loader processes."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    recipe = load_recipe("quickstart", ["rounds=1", "runtime.workers=0", "runtime.threads=1"])
+    recipe = load_recipe("quickstart", ["rounds=1", "runtime.num_workers=0", "runtime.threads=1"])
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(recipe)
         published = PublishedRun(recipe, data, Path(folder), _SIZE)
         ways: dict[str, Callable[[Stage], float | None]] = {
             "ours": lambda stage: _ours(recipe, Path(folder) / "ours", stage),
-            "published_way": published.stage,
+            "reference_implementation": published.stage,
         }
         course: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
         for stage in plan_stages(recipe, data):
@@ -64,7 +64,7 @@ def _answer(course: dict[str, list[dict[str, Any]]]) -> Answer:
 
 
 def _ours(recipe: Recipe, folder: Path, stage: Stage) -> float | None:
-    run_recipe(recipe, folder, Silent(), until=stage.name)
+    run_recipe(recipe, folder, NullCallback(), until=stage.name)
     scored = json.loads((folder / "results.json").read_text())["stages"].get(stage.name, {}).get("targets")
     return float(scored["fog"]["miou"]) if scored else None
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from benchmarks.measure import Figures, peak_bytes
 from benchmarks.report import Answer
-from domainbridge.config.load import parse_recipe
+from domainbridge.build.datasets import DataSets, open_data
+from domainbridge.build.recipe import parse_recipe
 from domainbridge.config.schema import Recipe
-from domainbridge.data.mixture import Mixture
-from domainbridge.pipeline.datasets import DataSets, open_data
-from domainbridge.pipeline.plan import plan_stages
+from domainbridge.data.sampling import Mixture
+from domainbridge.run.graph import plan_stages
 
 __all__ = ["start_up"]
 
@@ -37,10 +37,10 @@ def start_up() -> Answer:
     largest = table[str(_COUNTS[-1])]
     figures = {
         "ours": _figures(largest["next starts"]),
-        "published_way": _figures(largest["published_way"]),
+        "reference_implementation": _figures(largest["reference_implementation"]),
         "first start": _figures(largest["first start"]),
     }
-    ratio = {key: getattr(figures["published_way"], key) / getattr(figures["ours"], key) for key in _RATIOS}
+    ratio = {key: getattr(figures["reference_implementation"], key) / getattr(figures["ours"], key) for key in _RATIOS}
     return {
         **{name: value.tree() for name, value in figures.items()},
         "ratio": {key: round(value, 2) for key, value in ratio.items()},
@@ -61,7 +61,7 @@ def _measured(recipe: Recipe, folder: Path, count: int) -> dict[str, dict[str, f
     return {
         "first start": first,
         "next starts": {key: median(start[key] for start in later) for key in first},
-        "published_way": {key: median(start[key] for start in listed) for key in listed[0]},
+        "reference_implementation": {key: median(start[key] for start in listed) for key in listed[0]},
     }
 
 

@@ -6,16 +6,17 @@ import torch
 
 from benchmarks.inputs import batch, fused, opinion, plain_optimiser, published_network, twin
 from benchmarks.measure import interleaved
-from benchmarks.published_way.distillation import DistillationStep, pseudo_label, weights_of_prototypes
-from benchmarks.published_way.self_training import SelfTrainingStep
+from benchmarks.reference_implementation.distillation import DistillationStep, pseudo_label, weights_of_prototypes
+from benchmarks.reference_implementation.self_training import SelfTrainingStep
 from benchmarks.report import Answer, answer
-from domainbridge.adaptation.distillation import Distillation, Opinion, Teacher
-from domainbridge.adaptation.objective import Objective
-from domainbridge.adaptation.self_training import Augmentation, SelfTraining
+from domainbridge.methods.base import Objective
+from domainbridge.methods.distillation import Distillation, Teacher, TeacherOutput
+from domainbridge.methods.self_training import SelfTraining
+from domainbridge.ops.photometric import AugmentationConfig
 from domainbridge.models.segmenter import Segmentation, Segmenter
-from domainbridge.training.loop import Plan, fit
-from domainbridge.training.optimiser import Schedule
-from domainbridge.training.runtime import Runtime
+from domainbridge.runtime.device import Runtime
+from domainbridge.training.loop import TrainConfig, fit
+from domainbridge.training.optimizer import Schedule
 from domainbridge.types import Batch
 
 __all__ = ["distillation", "ensemble", "self_training"]
@@ -27,11 +28,11 @@ def self_training(size: int = 256, rounds: int = 5) -> Answer:
     crops = batch(size)
     other = published_network().train()
     published = SelfTrainingStep(other, twin(other), plain_optimiser(other))
-    ours = _loop_step(SelfTraining(student, "class", augmentation=Augmentation()), crops)
-    bfloat16 = _loop_step(SelfTraining(student, "class", augmentation=Augmentation()), crops, "bfloat16")
+    ours = _loop_step(SelfTraining(student, "class", augmentation=AugmentationConfig()), crops)
+    bfloat16 = _loop_step(SelfTraining(student, "class", augmentation=AugmentationConfig()), crops, "bfloat16")
     ways = {
         "ours": ours,
-        "published_way": lambda: published(crops),
+        "reference_implementation": lambda: published(crops),
         "floor": lambda: _bare(student, crops, teachers=1),
         "ours_bfloat16": bfloat16,
         "floor_bfloat16": lambda: _bare(student, crops, teachers=1, precision="bfloat16"),
@@ -47,10 +48,10 @@ def distillation(size: int = 512, rounds: int = 5) -> Answer:
     published_student = published_network().train()
     pairs = [(model, known.vectors) for model, known in teachers]
     published = DistillationStep(published_student, pairs, plain_optimiser(published_student))
-    objective = Distillation(student, tuple(Teacher(*pair) for pair in teachers), augmentation=Augmentation())
+    objective = Distillation(student, tuple(Teacher(*pair) for pair in teachers), augmentation=AugmentationConfig())
     ways = {
         "ours": _loop_step(objective, crops),
-        "published_way": lambda: published(crops),
+        "reference_implementation": lambda: published(crops),
         "floor": lambda: _bare(student, crops, teachers=2),
         "ours_bfloat16": _loop_step(objective, crops, "bfloat16"),
     }
@@ -64,11 +65,11 @@ def ensemble(size: int = 512, rows: int = 1, rounds: int = 7) -> Answer:
     ours = Distillation(published_network(), teachers)
     image = torch.zeros(rows, 3, size, size)
     opinions = [(*words, known.vectors) for words, known in said]
-    ways = {"ours": lambda: ours.pseudo_label(image), "published_way": lambda: pseudo_label(opinions, (size, size))}
+    ways = {"ours": lambda: ours.pseudo_label(image), "reference_implementation": lambda: pseudo_label(opinions, (size, size))}
     with torch.no_grad():
         other = (ours.pseudo_label(image).label != pseudo_label(opinions, (size, size))).float().mean().item()
         plain = weights_of_prototypes(opinions[0][1], opinions[0][2], (size, size))
-        weights = Opinion(*said[0], (size, size), absent_compete=False).weights(slice(0, size))
+        weights = TeacherOutput(*said[0], (size, size), use_missing_prototypes=False).weights(slice(0, size))
         assert weights is not None
         difference = (weights - plain).abs().max().item()
         figures = interleaved(ways, rounds=rounds)
@@ -90,19 +91,19 @@ class _Saying(Segmenter):
 
 def _loop_step(objective: Objective, crops: Batch, precision: str = "float32") -> Callable[[], bool]:
     """One turn of the product's own loop, step 1 of 2: the moving average moves."""
-    optimiser = fused(objective.student)
+    optimizer = fused(objective.student)
     stored = Batch(
         (255 * crops.source_image).byte(), crops.source_label.byte(), (255 * crops.target_image).byte(), crops.rows
     )
-    plan = Plan("benchmark", 0, 1, Schedule(2), precision)
+    plan = TrainConfig("benchmark", 0, 1, Schedule(2), precision)
     runtime = Runtime(torch.device("cpu"), 0)
     return lambda: fit(
-        objective, optimiser, iter([stored]), plan, runtime, report=lambda _: None, checkpoint=lambda _: None
+        objective, optimizer, iter([stored]), plan, runtime, report=lambda _: None, checkpoint=lambda _: None
     )
 
 
 def _bare(student: Segmenter, crops: Batch, *, teachers: int, precision: str = "float32") -> None:
-    """The network's passes of a step and nothing else: no loss, no optimiser, no masks."""
+    """The network's passes of a step and nothing else: no loss, no optimizer, no masks."""
     student.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """Draw validation images with two stages' predictions and the true labels, side by side.
 
-    python scripts/compare.py RUN_FOLDER --out compare.jpg [--stages source-only r2-distil] [--images 4]
+    python scripts/compare.py RUN_FOLDER --out compare.jpg [--stages source-only r2-distill] [--images 4]
 
 Reads the run's own recipe.yaml, so it needs the data where the run found it.
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from domainbridge.config.load import load_recipe
-from domainbridge.data.samples import FileSamples
+from domainbridge.build.datasets import open_data
+from domainbridge.build.label_space import scoring_rule
+from domainbridge.build.recipe import load_recipe
+from domainbridge.data.dataset import FileDataset
 from domainbridge.data.transforms import resize_image
-from domainbridge.pipeline.datasets import open_data
-from domainbridge.pipeline.labels import scoring_rule
-from domainbridge.pipeline.plan import final_stage
-from domainbridge.predict.loading import load_predictor
+from domainbridge.evaluation.predictor import load_predictor
+from domainbridge.run.graph import final_stage
 
 
 def comparison(run: Path, stages: list[str], count: int, target: str | None) -> np.ndarray:
@@ -25,7 +25,7 @@ def comparison(run: Path, stages: list[str], count: int, target: str | None) -> 
     recipe = load_recipe(str(run / "recipe.yaml"))
     rule = scoring_rule(recipe)
     validation = open_data(recipe).validation
-    samples: FileSamples = validation[target or next(iter(validation))]
+    samples: FileDataset = validation[target or next(iter(validation))]
     predictors = [load_predictor(run / stage / "model") for stage in stages]
     rows = []
     for index in np.linspace(0, len(samples) - 1, count).round().astype(int):

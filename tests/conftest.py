@@ -19,11 +19,11 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def generated_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """source/ (labelled), target/ (images only), target-val/ (labelled)."""
+    """source/ (labeled), target/ (images only), target-val/ (labeled)."""
     root = tmp_path_factory.mktemp("data")
-    write_domain(root / "source", 12, 1, foggy=False, labelled=True)
-    write_domain(root / "target", 10, 2, foggy=True, labelled=False)
-    write_domain(root / "target-val", 4, 3, foggy=True, labelled=True)
+    write_domain(root / "source", 12, 1, foggy=False, labeled=True)
+    write_domain(root / "target", 10, 2, foggy=True, labeled=False)
+    write_domain(root / "target-val", 4, 3, foggy=True, labeled=True)
     return root
 
 

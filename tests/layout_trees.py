@@ -91,7 +91,7 @@ V12_IDS = {ROAD: 13, BUILDING: 17, SKY: 27, CAR: 55}
 
 def mapillary(root: Path) -> None:
     """JPEGs and PNGs of the same random names, training and validation, a config at the root."""
-    from domainbridge.data.id_tables import MAPILLARY_V12_NAMES
+    from domainbridge.data.label_ids import MAPILLARY_V12_NAMES
 
     for split in ("training", "validation"):
         for number in range(3):
@@ -171,7 +171,7 @@ def _polygons(number: int) -> list[dict[str, object]]:
 
 
 def camvid(root: Path) -> None:
-    """701 stills in one folder, 32 colours."""
+    """701 stills in one folder, 32 colors."""
     colors = {ROAD: (128, 64, 128), BUILDING: (128, 0, 0), SKY: (128, 128, 128), CAR: (64, 128, 192), 255: (0, 0, 0)}
     for number in range(3):
         _image(root / f"701_StillsRaw_full/0001TP_{number:06}.png", number)

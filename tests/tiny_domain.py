@@ -28,7 +28,7 @@ RECIPE: dict[str, Any] = {
     "source_only": True,
     "training": {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1, "checkpoint_every": 2},
     "prototypes": {"passes": 1},
-    "runtime": {"workers": 0, "device": "cpu", "threads": 1},
+    "runtime": {"num_workers": 0, "device": "cpu", "threads": 1},
 }
 
 
@@ -49,12 +49,12 @@ def paint_scene(label: np.ndarray, generator: np.random.Generator, foggy: bool) 
     return image.clip(0, 255).astype(np.uint8)
 
 
-def write_domain(root: Path, count: int, seed: int, *, foggy: bool, labelled: bool) -> None:
+def write_domain(root: Path, count: int, seed: int, *, foggy: bool, labeled: bool) -> None:
     generator = np.random.default_rng(seed)
     for number in range(count):
         label = draw_scene(generator)
         for folder, array in (("images", paint_scene(label, generator, foggy)), ("labels", label)):
-            if folder == "images" or labelled:
+            if folder == "images" or labeled:
                 path = root / folder / f"{number:03}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)

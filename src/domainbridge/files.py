@@ -1,15 +1,19 @@
-"""Atomic writes: a file is there whole or not at all, also after a crash in the middle or on a full disk."""
+"""Atomic writes: a file is there whole or not at all, also after a crash in the middle or on a full disk; JSON."""
 
+import hashlib
+import json
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from domainbridge.errors import StorageError
 
-__all__ = ["replace_file", "write_file", "write_text"]
+__all__ = ["digest", "read_json", "remove_temporaries", "replace_file", "write_file", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -24,21 +28,25 @@ def write_text(path: Path, text: str) -> None:
 def write_file(path: Path, save: Callable[[Path], object]) -> None:
     """Let ``save`` write a temporary file beside ``path``, then move it there.
 
+    The temporary's name is unique, so several processes and threads may write the same ``path`` at once. The temporary
+    is removed whatever happens, also on an interrupt.
+
     Raises:
         StorageError: it cannot be written; ``path`` is as it was, and nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         save(temporary)
         replace_file(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' words for a full disk
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise StorageError(
             f"{path}: cannot be written ({reason}); what was there before is kept. Make room or give the right to "
             "write, then start the same command again"
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def replace_file(temporary: Path, path: Path) -> None:
@@ -46,3 +54,23 @@ def replace_file(temporary: Path, path: Path) -> None:
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in ``folder`` and below; nobody may be writing there."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def digest(content: Any) -> str:
+    """Short hash of plain values, independent of the order of keys."""
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """An object from a JSON file; None when it is missing or not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # ValueError: no JSON, or no text at all
+        return None
+    return content if isinstance(content, dict) else None

@@ -13,16 +13,16 @@ import yaml
 from PIL import Image
 
 from domainbridge.config.load import shipped_recipes
-from domainbridge.data.spaces import BUILT_IN
-from domainbridge.models.heads import HeadSpec
+from domainbridge.data.label_spaces import BUILT_IN
+from domainbridge.models.heads.base import HeadSpec
+from domainbridge.models.model_folder import ModelConfig, save_model
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
-from domainbridge.models.store import ModelCard, save_model
 from layout_trees import TREES
 
 
-def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "domainbridge", *map(str, words)]
+    command = [sys.executable, "-m", "domainbridge", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=240, check=False)
 
 
@@ -38,7 +38,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> tupl
     result = call("run", recipe, cwd=folder)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
-    assert "r1-distil: fog mIoU" in result.stderr
+    assert "r1-distill: fog mIoU" in result.stderr
     return recipe, folder / "runs" / "tiny"
 
 
@@ -85,8 +85,8 @@ def test_predict_keeps_sizes_and_names(done: tuple[Path, Path], generated_data: 
     generator = np.random.default_rng(0)
     for name, size in (("in/one.png", (51, 33)), ("in/deep/two.jpg", (20, 90)), ("three.png", (7, 5))):
         Image.fromarray(generator.integers(0, 255, (*size, 3), np.uint8)).save(tmp_path / name)
-    words = ("predict", folder / "model", tmp_path / "in", tmp_path / "three.png", "--out", tmp_path / "out")
-    result = call(*words, "--overlay", "--confidence")
+    arguments = ("predict", folder / "model", tmp_path / "in", tmp_path / "three.png", "--out", tmp_path / "out")
+    result = call(*arguments, "--overlay", "--confidence")
     assert result.returncode == 0, result.stderr
     sizes = {"one": (33, 51), "deep/two": (90, 20), "three": (5, 7)}
     for name, size in sizes.items():
@@ -137,37 +137,40 @@ def test_evaluate_on_a_known_data_set(tmp_path: Path) -> None:
     spec = ModelSpec("test_efficientnet", 16, 19, HeadSpec(channels=16, dilations=(1, 2)))
     space = BUILT_IN["cityscapes19"]
     save_model(
-        tmp_path / "model", build_segmenter(spec), ModelCard(spec, space.name, space.classes, space.colors, None)
+        tmp_path / "model", build_segmenter(spec), ModelConfig(spec, space.name, space.classes, space.colors, None)
     )
-    words = ("evaluate", tmp_path / "model", "--dataset", "cityscapes", "--root", tmp_path / "city")
-    result = call(*words, "--subset", "synthia13", "--label-scale", "0.5", "--json", tmp_path / "scores.json")
+    arguments = ("evaluate", tmp_path / "model", "--dataset", "cityscapes", "--root", tmp_path / "city")
+    result = call(*arguments, "--subset", "synthia13", "--label-scale", "0.5", "--json", tmp_path / "scores.json")
     assert result.returncode == 0, result.stderr
-    scored = json.loads((tmp_path / "scores.json").read_text())
+    scored = json.loads((tmp_path / "scores.json").read_text())["targets"]["cityscapes"]
     assert scored["images"] == 2
     assert scored["iou"]["road"] is not None
     assert set(scored["subsets"]) == {"synthia13"}
-    assert "give --images and --labels, or --dataset and --root" in call(*words[:2], "--dataset", "cityscapes").stderr
-    assert "unpack leftImg8bit_trainvaltest.zip" in call(*words[:-1], tmp_path / "nowhere").stderr
+    assert (
+        "give a recipe, or images and labels, or a data set and its root"
+        in call(*arguments[:2], "--dataset", "cityscapes").stderr
+    )
+    assert "unpack leftImg8bit_trainvaltest.zip" in call(*arguments[:-1], tmp_path / "nowhere").stderr
 
 
 def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: Path, tmp_path: Path) -> None:
     _, folder = done
     validation = generated_data / "target-val"
-    words = ("--images", validation / "images", "--labels", validation / "labels", "--json", tmp_path / "s.json")
-    result = call("evaluate", folder / "model", *words)
+    arguments = ("--images", validation / "images", "--labels", validation / "labels", "--json", tmp_path / "s.json")
+    result = call("evaluate", folder / "model", *arguments)
     assert result.returncode == 0, result.stderr
     assert "mean" in result.stdout
-    scored = json.loads((tmp_path / "s.json").read_text())
-    of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distil"]["targets"]["fog"]
+    scored = json.loads((tmp_path / "s.json").read_text())["targets"]["images"]
+    of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distill"]["targets"]["fog"]
     assert scored["miou"] == pytest.approx(of_run["miou"])
-    slid = call("evaluate", folder / "model", *words, "--slide", "--flip")
+    slid = call("evaluate", folder / "model", *arguments, "--slide", "--flip")
     assert slid.returncode == 0
     for wrong, message in (
         (("--json", tmp_path), "is a folder"),
         (("--json", tmp_path / "none/s.json"), "there is no folder"),
-        (("--label-scale", "0.5"), "--dataset and --root"),
+        (("--label-scale", "0.5"), "a data set and its root"),
     ):
-        refused = call("evaluate", folder / "model", *words, *wrong)
+        refused = call("evaluate", folder / "model", *arguments, *wrong)
         assert refused.returncode == 2
         assert message in refused.stderr
 
@@ -180,23 +183,23 @@ def test_evaluate_by_recipe_maps_labels_as_the_run_did(
     tree = yaml.safe_load(recipe.read_text())
     labels = generated_data / "target-val/labels"
     for path in labels.iterdir():
-        own = 10 * (1 + np.asarray(Image.open(path)))
+        native = 10 * (1 + np.asarray(Image.open(path)))
         (tmp_path / "own").mkdir(exist_ok=True)
-        Image.fromarray(own.astype(np.uint8)).save(tmp_path / "own" / path.name)
+        Image.fromarray(native.astype(np.uint8)).save(tmp_path / "own" / path.name)
     validation = {"images": "images", "labels": str(tmp_path / "own"), "root": "target-val"}
     tree["targets"][0]["validation"] = {**validation, "label_map": {10: "ground", 20: "box", 30: "sky"}}
-    tree["evaluation"] = {"exclude": ["sky"]}
+    tree["evaluation"] = {"exclude_classes": ["sky"]}
     tree["sources"][0]["root"] = "not here"
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(tree))
-    result = call("evaluate", folder / "model", "--recipe", tmp_path / "own.yaml", "--json", tmp_path / "s.json")
+    result = call("evaluate", folder / "model", tmp_path / "own.yaml", "--json", tmp_path / "s.json")
     assert result.returncode == 0, result.stderr
     scored = json.loads((tmp_path / "s.json").read_text())["targets"]["fog"]
-    of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distil"]["targets"]["fog"]
+    of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distill"]["targets"]["fog"]
     assert scored["iou"] == pytest.approx(of_run["iou"])
     assert scored["miou"] == pytest.approx((of_run["iou"]["ground"] + of_run["iou"]["box"]) / 2)
-    both = call("evaluate", folder / "model", "--recipe", recipe, "--images", labels)
+    both = call("evaluate", folder / "model", recipe, "--images", labels)
     assert both.returncode == 2
-    other = call("evaluate", folder / "model", "--recipe", "quickstart")
+    other = call("evaluate", folder / "model", "quickstart")
     assert other.returncode == 2
     assert "predicts ground, box, sky" in other.stderr
 
@@ -254,9 +257,9 @@ class TestBadInput:
         shutil.copytree(generated_data, tmp_path / "data")
         return tmp_path, {**RECIPE, "data_root": str(tmp_path / "data")}
 
-    def refused(self, folder: Path, tree: dict, *words: str) -> str:
+    def refused(self, folder: Path, tree: dict, *arguments: str) -> str:
         (folder / "r.yaml").write_text(yaml.safe_dump(tree))
-        result = call("run", folder / "r.yaml", "--out", folder / "run", *words)
+        result = call("run", folder / "r.yaml", "--out", folder / "run", *arguments)
         assert result.returncode == 2, result.stderr
         assert "Traceback" not in result.stderr
         assert not (folder / "run").exists()
@@ -267,18 +270,18 @@ class TestBadInput:
 
     def test_what_cannot_be_trained(self, broken: tuple[Path, dict]) -> None:
         message = self.refused(*broken, "crop={width: 16, height: 16}", "training.batch_size=1")
-        assert "1 rows of 16x16 pixels at a time (batch_size 1, accumulate 1) are too few" in message
+        assert "1 rows of 16x16 pixels at a time (batch_size 1, gradient_accumulation_steps 1) are too few" in message
 
     def test_places_that_cannot_be_written(self, done: tuple[Path, Path], tmp_path: Path) -> None:
         recipe, folder = done
         (tmp_path / "file").write_text("mine")
-        for words in (
+        for arguments in (
             ("run", recipe, "--out", tmp_path / "file/run"),
             ("predict", folder / "model", tmp_path, "--out", tmp_path / "file"),
             ("data", "stats", recipe, "--out", tmp_path / "none/shares.png"),
-            ("data", "shards", recipe, "--out", tmp_path / "file/shards"),
+            ("data", "pack", recipe, "--out", tmp_path / "file/shards"),
         ):
-            result = call(*words)
+            result = call(*arguments)
             assert result.returncode == 2, result.stderr
             assert "--out" in result.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -316,7 +319,7 @@ class TestBadInput:
 
     def test_a_broken_file_met_by_a_worker_is_named_without_a_traceback(self, broken: tuple[Path, dict]) -> None:
         folder, tree = broken
-        (folder / "r.yaml").write_text(yaml.safe_dump({**tree, "runtime": {"workers": 1}}))
+        (folder / "r.yaml").write_text(yaml.safe_dump({**tree, "runtime": {"num_workers": 1}}))
         assert call("run", folder / "r.yaml", "--out", folder / "run", "--until", "source-only").returncode == 0
         for path in (folder / "data/source/images").glob("*.png"):
             size = path.stat().st_size
@@ -341,9 +344,9 @@ class TestBadInput:
 
     def test_model_of_another_architecture(self, done: tuple[Path, Path], tmp_path: Path) -> None:
         shutil.copytree(done[1] / "model", tmp_path / "m")
-        card = json.loads((tmp_path / "m/config.json").read_text())
-        card["spec"]["num_classes"] = 7
-        (tmp_path / "m/config.json").write_text(json.dumps(card))
+        config = json.loads((tmp_path / "m/config.json").read_text())
+        config["spec"]["num_classes"] = 7
+        (tmp_path / "m/config.json").write_text(json.dumps(config))
         result = call("predict", tmp_path / "m", done[0].parent, "--out", tmp_path / "out")
         assert result.returncode == 2
 
@@ -356,15 +359,15 @@ class TestBadInput:
         assert "not finite" in result.stderr
 
 
-def test_data_shards(done: tuple[Path, Path], tmp_path: Path) -> None:
+def test_data_pack(done: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, _ = done
-    result = call("data", "shards", recipe, "--out", tmp_path / "shards")
+    result = call("data", "pack", recipe, "--out", tmp_path / "shards")
     assert result.returncode == 0, result.stderr
     assert "images in 1 shards" in result.stderr
     tree = yaml.safe_load(Path(recipe).read_text()) | yaml.safe_load(result.stdout)
     (tmp_path / "sharded.yaml").write_text(yaml.safe_dump(tree))
     planned = call("plan", tmp_path / "sharded.yaml", "--out", tmp_path / "run")
     assert planned.returncode == 0, planned.stderr
-    again = call("data", "shards", recipe, "--out", tmp_path / "shards")
+    again = call("data", "pack", recipe, "--out", tmp_path / "shards")
     assert again.returncode == 2
-    assert "shards are there already" in again.stderr
+    assert "shards exist already" in again.stderr

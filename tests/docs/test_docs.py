@@ -8,9 +8,9 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from domainbridge.build.recipe import parse_recipe
 from domainbridge.cli.app import app
-from domainbridge.config.keys import keys_page
-from domainbridge.config.load import parse_recipe
+from domainbridge.config.reference import keys_page
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])

@@ -1,21 +1,13 @@
-"""Skip without golden arrays; otherwise list, at the end, each case with its largest difference."""
+"""At the end of the tests, list each case with its largest difference."""
 
 from collections.abc import Callable
 
-import golden
 import numpy as np
 import pytest
 import torch
 
 differences: dict[str, float] = {}
 Compare = Callable[..., None]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not golden.index():
-        for item in items:
-            if "parity" in item.path.parts:
-                item.add_marker(pytest.mark.skip(reason=golden.ABSENT))
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
 """Golden f: distances, ensemble weights, pseudo-labels, losses and gradients of distillation's switches."""
 
-import golden
+from typing import Any
+
+import golden_arrays as golden
 import numpy as np
 import pytest
 import torch
 
-from domainbridge.adaptation.distillation import Distillation, Opinion, Teacher
-from domainbridge.adaptation.feature_geometry import PrototypeDistances
-from domainbridge.adaptation.prototypes import PrototypeBank
-from domainbridge.models.segmenter import upsample
+from domainbridge.methods.distillation import Distillation, Teacher, TeacherOutput, prototype_weights
+from domainbridge.methods.prototypes import PrototypeBank
+from domainbridge.ops.prototype_distance import PrototypeDistances
+from domainbridge.ops.upsample import upsample
 from domainbridge.types import Batch
 
 SHAPE = (2, 3, 64, 96)
-CASES = golden.table("f_ckd_cases.json") if golden.index() else []
+CASES = golden.table("f_ckd_cases.json")
 
 
 def bank(path: str) -> PrototypeBank:
@@ -36,40 +38,54 @@ def inputs() -> tuple[Batch, torch.Tensor]:
     return Batch(golden.image("f/src", SHAPE), label, target), augmented
 
 
+class GivenImage(Distillation):
+    """Distillation with the student's target image from outside instead of a drawn augmentation."""
+
+    def __init__(self, image: torch.Tensor, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.image = image
+
+    def student_image(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        return self.image
+
+
 @pytest.mark.parametrize("path", ["cu", "ca"])
 def test_ensemble_weights(path: str, compare) -> None:
     expected = golden.arrays("f_ckd_common.npz")
     batch, _ = inputs()
     teacher = teachers(prototypes=True)[("cu", "ca").index(path)]
     with torch.no_grad():
-        said = teacher.model.eval()(batch.target_image)
+        output = teacher.model.eval()(batch.target_image)
     half = (slice(None), slice(None), slice(None, None, 2), slice(None, None, 2))
-    compare("f teacher logits", upsample(said.logits, (64, 96))[half], expected[f"{path}_logits"], 1e-4)
-    compare("f teacher features", upsample(said.features, (64, 96))[:1, :8], expected[f"{path}_feat_img0_ch0_7"], 1e-4)
+    compare("f teacher logits", upsample(output.logits, (64, 96))[half], expected[f"{path}_logits"], 1e-4)
+    features = upsample(output.features, (64, 96))
+    compare("f teacher features", features[:1, :8], expected[f"{path}_feat_img0_ch0_7"], 1e-4)
     whole = slice(0, 64)
-    distances = PrototypeDistances(said.features, bank(path).vectors, (64, 96)).rows(whole)
+    distances = PrototypeDistances(output.features, bank(path).vectors, (64, 96)).rows(whole)
     compare("f distances", distances[half], expected[f"{path}_dist"], 1e-4)
-    weights = Opinion(said, bank(path), (64, 96), absent_compete=True).weights(whole)
+    weights = TeacherOutput(output, bank(path), (64, 96), use_missing_prototypes=True).weights(whole)
     compare("f ensemble weights", weights[half], expected[f"{path}_proto_weight"], 1e-4)
+    readable = prototype_weights(features, bank(path), use_missing_prototypes=True)
+    compare("f ensemble weights, readable formula", readable[half], expected[f"{path}_proto_weight"], 1e-4)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"case{case['case']:02}")
-def test_case(case: dict, compare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case(case: dict, compare) -> None:
     expected = golden.arrays(case["file"])
     batch, augmented = inputs()
-    monkeypatch.setattr("domainbridge.adaptation.distillation.augment", lambda image, how, generator, rows: augmented)
     student = golden.tiny_network(golden.published_weights("ckd_stu/", 3)).train()
-    objective = Distillation(
+    temperature = case.get("temp", 1.0)
+    objective = GivenImage(
+        augmented,
         student,
         teachers(case["proto_rectify"]),
         mode="soft" if case["soft_distill"] else "hard",
-        weights_on="probabilities" if case["rectify_on_prob"] else "logits",
-        confidence_share=case["use_pl_weight"],
+        rectify="probabilities" if case["rectify_on_prob"] else "logits",
+        weight_by_confidence=case["use_pl_weight"],
         confidence=case.get("pseudo_threshold", 0.968),
-        temperature=case.get("temp", 1.0),
+        temperature=temperature,
         soft_weight=case.get("soft_distill_w", 0.1),
-        augmentation=object(),
-        absent_compete=True,
+        use_missing_prototypes=True,
     )
     losses = dict(objective.losses(batch, torch.Generator()))
     log = case["log_vars"]
@@ -80,7 +96,7 @@ def test_case(case: dict, compare, monkeypatch: pytest.MonkeyPatch) -> None:
     check_gradients(student, expected, case, compare)
     if case["soft_distill"]:
         quarter = (slice(None), slice(None), slice(None, None, 4), slice(None, None, 4))
-        ensemble = objective.mean_logits(batch.target_image).softmax(1)
+        ensemble = (objective.mean_logits(batch.target_image) / temperature).softmax(1)
         compare("f soft ensemble", ensemble[quarter], expected["ensemble_softmax_sub4"], 1e-4)
     else:
         pseudo = objective.pseudo_label(batch.target_image)

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import golden
+import golden_arrays as golden
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from domainbridge.cli.app import app
-from domainbridge.models.segmenter import upsample
-from domainbridge.models.store import load_model
+from domainbridge.models.model_folder import load_model
+from domainbridge.ops.upsample import upsample
 
 META = {"mmseg_version": "0.22.1", "iter": 40000, "CLASSES": tuple(f"class {i}" for i in range(19)), "PALETTE": None}
 

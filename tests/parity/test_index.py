@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import golden
+import golden_arrays as golden
 import numpy as np
 
 

@@ -1,10 +1,10 @@
 """Golden b: mask = f(chosen classes), mask = f(rectangle), and the distribution of what is drawn."""
 
-import golden
+import golden_arrays as golden
 import numpy as np
 import torch
 
-from domainbridge.bridging.masks import (
+from domainbridge.ops.mixing import (
     class_masks,
     cut_masks,
     draw_class_scores,
@@ -24,7 +24,7 @@ def test_class_masks(compare) -> None:
         chosen = torch.zeros(1, 256, dtype=torch.bool)
         chosen[0, torch.from_numpy(arrays[f"{case['case']}_chosen"])] = True
         compare("b class masks", masks_of_classes(label, chosen), arrays[f"{case['case']}_mask"], 0)
-        drawn = class_masks(label, draw_class_scores(1, torch.Generator()), ignore_counts=True)
+        drawn = class_masks(label, draw_class_scores(1, torch.Generator()), ignore_as_class=True)
         values = label[drawn].unique()
         assert len(values) == len(case["chosen"])
         assert torch.equal(torch.isin(label, values), drawn), "whole classes are drawn"

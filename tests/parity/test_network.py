@@ -1,12 +1,13 @@
 """Golden a: the network's stages, features and logits."""
 
-import golden
+import golden_arrays as golden
 import pytest
 import torch
 
-from domainbridge.models.published import from_published
-from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter, upsample
-from domainbridge.models.weights import load_checked
+from domainbridge.models.mmseg_names import from_published
+from domainbridge.models.pretrained import load_checked
+from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+from domainbridge.ops.upsample import upsample
 
 
 def stage_maps(network: Segmenter) -> list[torch.Tensor]:

@@ -1,9 +1,9 @@
-"""Golden k: colour jitter and blur of bridged images, at the recorded parameters."""
+"""Golden k: color jitter and blur of bridged images, at the recorded parameters."""
 
-import golden
+import golden_arrays as golden
 import torch
 
-from domainbridge.bridging.photometric import (
+from domainbridge.ops.photometric import (
     BlurDraws,
     JitterDraws,
     adjust_brightness,
@@ -36,8 +36,8 @@ def test_single_adjustments(compare) -> None:
 def test_jitter_and_blur(compare) -> None:
     """All recorded seeds as one batch: each sample has its own factors, order and sigma."""
     arrays, drawn = golden.arrays("k_color_blur.npz"), golden.table("k_color_blur.json")["params"]
-    normalised = torch.from_numpy(arrays["img"])
-    batch = normalised.expand(len(drawn), -1, -1, -1)
+    normalized = torch.from_numpy(arrays["img"])
+    batch = normalized.expand(len(drawn), -1, -1, -1)
     names = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
     draws = JitterDraws(
         torch.tensor([case["jitter_applied"] for case in drawn]),

@@ -1,10 +1,10 @@
 """Golden e: class centroids over batches, and the cap of their counts."""
 
-import golden
+import golden_arrays as golden
 import torch
 
-from domainbridge.adaptation.feature_geometry import class_sums
-from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, running_mean
+from domainbridge.methods.prototypes import PrototypeBank, empty_bank, running_mean
+from domainbridge.ops.prototype_distance import class_sums
 
 CLASSES, CHANNELS, SIZE = 19, 256, (24, 32)
 

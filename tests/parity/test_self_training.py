@@ -1,15 +1,17 @@
 """Golden c and d: the moving average, cross entropy, and five iterations of self-training."""
 
-import golden
+import golden_arrays as golden
 import numpy as np
 import torch
 
-from domainbridge.adaptation.losses import cross_entropy
-from domainbridge.adaptation.self_training import MeanTeacher, SelfTraining, confident_pseudo_label
-from domainbridge.models.published import from_published
+from domainbridge.methods.mean_teacher import MeanTeacher
+from domainbridge.methods.self_training import PseudoLabel, SelfTraining, confident_pseudo_label
+from domainbridge.models.mmseg_names import from_published
+from domainbridge.models.pretrained import load_checked
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.models.weights import load_checked
-from domainbridge.training.optimiser import build_optimiser, set_rates
+from domainbridge.ops.losses import cross_entropy
+from domainbridge.ops.mixing import Mixed, paste
+from domainbridge.training.optimizer import build_optimizer, set_rates
 from domainbridge.types import Batch
 
 SHAPE = (2, 3, 64, 96)
@@ -72,9 +74,13 @@ class GivenMask(SelfTraining):
         return self.given
 
 
+def pasted(batch: Batch, mask: torch.Tensor, pseudo: PseudoLabel) -> Mixed:
+    return paste(mask, batch.source_image, batch.source_label, batch.target_image, pseudo.label, pseudo.weight)
+
+
 def published_start() -> tuple[Segmenter, GivenMask]:
     student = golden.tiny_network(golden.published_weights("st/", 12)).train()
-    objective = GivenMask(student, "class", ignore_counts_as_class=True)
+    objective = GivenMask(student, "class", ignore_as_class=True)
     garbage = from_published(golden.published_weights("st_ema_garbage/"))
     objective.teacher.model.load_state_dict(garbage)
     return student, objective
@@ -86,8 +92,8 @@ def test_five_iterations(compare) -> None:
     student, objective = published_start()
     for key, value in golden.arrays("d_weights.npz").items():
         compare("d initial weights", student.state_dict()[golden.our_name(key)], value, 1e-6)
-    optimiser = build_optimiser(student, 6e-5, 10, 0.01)
-    set_rates(optimiser, 1.0)
+    optimizer = build_optimizer(student, 6e-5, 10, 0.01)
+    set_rates(optimizer, 1.0)
     for entry in trajectory:
         step = entry["iter"]
         case = golden.arrays(f"d_st_iter{step}.npz")
@@ -100,7 +106,7 @@ def test_five_iterations(compare) -> None:
         losses = dict(objective.losses(batch, torch.Generator()))
         compare("d source loss", losses["source"], entry["log_vars"]["decode.loss_ce"], 2e-4)
         compare("d bridged loss", losses["bridged"], entry["log_vars"]["mix.decode.loss_ce"], 2e-4)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         if step == 0:
             losses["source"].backward(retain_graph=True)
             check_gradients(student, case, "grad_clean/", "grad_norms_clean", compare)
@@ -110,7 +116,7 @@ def test_five_iterations(compare) -> None:
             (losses["source"] + losses["bridged"]).backward()
         norm = torch.stack([p.grad.double().square().sum() for p in student.parameters()]).sum().sqrt()
         compare("d gradient norm, relative", norm / entry["total_grad_norm"], 1.0, 2e-4)
-        optimiser.step()
+        optimizer.step()
         check_parameters(student, objective, case, compare)
 
 
@@ -119,8 +125,8 @@ def check_inputs(batch: Batch, mask: torch.Tensor, case: dict, compare) -> None:
     compare("d inputs", batch.target_image, case["tgt_img"], 0)
     compare("d inputs", batch.source_label, case["src_gt"][:, 0], 0)
     compare("d class mask", mask, case["mask"][:, 0], 0)
-    bridged = SelfTraining.bridge(batch, mask, confident_pseudo_label(torch.zeros(2, 19, 64, 96), 0.968))
-    compare("d bridged image", bridged.image, case["bridging_img"], 0)
+    mixed = pasted(batch, mask, confident_pseudo_label(torch.zeros(2, 19, 64, 96), 0.968))
+    compare("d bridged image", mixed.image, case["bridging_img"], 0)
 
 
 def check_pseudo_label(objective: GivenMask, batch: Batch, case: dict, entry: dict, compare) -> None:
@@ -131,9 +137,9 @@ def check_pseudo_label(objective: GivenMask, batch: Batch, case: dict, entry: di
     agreement = (pseudo.label.numpy() == case["pseudo_label"]).mean()
     compare("d pseudo-labels, share that differs", 1 - agreement, 0.0, 3e-4)
     compare("d confident share", pseudo.weight[0, 0, 0], entry["pseudo_frac"], 3e-4)
-    bridged = SelfTraining.bridge(batch, objective.given, pseudo)
-    compare("d bridged weight", bridged.weight, case["mixed_weight"], 3e-4)
-    same = (bridged.label.numpy() == case["mixed_label"][:, 0]).mean()
+    mixed = pasted(batch, objective.given, pseudo)
+    compare("d bridged weight", mixed.weight, case["mixed_weight"], 3e-4)
+    same = (mixed.label.numpy() == case["mixed_label"][:, 0]).mean()
     compare("d bridged label, share that differs", 1 - same, 0.0, 3e-4)
     for name, value in objective.teacher.model.named_buffers():
         value.copy_(buffers[name])  # looking must not move the teacher's BatchNorm
@@ -182,5 +188,5 @@ def test_ignored_rows(compare) -> None:
     compare("d ignored rows, source loss", losses["source"], case["log/decode.loss_ce"], 2e-4)
     compare("d ignored rows, bridged loss", losses["bridged"], case["log/mix.decode.loss_ce"], 2e-4)
     pseudo = objective.pseudo_label(batch.target_image)
-    bridged = SelfTraining.bridge(batch, objective.given, pseudo)
-    compare("d ignored rows, weight", bridged.weight, case["mixed_weight"], 1e-3)
+    mixed = pasted(batch, objective.given, pseudo)
+    compare("d ignored rows, weight", mixed.weight, case["mixed_weight"], 1e-3)

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import cv2
-import golden
+import golden_arrays as golden
 import numpy as np
 import torch
 
-from domainbridge.data.convert import TO_LABEL_IDS, Conversion, convert_layout
 from domainbridge.data.decode import read_index_image
-from domainbridge.data.id_tables import CITYSCAPES_IDS, MAPILLARY_V12_NAMES, SYNTHIA_IDS, id_table
-from domainbridge.data.layouts import LAYOUTS
+from domainbridge.data.label_ids import CITYSCAPES_IDS, MAPILLARY_V12_NAMES, SYNTHIA_IDS, id_table
+from domainbridge.data.layouts.base import LAYOUTS
 from domainbridge.data.statistics import rare_class_probabilities
 from domainbridge.evaluation.confusion import confusion_matrix, scores
+from domainbridge.tools.convert import TO_LABEL_IDS, Conversion, convert_layout
 
 
 def test_metrics(compare) -> None:
@@ -82,7 +82,7 @@ def test_converted_files_hold_the_recorded_values(compare, tmp_path: Path) -> No
 
 
 def test_gta_table_is_deliberately_not_the_recorded_one() -> None:
-    """Recorded is 255 for every id: with it no GTA pixel would be labelled. Ours maps the ids as Cityscapes does."""
+    """Recorded is 255 for every id: with it no GTA pixel would be labeled. Ours maps the ids as Cityscapes does."""
     assert set(golden.table("j_label_maps.json")["gta"]) == {255}
     decoder = LAYOUTS["gta5"].decoder(Path())
     assert np.array_equal(decoder.table[:256], id_table(CITYSCAPES_IDS))

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domainbridge.config.domains import Target
-from domainbridge.config.load import load_recipe, shipped_recipes
+from domainbridge.build.datasets import data_root, open_data
+from domainbridge.build.label_space import scoring_rule, training_space
+from domainbridge.build.recipe import load_recipe
+from domainbridge.config.domains import TargetConfig
+from domainbridge.config.load import shipped_recipes
 from domainbridge.config.schema import Recipe
-from domainbridge.pipeline.datasets import data_root, open_data
-from domainbridge.pipeline.execute import Silent, inspect_run, run_recipe
-from domainbridge.pipeline.labels import scoring_rule, training_space
-from domainbridge.pipeline.plan import final_stage
+from domainbridge.run.graph import final_stage, plan, stage_graph
+from domainbridge.run.run import run_recipe
 from layout_trees import TREES
 
 NAMES = sorted(shipped_recipes())
@@ -36,9 +37,10 @@ def test_the_promised_recipes_are_there() -> None:
 def test_plans_both_rounds_without_its_images(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     scoring_rule(recipe)
-    planned = inspect_run(recipe, None, tmp_path)
-    assert [item.stage.name for item in planned][-1] == final_stage(recipe) == f"r{ROUNDS}-distil"
-    assert all(item.verdict.action == "run" for item in planned)
+    nodes = stage_graph(recipe, None)
+    last = "self-training" if recipe.method == "self-training" else f"r{ROUNDS}-distill"
+    assert nodes[-1].name == final_stage(nodes) == last
+    assert all(item.status.action == "run" for item in plan(nodes, tmp_path))
 
 
 @pytest.mark.parametrize("name", PUBLISHED_SIZE)
@@ -47,14 +49,15 @@ def test_published_size(name: str) -> None:
     assert (recipe.crop.width, recipe.crop.height, recipe.training.batch_size) == (512, 512, 4)
     assert recipe.model.backbone == "resnet101_v1c"
     assert recipe.training.steps == 40_000
-    assert recipe.training_of("r1-cut").learning_rate == recipe.training_of("r2-distil").learning_rate == 6e-5
-    assert recipe.training_of("r2-cut").learning_rate == recipe.training_of("r2-class").learning_rate == 6e-6
+    rates = {node.name: node.training.learning_rate for node in stage_graph(recipe, None) if node.training}
+    assert rates["r1-cut"] == rates["r2-distill"] == 6e-5
+    assert rates["r2-cut"] == rates["r2-class"] == 6e-6
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_recipes_stay_small(name: str) -> None:
     recipe = load_recipe(name)
-    assert all(recipe.training_of(stage).steps <= 4000 for stage in recipe.trained_stages())
+    assert all(node.training.steps <= 4000 for node in stage_graph(recipe, None) if node.training)
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -68,7 +71,7 @@ def fabricate(recipe: Recipe, root: Path) -> None:
         if domain.dataset != "folder":
             TREES[domain.dataset](root / domain.root)
             continue
-        validation = domain.validation if isinstance(domain, Target) else None
+        validation = domain.validation if isinstance(domain, TargetConfig) else None
         for split, labels in ((domain.split, "labels" if domain in recipe.sources else None), ("val.txt", "labels")):
             if split == "val.txt" and validation is None:
                 continue
@@ -90,13 +93,15 @@ def fabricate_folder(root: Path, split: str, labels: str | None) -> None:
 def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     fabricate(load_recipe(name), tmp_path / "data")
     words = [f"data_root={tmp_path / 'data'}", "training.steps=1", "training.batch_size=2", "stages={}"]
-    words += ["crop.width=64", "crop.height=64", "runtime.workers=0", "model.weights=none", "prototypes.passes=1"]
+    words += ["crop.width=64", "crop.height=64", "runtime.num_workers=0", "model.weights=none"]
+    words += ["prototypes.passes=1"] if load_recipe(name).method == "ddb" else []
     if load_recipe(name).model.backbone == "resnet101_v1c":
         words += ["model.backbone=resnet18_v1c", "model.output_stride=32"]
     recipe = load_recipe(name, words)
-    assert run_recipe(recipe, tmp_path / "run", Silent(), until="r1-distil")
-    assert (tmp_path / "run" / "r1-distil" / "model" / "config.json").exists()
-    results = json.loads((tmp_path / "run/results.json").read_text())["stages"]["r1-distil"]
+    last = "self-training" if recipe.method == "self-training" else "r1-distill"
+    assert run_recipe(recipe, tmp_path / "run", until=last)
+    assert (tmp_path / "run" / last / "model" / "config.json").exists()
+    results = json.loads((tmp_path / "run/results.json").read_text())["stages"][last]
     assert len(results["targets"]) == len(recipe.targets)
     assert ("mean" in results) == (len(recipe.targets) > 1)
 
@@ -105,7 +110,7 @@ def test_quickstart_images_come_with_the_package() -> None:
     recipe = load_recipe("quickstart")
     data = open_data(recipe)
     assert (len(data.source), len(data.target), len(data.validation["fog"])) == (120, 123, 30)
-    label = data.sources[0].load(0).label
+    label = data.sources[0][0].label
     assert label is not None
     assert set(np.unique(label)) <= {*range(len(training_space(recipe))), 255}
 
@@ -118,7 +123,7 @@ def test_files_of_the_small_sets_pair_up(name: str) -> None:
     data = open_data(recipe)
     assert len(data.sources[0]) == 720
     assert data.targets[0].labels is None
-    assert data.sources[0].load(3).label is not None
+    assert data.sources[0][3].label is not None
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -1,4 +1,6 @@
-"""Losses of 20 self-training steps, BatchNorm in evaluation mode: run alone and under torchrun, written by the first.
+"""Losses of 20 self-training steps, and the gradients of the first, with BatchNorm in evaluation mode.
+
+Run alone and under torchrun; the main process writes them.
 
 python equal_losses.py DATA OUT.json        torchrun --nproc-per-node 2 equal_losses.py DATA OUT.json
 """
@@ -11,15 +13,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from domainbridge.adaptation.self_training import Augmentation, SelfTraining
-from domainbridge.config.load import parse_recipe
-from domainbridge.data.streams import PairedCrops, batches
-from domainbridge.pipeline.datasets import crop_rule, open_data
-from domainbridge.pipeline.networks import initial_student
-from domainbridge.training.loop import Plan, fit
-from domainbridge.training.optimiser import Schedule, build_optimiser
-from domainbridge.training.processes import joined_processes
-from domainbridge.training.runtime import resolve_runtime
+from domainbridge.build.datasets import open_data
+from domainbridge.build.networks import initial_student
+from domainbridge.build.recipe import parse_recipe
+from domainbridge.data.batches import CropRule, PairedCrops, batches
+from domainbridge.methods.self_training import SelfTraining
+from domainbridge.ops.photometric import AugmentationConfig
+from domainbridge.runtime.device import resolve_runtime
+from domainbridge.runtime.distributed import averaging_gradients, joined_processes
+from domainbridge.training.loop import Progress, TrainConfig, fit
+from domainbridge.training.optimizer import Schedule, build_optimizer
 
 STEPS = 20
 
@@ -41,12 +44,20 @@ def main(data_root: str, out: Path) -> None:
                 module.train(False)
                 module.train = lambda mode=True, module=module: module  # stays in evaluation mode
         objective = SelfTraining(
-            student, "class", confidence=0.4, augmentation=Augmentation(), over_devices=processes.mean
+            student, "class", confidence=0.4, augmentation=AugmentationConfig(), mean_over_devices=processes.mean
         )
+        objective.student = averaging_gradients(student, processes, runtime.device)
+        gradients: dict[str, list[float]] = {}
+
+        def report(progress: Progress) -> None:
+            logged.append(progress.losses)
+            for name, weight in student.named_parameters() if not gradients else ():
+                gradients[name] = weight.grad.flatten().tolist()
+
         stream = PairedCrops(
             data.source,
             data.target,
-            crop_rule(recipe, (0.5, 0.5, 0.5)),
+            CropRule((32, 32)),
             batch_size=4,
             seed=0,
             stage="equal",
@@ -54,16 +65,16 @@ def main(data_root: str, out: Path) -> None:
         )
         finished = fit(
             objective,
-            build_optimiser(student, 1e-3, 10, 0.01),
-            batches(stream, range(STEPS), workers=0),
-            Plan("equal", 0, 0, Schedule(STEPS), log_every=1),
+            build_optimizer(student, 1e-3, 10, 0.01),
+            batches(stream, range(STEPS), num_workers=0),
+            TrainConfig("equal", 0, 0, Schedule(STEPS), log_every=1),
             runtime,
-            report=lambda progress: logged.append(progress.losses),
+            report=report,
             checkpoint=lambda step: None,
         )
         assert finished
-        if processes.leader:
-            out.write_text(json.dumps(logged))
+        if processes.is_main:
+            out.write_text(json.dumps({"losses": logged, "gradients": gradients}))
 
 
 if __name__ == "__main__":

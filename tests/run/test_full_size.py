@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domainbridge.config.load import load_recipe
-from domainbridge.pipeline.execute import Silent, run_recipe
+from domainbridge.build.recipe import load_recipe
+from domainbridge.run.callbacks.jsonl import JSONLCallback
+from domainbridge.run.run import run_recipe
 
 STEPS = 3
 IMAGES = 2
@@ -37,7 +38,7 @@ def test_three_steps_of_every_stage(tmp_path: Path) -> None:
             write(city / f"gtFine/{split}/ulm/{stem}_gtFine_labelIds.png", np.full((1024, 2048), 7, np.uint8))
     words = [f"data_root={tmp_path}", f"training.steps={STEPS}", "training.warmup_steps=1", "training.log_every=1"]
     recipe = load_recipe("gta-to-cityscapes", [*words, "model.weights=none", "prototypes.passes=1"])
-    assert run_recipe(recipe, tmp_path / "run", Silent())
+    assert run_recipe(recipe, tmp_path / "run", [JSONLCallback()])
     results = json.loads((tmp_path / "run/results.json").read_text())
     trained = {name: entry for name, entry in results["stages"].items() if "prototypes" not in name}
     assert len(trained) == 7

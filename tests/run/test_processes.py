@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from domainbridge.errors import RecipeError
-from domainbridge.training.processes import Processes
+from domainbridge.runtime.distributed import Processes
 from domainbridge.types import Rows
 from tiny_domain import RECIPE
 
@@ -44,25 +44,29 @@ def recipe(tmp_path: Path, generated_data: Path) -> Path:
     return path
 
 
-def test_losses_equal_those_of_one_process(generated_data: Path, tmp_path: Path) -> None:
+def test_losses_and_gradients_equal_those_of_one_process(generated_data: Path, tmp_path: Path) -> None:
     script = TESTS / "run/equal_losses.py"
     alone = [sys.executable, str(script), str(generated_data), str(tmp_path / "one.json")]
     subprocess.run(alone, env=ENVIRONMENT, check=True, timeout=240)
     result = together(script, generated_data, tmp_path / "two.json")
     assert result.returncode == 0, result.stderr
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
-    assert len(one) == len(two) == 20
-    for expected, found in zip(one, two, strict=True):
-        assert found == {name: pytest.approx(value, abs=1e-5) for name, value in expected.items()}
-    assert any(loss["bridged"] > 0 for loss in one)
+    assert len(one["losses"]) == len(two["losses"]) == 20
+    for expected, losses in zip(one["losses"], two["losses"], strict=True):
+        assert losses == {name: pytest.approx(value, abs=1e-5) for name, value in expected.items()}
+    assert any(loss["bridged"] > 0 for loss in one["losses"])
+    assert list(one["gradients"]) == list(two["gradients"])
+    for name, gradient in one["gradients"].items():
+        assert two["gradients"][name] == pytest.approx(gradient, abs=1e-6), name
+    assert any(abs(value) > 1e-3 for gradient in one["gradients"].values() for value in gradient)
 
 
 def test_a_whole_run_with_two_processes_then_one_changes_nothing(recipe: Path, tmp_path: Path) -> None:
     result = together("-m", "domainbridge", "run", recipe, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("r1-distil: fog mIoU") == 1, "one process speaks"
+    assert result.stderr.count("r1-distill: fog mIoU") == 1, "one process speaks"
     results = json.loads((tmp_path / "run/results.json").read_text())
-    assert results["stages"]["r1-distil"]["targets"]["fog"]["images"] == 4
+    assert results["stages"]["r1-distill"]["targets"]["fog"]["images"] == 4
     steps = [json.loads(line)["step"] for line in (tmp_path / "run/r1-cut/metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 9)), "one process writes"
     again = [sys.executable, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
@@ -97,8 +101,12 @@ def test_one_killed_process_stops_the_other_and_one_process_resumes(recipe: Path
         time.sleep(0.01)
     children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-    running.communicate(timeout=120)
+    killed = time.monotonic()
+    _, errors = running.communicate(timeout=120)
     assert running.returncode != 0
+    assert time.monotonic() - killed < 10
+    assert "another process failed; torchrun names the first failure below" in errors
+    assert "Traceback" not in errors.partition("another process failed")[0], "one message, no traceback"
     alone = [sys.executable, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
     resumed = subprocess.run(alone, capture_output=True, text=True, env=ENVIRONMENT, check=True)
     assert "r1-cut: resuming (from step" in resumed.stderr
@@ -115,15 +123,16 @@ def test_the_message_of_the_failing_process_reaches_the_others(recipe: Path, tmp
     assert not list((tmp_path / "run").glob("*/model"))
 
 
-def test_what_only_the_first_process_finds_is_told_by_all(recipe: Path, generated_data: Path, tmp_path: Path) -> None:
+def test_a_failure_of_the_main_process_ends_the_others(recipe: Path, generated_data: Path, tmp_path: Path) -> None:
     shutil.copytree(generated_data, tmp_path / "data")
     (tmp_path / "data/source/images/003.png").write_bytes(b"broken")
     tree = yaml.safe_load(recipe.read_text()) | {"data_root": str(tmp_path / "data")}
     recipe.write_text(yaml.safe_dump(tree))
     result = together("-m", "domainbridge", "run", recipe, "--out", tmp_path / "run")
     assert result.returncode != 0
-    assert result.stderr.count("003.png: unreadable") == 2, result.stderr
-    assert "another process failed. process 0: recipe tiny: 1 file(s) cannot be used" in result.stderr
+    assert "error: recipe tiny: 1 file(s) cannot be used" in result.stderr
+    assert "003.png: unreadable" in result.stderr
+    assert "error: another process failed; torchrun names the first failure below" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -1,12 +1,14 @@
-"""A whole run on generated images: stages, results, resuming, redoing."""
+"""A whole run on generated images: stages, results, resuming, repeating."""
 
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +17,63 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from domainbridge.config.load import parse_recipe
-from domainbridge.data import streams as streams_module
+from domainbridge.build.batches import batchnorm_batches, training_data
+from domainbridge.build.datasets import open_data
+from domainbridge.build.networks import initial_student
+from domainbridge.build.recipe import parse_recipe, stages_of
+from domainbridge.data.dataset import Dataset
 from domainbridge.errors import RecipeError, RunFolderError, TrainingError
-from domainbridge.pipeline import results as results_module
-from domainbridge.pipeline import stages as stage_module
-from domainbridge.pipeline.datasets import open_data
-from domainbridge.pipeline.execute import inspect_run, run_recipe
-from domainbridge.pipeline.sharding import pack_domains, recipe_lines
+from domainbridge.methods.base import TrainingStage
+from domainbridge.run.callbacks.base import NullCallback
+from domainbridge.run.callbacks.jsonl import JSONLCallback
+from domainbridge.run.graph import PlannedStage, plan, stage_graph
+from domainbridge.run.results import read_results
+from domainbridge.run.run import run_recipe
+from domainbridge.runtime.device import resolve_runtime
+from domainbridge.tools.pack import pack_domains, recipe_lines
 from domainbridge.training.checkpoint import load_checkpoint
+from domainbridge.types import Sample
 
-STAGES = ["source-only"] + [f"r{r}-{kind}" for r in (1, 2) for kind in ("cut", "class", "prototypes", "distil")]
+STAGES = ["source-only"] + [f"r{r}-{part}" for r in (1, 2) for part in ("cut", "class", "prototypes", "distill")]
 TRAINED = [name for name in STAGES if "prototypes" not in name]
 
 
-class Quiet:
-    """A listener that remembers what began."""
+class Recorder(NullCallback):
+    """Remembers what began, and calls ``at`` when a stage begins (step 0) or reports a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: Callable[[str, int], None] = lambda stage, step: None) -> None:
         self.begun: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
+        self.at = at
 
-    def message(self, text: str) -> None: ...
+    def stage_begins(self, planned: Any) -> None:
+        self.begun[planned.name] = planned.status.action
+        self.reasons[planned.name] = planned.status.reason
+        self.at(planned.name, 0)
 
-    def stage_begins(self, stage: Any, verdict: Any) -> None:
-        self.begun[stage.name] = verdict.action
-        self.reasons[stage.name] = verdict.reason
-
-    def progress(self, stage: str, progress: Any) -> None: ...
-
-    def stage_scored(self, stage: Any, targets: Any) -> None: ...
+    def progress(self, node: Any, progress: Any) -> None:
+        self.at(node.name, progress.step)
 
 
-def run(tree: dict[str, Any], folder: Path, **options: Any) -> Quiet:
-    listener = Quiet()
-    assert run_recipe(parse_recipe(tree), folder, listener, **options)
-    return listener
+def signal_at(stage: str, step: int, number: signal.Signals) -> Callable[[str, int], None]:
+    """Send a signal to this process when a stage reports a step, or begins (step 0)."""
+
+    def at(name: str, reported: int) -> None:
+        if (name, reported) == (stage, step):
+            os.kill(os.getpid(), number)
+
+    return at
+
+
+def run(tree: dict[str, Any], folder: Path, **options: Any) -> Recorder:
+    recorder = Recorder()
+    assert run_recipe(parse_recipe(tree), folder, [recorder, JSONLCallback()], **options)
+    return recorder
+
+
+def planned(tree: dict[str, Any], folder: Path) -> dict[str, PlannedStage]:
+    recipe = parse_recipe(tree)
+    return {item.name: item for item in plan(stage_graph(recipe, open_data(recipe)), folder)}
 
 
 def weights(folder: Path, stage: str) -> dict[str, torch.Tensor]:
@@ -77,7 +100,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> 
 def test_everything_is_there(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     assert list(results["stages"]) == STAGES
-    assert results["final"] == "r2-distil"
+    assert results["final"] == "r2-distill"
     for name in TRAINED:
         entry = results["stages"][name]
         assert entry["steps"] == 4
@@ -87,33 +110,33 @@ def test_everything_is_there(finished: Path) -> None:
         assert fog["images"] == 4
         lines = [json.loads(line) for line in (finished / name / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [2, 4]
-        assert set(lines[0]) == {"step", "losses", "lr", "seconds"}
+        assert set(lines[0]) == {"step", "losses", "lr", "seconds", "metrics"}
         assert not (finished / name / "state.pt").exists()
     assert weights(finished, ".")  # RUN/model, the final student
-    assert yaml.safe_load((finished / "recipe.yaml").read_text())["training"]["head_multiplier"] == 10
+    assert yaml.safe_load((finished / "recipe.yaml").read_text())["training"]["head_lr_mult"] == 10
     assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
 
 
 def test_the_final_model_is_the_last_student(finished: Path) -> None:
-    final, last = weights(finished, "."), weights(finished, "r2-distil")
+    final, last = weights(finished, "."), weights(finished, "r2-distill")
     assert all(torch.equal(final[name], last[name]) for name in last)
 
 
 def test_a_second_run_does_nothing(finished: Path, recipe_tree: dict) -> None:
-    before = (finished / "r2-distil" / "model" / "model.safetensors").stat().st_mtime_ns
+    before = (finished / "r2-distill" / "model" / "model.safetensors").stat().st_mtime_ns
     assert set(run(recipe_tree, finished).begun.values()) == {"done"}
-    assert (finished / "r2-distil" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert (finished / "r2-distill" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_stages_differ(finished: Path) -> None:
-    for one, other in (("r1-cut", "r1-class"), ("r1-cut", "r2-cut"), ("r1-distil", "r2-distil")):
+    for one, other in (("r1-cut", "r1-class"), ("r1-cut", "r2-cut"), ("r1-distill", "r2-distill")):
         name = "head.classifier.weight"
         assert not torch.equal(weights(finished, one)[name], weights(finished, other)[name])
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_workers_do_not_change_the_result(workers: int, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
-    recipe_tree["runtime"]["workers"] = workers
+@pytest.mark.parametrize("num_workers", [2])
+def test_workers_do_not_change_the_result(num_workers: int, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+    recipe_tree["runtime"]["num_workers"] = num_workers
     run(recipe_tree, tmp_path / "run", until="r1-cut")
     assert_same_weights(finished, tmp_path / "run", ["source-only", "r1-cut"])
 
@@ -123,116 +146,87 @@ def test_lossless_copies_do_not_change_the_result(finished: Path, recipe_tree: d
     run(with_cache, tmp_path / "run", until="r1-class")
     assert_same_weights(finished, tmp_path / "run", ["source-only", "r1-cut", "r1-class"])
     assert list((tmp_path / "copies").glob("??/*.npy"))
-    recipe = parse_recipe({**with_cache, "cache": {"folder": str(tmp_path / "copies"), "format": "jpeg"}})
-    planned = inspect_run(recipe, open_data(recipe), tmp_path / "run")
-    assert {item.verdict.action for item in planned} == {"run"}
-    assert "cache" in planned[0].verdict.reason
+    jpeg = {**with_cache, "cache": {"folder": str(tmp_path / "copies"), "format": "jpeg"}}
+    again = planned(jpeg, tmp_path / "run")
+    assert {item.status.action for item in again.values()} == {"run"}
+    assert "cache" in again["source-only"].status.reason
 
 
-def test_a_stop_is_heard_while_scoring(finished: Path, recipe_tree: dict, tmp_path: Path, monkeypatch: Any) -> None:
-    """Between two images; the stage stays done, and the same command scores again and goes on."""
-    original = results_module.score
-    calls: list[str] = []
-
-    def interrupted(*inputs: Any, progress: Any, **options: Any) -> Any:
-        def heard() -> None:
-            calls.append("image")
-            os.kill(os.getpid(), signal.SIGTERM)
-            progress()
-
-        return original(*inputs, progress=heard, **options)
-
-    monkeypatch.setattr(results_module, "score", interrupted)
-    assert not run_recipe(parse_recipe(recipe_tree), tmp_path / "run", Quiet())
-    assert calls == ["image"]
+def test_a_stop_is_heard_while_scoring(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+    """Requested at the last step: the stage ends, its scores do not; the same command scores again and goes on."""
+    stopping = Recorder(signal_at("source-only", 4, signal.SIGTERM))
+    assert not run_recipe(parse_recipe(recipe_tree), tmp_path / "run", [stopping])
+    assert (tmp_path / "run/source-only/done.json").exists()
     assert not (tmp_path / "run/source-only/evaluation.json").exists()
-    monkeypatch.undo()
     assert run(recipe_tree, tmp_path / "run").begun["source-only"] == "done"
     assert_same_weights(finished, tmp_path / "run")
+    assert read_results(tmp_path / "run").stages["source-only"].targets["fog"].images == 4
 
 
-@pytest.mark.parametrize("stage", ["r1-class", "r1-prototypes", "r2-distil"])
-def test_stopped_politely_and_resumed(
-    stage: str, finished: Path, recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("stage", ["r1-class", "r1-prototypes", "r2-distill"])
+def test_stopped_politely_and_resumed(stage: str, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
     """Ctrl-C in a stage: the step is finished and saved; the same command ends with the same weights."""
-    original = stage_module.run_stage
-
-    def interrupted(planned: Any, context: Any, *, resume: bool) -> bool:
-        if planned.name == stage:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(planned, context, resume=resume)
-
-    monkeypatch.setattr("domainbridge.pipeline.execute.run_stage", interrupted)
-    assert not run_recipe(parse_recipe(recipe_tree), tmp_path / "run", Quiet())
-    monkeypatch.undo()
-    listener = run(recipe_tree, tmp_path / "run")
-    assert listener.begun[stage] == "resume"
+    stopping = [Recorder(signal_at(stage, 0, signal.SIGINT)), JSONLCallback()]
+    assert not run_recipe(parse_recipe(recipe_tree), tmp_path / "run", stopping)
+    recorder = run(recipe_tree, tmp_path / "run")
+    assert (recorder.begun[stage], recorder.reasons[stage]) == ("resume", "from step 1")
     assert_same_weights(finished, tmp_path / "run")
-    metrics = (tmp_path / "run" / "r2-distil" / "metrics.jsonl").read_text().splitlines()
+    metrics = (tmp_path / "run" / "r2-distill" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in metrics][-1] == 4
+
+
+@pytest.mark.parametrize("step", range(2, 10))
+def test_a_prototype_pass_goes_on_where_it_was(step: int, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+    """5 batches per path: stops inside the first path, at its end, inside the second one."""
+    recipe_tree["training"]["log_every"] = 1
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run/r1-prototypes/done.json").unlink()
+    at = signal_at("r1-prototypes", step, signal.SIGINT)
+    assert not run_recipe(parse_recipe(recipe_tree), tmp_path / "run", [Recorder(at)], only="r1-prototypes")
+    state = load_checkpoint(tmp_path / "run/r1-prototypes/state.pt")
+    assert state.step == step
+    recorder = run(recipe_tree, tmp_path / "run", only="r1-prototypes")
+    assert recorder.reasons["r1-prototypes"] == f"from step {step}"
+    for path in ("r1-cut", "r1-class"):
+        name = f"r1-prototypes/{path}.safetensors"
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+    assert json.loads((tmp_path / "run/r1-prototypes/done.json").read_text())["steps"] == 10
 
 
 def test_scaled_losses_resume_exactly(recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With float16 the loss scale is part of the state: here it was halved before the stop."""
     tree = {**recipe_tree, "training": recipe_tree["training"] | {"precision": "float16"}}
     recipe = parse_recipe(tree)
-    monkeypatch.setattr("domainbridge.training.loss_scale._FIRST", 2.0**30)  # overflows at once
-    assert run_recipe(recipe, tmp_path / "whole", Quiet(), until="source-only")
-    original = stage_module.run_stage
-
-    def interrupted(planned: Any, context: Any, *, resume: bool) -> bool:
-        os.kill(os.getpid(), signal.SIGINT)
-        return original(planned, context, resume=resume)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("domainbridge.pipeline.execute.run_stage", interrupted)
-        assert not run_recipe(recipe, tmp_path / "run", Quiet(), until="source-only")
+    monkeypatch.setattr("domainbridge.training.amp.FIRST_SCALE", 2.0**30)  # overflows at once
+    assert run_recipe(recipe, tmp_path / "whole", until="source-only")
+    stopping = Recorder(signal_at("source-only", 0, signal.SIGINT))
+    assert not run_recipe(recipe, tmp_path / "run", [stopping], until="source-only")
     state = load_checkpoint(tmp_path / "run/source-only/state.pt")
     assert state.scale["value"] < 2.0**30
-    assert run_recipe(recipe, tmp_path / "run", Quiet(), until="source-only")
+    assert run_recipe(recipe, tmp_path / "run", until="source-only")
     assert_same_weights(tmp_path / "whole", tmp_path / "run", ["source-only"])
 
 
-def _run_and_die(tree: dict[str, Any], folder: str, marker: str) -> None:
-    """In a child process: die by SIGKILL, without warning, when ``marker`` says so."""
-    stage, _, step = marker.partition(":")
-    if step:
-        original = stage_module.fit
-
-        def deadly(objective: Any, *arguments: Any, **named: Any) -> bool:
-            plan = arguments[2]
-            before = objective.before_step
-
-            def count(number: int) -> None:
-                if plan.stage == stage and number == int(step):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                before(number)
-
-            objective.before_step = count
-            return original(objective, *arguments, **named)
-
-        stage_module.fit = deadly
-
-    class Killer(Quiet):
-        def stage_begins(self, planned: Any, verdict: Any) -> None:
-            if planned.name == stage and not step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    run_recipe(parse_recipe(tree), Path(folder), Killer())
+def _run_and_die(tree: dict[str, Any], folder: str, stage: str, step: int) -> None:
+    """In a child process: die by SIGKILL, without warning."""
+    tree["training"]["log_every"] = 1
+    run_recipe(parse_recipe(tree), Path(folder), [Recorder(signal_at(stage, step, signal.SIGKILL)), JSONLCallback()])
 
 
-@pytest.mark.parametrize("marker", ["r1-class:3", "r1-prototypes", "r2-distil:1", "source-only:2"])
-def test_killed_and_started_again(marker: str, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "step"), [("r1-class", 3), ("r1-prototypes", 0), ("r2-distill", 1), ("source-only", 2)]
+)
+def test_killed_and_started_again(stage: str, step: int, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
     """kill -9 inside a path, between stages, inside distillation: the same weights, bit for bit."""
     process = multiprocessing.get_context("spawn").Process(
-        target=_run_and_die, args=(recipe_tree, str(tmp_path / "run"), marker)
+        target=_run_and_die, args=(recipe_tree, str(tmp_path / "run"), stage, step)
     )
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     run(recipe_tree, tmp_path / "run")
     assert_same_weights(finished, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.tmp")), "temporary files of the killed process are swept"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -241,7 +235,7 @@ def test_a_stop_of_the_whole_group_saves_and_goes_on(
 ) -> None:
     """Terminals, torchrun and systemd signal loader processes too."""
     recipe_tree["training"] |= {"steps": 100_000, "checkpoint_every": 100_000, "log_every": 1}
-    recipe_tree["runtime"]["workers"] = 2
+    recipe_tree["runtime"]["num_workers"] = 2
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe_tree))
     command = [sys.executable, "-m", "domainbridge", "run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "run")]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -263,32 +257,27 @@ def test_a_stop_of_the_whole_group_saves_and_goes_on(
 def test_a_changed_key_reruns_its_stage_and_the_descendants_only(
     finished: Path, recipe_tree: dict, tmp_path: Path
 ) -> None:
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     recipe_tree["stages"] = {"r2-class": {"learning_rate": 5e-4}}
-    recipe = parse_recipe(recipe_tree)
-    planned = {item.stage.name: item.verdict for item in inspect_run(recipe, open_data(recipe), folder)}
-    changed = {"r2-class", "r2-prototypes", "r2-distil"}
-    assert {name for name, verdict in planned.items() if verdict.action != "done"} == changed
-    assert "training.learning_rate 0.0001 -> 0.0005" in planned["r2-class"].reason
-    assert "r2-class" in planned["r2-prototypes"].reason
+    again = planned(recipe_tree, folder)
+    changed = {"r2-class", "r2-prototypes", "r2-distill"}
+    assert {name for name, item in again.items() if item.open} == changed
+    assert "training.learning_rate 0.0001 -> 0.0005" in again["r2-class"].status.reason
+    assert "r2-class" in again["r2-prototypes"].status.reason
     before = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
-    listener = run(recipe_tree, folder)
-    assert {name for name, action in listener.begun.items() if action != "done"} == changed
+    recorder = run(recipe_tree, folder)
+    assert {name for name, action in recorder.begun.items() if action != "done"} == changed
     after = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     assert {name for name in STAGES if after[name] != before[name]} == changed
 
 
 def test_scoring_changes_rescore_without_training(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    recipe_tree["evaluation"] = {"exclude": ["box"]}
+    recipe_tree["evaluation"] = {"exclude_classes": ["box"]}
     assert set(run(recipe_tree, folder).begun.values()) == {"done"}
-    fog = json.loads((folder / "results.json").read_text())["stages"]["r2-distil"]["targets"]["fog"]
+    fog = json.loads((folder / "results.json").read_text())["stages"]["r2-distill"]["targets"]["fog"]
     kept = [fog["iou"][name] for name in ("ground", "sky") if fog["iou"][name] is not None]
     assert fog["miou"] == pytest.approx(sum(kept) / len(kept))
 
@@ -336,80 +325,116 @@ def test_two_processes_cannot_share_a_run(finished: Path, recipe_tree: dict, tmp
     [
         {"distillation": {"mode": "soft"}},
         {"distillation": {"prototypes": False}},
-        {"distillation": {"weights_on": "logits", "confidence_share": True}},
+        {"distillation": {"rectify": "logits", "weight_by_confidence": True}},
         {"fidelity": "published"},
         {"sampling": {"rare_classes": True}},
         {"self_training": {"teacher_statistics": "student"}},
         {"training": {"steps": 2, "batch_size": 2, "precision": "bfloat16"}},
-        {"training": {"steps": 2, "batch_size": 2, "statistics": "target", "recompute": True}},
-        {"training": {"steps": 2, "batch_size": 2, "precision": "float16", "recompute": True}},
+        {"training": {"steps": 2, "batch_size": 2, "adapt_batchnorm": "target", "activation_checkpointing": True}},
+        {"training": {"steps": 2, "batch_size": 2, "precision": "float16", "activation_checkpointing": True}},
         {"model": {"backbone": "test_resnet", "output_stride": 32, "head": {"kind": "deeplabv3plus", "channels": 16}}},
         {"evaluation": {"mode": "slide", "window": [24, 24], "flip": True}},
     ],
     ids=lambda change: "-".join(f"{key}" for key in change),
 )
-def test_variants_run(change: dict, recipe_tree: dict, tmp_path: Path) -> None:
+def test_variants_run(change: dict, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+    """Each trains every stage of a round; the student moves, its losses and scores are finite."""
     tree = {**recipe_tree, "rounds": 1, "source_only": False, **change}
     tree["training"] = {**tree["training"], "steps": 2}
     run(tree, tmp_path / "run")
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["stages"]["r1-distil"]["targets"]["fog"]["miou"] is not None
+    fog = read_results(tmp_path / "run").stages["r1-distill"].targets["fog"]
+    assert fog.images == 4
+    assert fog.miou is not None
+    assert 0 <= fog.miou <= 100
+    for stage in ("r1-cut", "r1-class", "r1-distill"):
+        (line,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
+        assert all(value >= 0 for value in json.loads(line)["losses"].values())
+        values = weights(tmp_path / "run", stage)
+        assert all(value.isfinite().all() for value in values.values())
+    parts = [weights(tmp_path / "run", stage)["head.classifier.weight"] for stage in ("r1-cut", "r1-class")]
+    assert not torch.equal(*parts)
+
+
+def test_self_training_is_a_method_of_its_own(recipe_tree: dict, tmp_path: Path) -> None:
+    tree = {key: value for key, value in recipe_tree.items() if key != "prototypes"}
+    tree |= {"method": "self-training", "mixing": "class", "warm_start": True}
+    assert run(tree, tmp_path / "run").begun == {"source-only": "run", "self-training": "run"}
+    results = read_results(tmp_path / "run")
+    assert results.final == "self-training"
+    assert results.stages["self-training"].targets["fog"].images == 4
+    last, published = weights(tmp_path / "run", "self-training"), weights(tmp_path / "run", ".")
+    assert all(torch.equal(last[name], published[name]) for name in last)
+    assert not torch.equal(
+        last["head.classifier.weight"], weights(tmp_path / "run", "source-only")["head.classifier.weight"]
+    )
 
 
 def test_statistics_of_the_target_change_adapted_models_only(recipe_tree: dict, tmp_path: Path) -> None:
     tree = {**recipe_tree, "rounds": 1}
     run(tree, tmp_path / "run", until="r1-cut")
     before = {stage: weights(tmp_path / "run", stage) for stage in ("source-only", "r1-cut")}
-    tree["training"] = {**tree["training"], "statistics": "target"}
+    tree["training"] = {**tree["training"], "adapt_batchnorm": "target"}
     again = run(tree, tmp_path / "run", until="r1-cut")
     assert again.begun == {"source-only": "done", "r1-cut": "run"}
-    assert "statistics" in again.reasons["r1-cut"]
+    assert "adapt_batchnorm" in again.reasons["r1-cut"]
     after = weights(tmp_path / "run", "r1-cut")
     changed = {name.rpartition(".")[2] for name in after if not after[name].equal(before["r1-cut"][name])}
     assert changed == {"running_mean", "running_var", "num_batches_tracked"}
 
 
-@pytest.mark.parametrize("batch_size", [2, 5])
-def test_statistics_are_of_batches_as_large_as_in_training(
-    batch_size: int, recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of three images one batch of two; one of five shows some of them twice."""
-    sizes: list[int] = []
-    monkeypatch.setattr(
-        "domainbridge.pipeline.stages.retake_statistics",
-        lambda network, images: sizes.extend(len(image) for image in images),
+class Listed:
+    """A data set that remembers which samples were read."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        self.read.append(index)
+        return self.dataset[index]
+
+    def load_label(self, index: int) -> Any:
+        return self.dataset.load_label(index)
+
+
+def crops_for_batchnorm(tree: dict[str, Any], batch_size: int) -> tuple[list[int], list[int]]:
+    """(sizes of the batches, samples read) of the statistics that r1-cut ends with."""
+    recipe = parse_recipe(tree)
+    data = open_data(recipe)
+    target = Listed(data.target)
+    stage = next(stage for stage in stages_of(recipe) if stage.name == "r1-cut")
+    assert isinstance(stage, TrainingStage)
+    batches = batchnorm_batches(
+        recipe,
+        stage,
+        batch_size,
+        training_data(recipe, data, data.source, target),
+        initial_student(recipe, "test"),
+        resolve_runtime("cpu"),
     )
-    tree = {**recipe_tree, "rounds": 1, "source_only": False}
-    target = Path(recipe_tree["data_root"]) / recipe_tree["targets"][0]["root"]
-    stems = sorted(path.stem for path in (target / "images").iterdir())
-    (tmp_path / "three.txt").write_text("\n".join(stems[:3]))
-    tree["targets"] = [{**recipe_tree["targets"][0], "split": str(tmp_path / "three.txt")}]
-    tree["training"] = {**tree["training"], "steps": 1, "batch_size": batch_size, "statistics": "target"}
-    run(tree, tmp_path / "run", until="r1-cut")
-    assert sizes == [batch_size]
+    return [len(image) for image in batches], target.read
 
 
-def test_statistics_draw_targets_as_training_does(recipe_tree: dict, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_statistics_are_of_batches_as_large_as_in_training(batch_size: int, recipe_tree: dict, tmp_path: Path) -> None:
+    """Of three images one batch of two; one of five shows some of them twice."""
+    (tmp_path / "three.txt").write_text("000\n001\n002\n")
+    tree = {**recipe_tree, "targets": [{**recipe_tree["targets"][0], "split": str(tmp_path / "three.txt")}]}
+    assert crops_for_batchnorm(tree, batch_size)[0] == [batch_size]
+
+
+def test_statistics_draw_targets_as_training_does(recipe_tree: dict, tmp_path: Path) -> None:
     """A target of 2 images and one of 10, equally often: half of the crops are of the small one."""
-    seen: list[int] = []
-    original = streams_module.TargetCrops.__getitem__
-
-    def noted(crops: Any, step: int) -> Any:
-        if crops.stage.endswith("statistics"):
-            places = range(step * crops.batch_size, (step + 1) * crops.batch_size)
-            seen.extend(crops.order.index(crops.seed, crops.stage, place) for place in places)
-        return original(crops, step)
-
-    monkeypatch.setattr(streams_module.TargetCrops, "__getitem__", noted)
     (target,) = recipe_tree["targets"]
     (tmp_path / "two.txt").write_text("000\n001\n")
     small = {key: value for key, value in target.items() if key != "validation"}
     tree = {**recipe_tree, "targets": [target, {**small, "name": "small", "split": str(tmp_path / "two.txt")}]}
-    tree |= {"rounds": 1, "source_only": False, "sampling": {"balance": 0}}
-    tree["training"] = {**tree["training"], "steps": 1, "statistics": "target"}
-    run(tree, tmp_path / "run", until="r1-cut")
-    assert len(seen) == 12
-    assert sum(index >= 10 for index in seen) == 6
+    _, read = crops_for_batchnorm({**tree, "sampling": {"domain_temperature": 0}}, 2)
+    assert len(read) == 12
+    assert sum(index >= 10 for index in read) == 6
 
 
 def test_shards_train_the_same_models(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
@@ -426,8 +451,8 @@ def test_shards_train_the_same_models(finished: Path, recipe_tree: dict, tmp_pat
 def test_several_sources_and_targets(generated_data: Path, recipe_tree: dict, tmp_path: Path) -> None:
     second = {**recipe_tree["sources"][0], "name": "again"}
     recipe_tree["sources"].append(second)
-    recipe_tree["targets"].append({"name": "unlabelled", "root": "target", "images": "images"})
+    recipe_tree["targets"].append({"name": "unlabeled", "root": "target", "images": "images"})
     recipe_tree |= {"rounds": 1, "source_only": False}
     run(recipe_tree, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert list(results["stages"]["r1-distil"]["targets"]) == ["fog"]
+    assert list(results["stages"]["r1-distill"]["targets"]) == ["fog"]

@@ -1,16 +1,19 @@
 """Conversion of known data sets to files: values, statistics, interruption."""
 
 import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from domainbridge.data import convert as convert_module
-from domainbridge.data.convert import Conversion, convert_layout
 from domainbridge.data.decode import read_index_image
-from domainbridge.errors import DataError
+from domainbridge.errors import DataError, StorageError
+from domainbridge.files import write_file
+from domainbridge.tools import convert as convert_module
+from domainbridge.tools.convert import Conversion, convert_layout
 from layout_trees import CITY_IDS, SIZE, TREES, scene
 
 
@@ -37,9 +40,9 @@ def test_train_ids_and_statistics(tmp_path: Path) -> None:
 def test_label_ids(tmp_path: Path) -> None:
     TREES["mapillary"](tmp_path / "map")
     convert("mapillary", tmp_path / "map", tmp_path / "out", "val", label_ids=True)
-    found = read_index_image(tmp_path / "out/labels/abc1-_X.png")
+    values = read_index_image(tmp_path / "out/labels/abc1-_X.png")
     for train_id, label_id in CITY_IDS.items():
-        assert ((found == label_id) == (scene(1) == train_id)).all()
+        assert ((values == label_id) == (scene(1) == train_id)).all()
     stats = json.loads((tmp_path / "out/sample_class_stats.json").read_text())
     assert set(stats[0]) == {"0", "2", "10", "13", "file"}
 
@@ -55,23 +58,27 @@ def test_halved_copies(tmp_path: Path) -> None:
 def test_interrupted_and_started_again_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     TREES["cityscapes"](tmp_path / "city")
     convert("cityscapes", tmp_path / "city", tmp_path / "whole", "train")
-    real, saved = convert_module._save, []
+    saved: list[Path] = []
+    lock = threading.Lock()
 
-    def dies(array: np.ndarray, path: Path) -> None:
-        if len(saved) == 2:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".{path.name}.tmp").write_bytes(b"half a fi")
-            raise KeyboardInterrupt
-        saved.append(path)
-        real(array, path)
+    def half_a_file(temporary: Path) -> None:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(b"half a fi")
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(convert_module, "_save", dies)
+    def interrupted(path: Path, save: Callable[[Path], object]) -> None:
+        with lock:
+            write_file(path, save if len(saved) < 2 else half_a_file)
+            saved.append(path)
+
+    monkeypatch.setattr(convert_module, "write_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert("cityscapes", tmp_path / "city", tmp_path / "out", "train")
     assert len(saved) == 2
+    assert not list((tmp_path / "out").rglob("*.tmp"))
     assert not (tmp_path / "out/sample_class_stats.json").exists()
     untouched = saved[0].stat().st_mtime_ns
-    monkeypatch.setattr(convert_module, "_save", real)
+    monkeypatch.setattr(convert_module, "write_file", write_file)
     convert("cityscapes", tmp_path / "city", tmp_path / "out", "train")
     assert saved[0].stat().st_mtime_ns == untouched
     assert bytes_below(tmp_path / "out") == bytes_below(tmp_path / "whole")
@@ -86,6 +93,17 @@ def test_unreadable_labels_are_listed_and_the_rest_is_done(tmp_path: Path) -> No
     assert "0000001.png" in str(caught.value)
     assert "0000003.png" in str(caught.value)
     assert len(bytes_below(tmp_path / "out/labels")) == 2
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    TREES["gta5"](tmp_path / "gta")
+    convert("gta5", tmp_path / "gta", tmp_path / "out")
+    for label in (tmp_path / "out/labels").iterdir():
+        label.unlink()
+    (tmp_path / "out/labels").rmdir()
+    (tmp_path / "out/labels").write_text("a file in the place of a folder")
+    with pytest.raises(StorageError, match=r"out/labels/00001\.png: cannot be written"):
+        convert("gta5", tmp_path / "gta", tmp_path / "out")
 
 
 def test_a_folder_of_another_conversion_is_refused(tmp_path: Path) -> None:

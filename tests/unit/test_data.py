@@ -1,6 +1,7 @@
-"""Decoding, label spaces, pairing, transforms, streams."""
+"""Decoding, label spaces, listings, fingerprints, transforms, statistics, batches."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from domainbridge.config.sections import CropConfig
+from domainbridge.data import fingerprint
+from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops, batches
+from domainbridge.data.dataset import ConcatDataset, FileDataset
 from domainbridge.data.decode import image_size, read_image, read_index_image
-from domainbridge.data.label_files import IdLabels, label_map_decoder
-from domainbridge.data.listing import FolderRule, list_folder
-from domainbridge.data.mixture import Mixture, epoch_index
-from domainbridge.data.samples import Concatenated, FileSamples
-from domainbridge.data.spaces import BUILT_IN, label_space, space_table, table_by_names
+from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.data.folder import FolderRule, list_folder
+from domainbridge.data.label_spaces import BUILT_IN, label_space, space_table, table_by_names
+from domainbridge.data.labels import IdLabels, label_map_decoder
+from domainbridge.data.sampling import Mixture, epoch_index
 from domainbridge.data.statistics import RareClasses, class_counts, rare_class_probabilities
-from domainbridge.data.streams import CropRule, PairedCrops, TargetCrops, batches
+from domainbridge.data.threads import in_threads
 from domainbridge.data.transforms import (
     ResizeRule,
     choose_crop,
@@ -91,25 +96,25 @@ class TestDecoding:
         assert read_image(tmp_path / "photo.jpg").shape == (60, 40, 3)
         assert image_size(tmp_path / "photo.jpg") == (60, 40)
 
-    def test_a_grey_png_keeps_its_values_and_its_side_up(self, tmp_path: Path) -> None:
+    def test_a_gray_png_keeps_its_values_and_its_side_up(self, tmp_path: Path) -> None:
         label = np.random.default_rng(0).integers(0, 255, (6, 9), np.uint8)
         turned = Image.Exif()
         turned[0x0112] = 6
         Image.fromarray(label).save(tmp_path / "x.png", exif=turned)
         assert (read_index_image(tmp_path / "x.png") == label).all()
 
-    @pytest.mark.parametrize("kind", ["jpg", "png", "turned.jpg", "grey.jpg", "cmyk.jpg", "alpha.png", "palette.png"])
+    @pytest.mark.parametrize("kind", ["jpg", "png", "turned.jpg", "gray.jpg", "cmyk.jpg", "alpha.png", "palette.png"])
     def test_every_kind_reads_as_pillow_reads_it(self, kind: str, tmp_path: Path) -> None:
         generator = np.random.default_rng(0)
         image = Image.fromarray(generator.integers(0, 255, (8, 12, 3), np.uint8).repeat(4, 0).repeat(4, 1))
-        mode = {"grey.jpg": "L", "cmyk.jpg": "CMYK", "alpha.png": "RGBA", "palette.png": "P"}.get(kind, "RGB")
+        mode = {"gray.jpg": "L", "cmyk.jpg": "CMYK", "alpha.png": "RGBA", "palette.png": "P"}.get(kind, "RGB")
         path = tmp_path / f"x.{kind}"
         turned = Image.Exif()
         turned[0x0112] = 6  # the camera was held upright
         options = {"exif": turned} if kind == "turned.jpg" else {}
         image.convert(mode).save(path, **options)
-        with Image.open(path) as stored:
-            expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+        with Image.open(path) as original:
+            expected = np.asarray(ImageOps.exif_transpose(original).convert("RGB"))
         assert (read_image(path) == expected).all()
         assert expected.shape == ((48, 32, 3) if kind == "turned.jpg" else (32, 48, 3))
 
@@ -139,7 +144,7 @@ class TestDecoding:
         with pytest.raises(DataError, match="unreadable"):
             read_image(tmp_path / "text.png")
 
-    def test_label_maps_by_id_and_by_colour(self, tmp_path: Path) -> None:
+    def test_label_maps_by_id_and_by_color(self, tmp_path: Path) -> None:
         ids = save(tmp_path / "ids.png", np.array([[10, 20], [30, 99]], np.uint8))
         decoder = label_map_decoder({10: "a", "20": 1, 30: "ignore"}, SPACE, "here")
         assert decoder.read(ids).tolist() == [[0, 1], [255, 255]]
@@ -190,43 +195,43 @@ class TestListing:
             save(tmp_path / f"i/{stem}.jpg", np.zeros((2, 2, 3), np.uint8))
             save(tmp_path / f"l/{stem}.png", np.zeros((2, 2), np.uint8))
         (tmp_path / "list.txt").write_text("t/1\n\nm/1\n")
-        found = list_folder(tmp_path / "i", tmp_path / "l", FolderRule(tmp_path / "list.txt"))
-        assert found.images == (tmp_path / "i/t/1.jpg", tmp_path / "i/m/1.jpg")
-        assert found.labels == (tmp_path / "l/t/1.png", tmp_path / "l/m/1.png")
-        assert not found.problems + found.notes
+        listing = list_folder(tmp_path / "i", tmp_path / "l", FolderRule(tmp_path / "list.txt"))
+        assert listing.images == (tmp_path / "i/t/1.jpg", tmp_path / "i/m/1.jpg")
+        assert listing.labels == (tmp_path / "l/t/1.png", tmp_path / "l/m/1.png")
+        assert not listing.problems + listing.notes
 
     def test_missing_labels_are_counted_and_named(self, tmp_path: Path) -> None:
         for stem in ("1", "2", "3"):
             save(tmp_path / f"i/{stem}.png", np.zeros((2, 2, 3), np.uint8))
         save(tmp_path / "l/2.png", np.zeros((2, 2), np.uint8))
-        found = list_folder(tmp_path / "i", tmp_path / "l", FolderRule())
+        listing = list_folder(tmp_path / "i", tmp_path / "l", FolderRule())
         with pytest.raises(DataError, match=r"x: images without label: 2 of 3 have no file below .*: 1, 3"):
-            found.checked("x")
-        assert found.images == (tmp_path / "i/2.png",)
+            listing.checked("x")
+        assert listing.images == (tmp_path / "i/2.png",)
 
     def test_labels_without_image_are_noted(self, tmp_path: Path) -> None:
         save(tmp_path / "i/1.png", np.zeros((2, 2, 3), np.uint8))
         for stem in ("1", "2"):
             save(tmp_path / f"l/{stem}.png", np.zeros((2, 2), np.uint8))
-        found = list_folder(tmp_path / "i", tmp_path / "l", FolderRule()).checked("x")
-        assert "labels without image: 1 of 2" in found.notes[0]
+        listing = list_folder(tmp_path / "i", tmp_path / "l", FolderRule()).checked("x")
+        assert "labels without image: 1 of 2" in listing.notes[0]
 
     def test_patterns_in_one_folder(self, tmp_path: Path) -> None:
         for stem in ("day/a", "day/b"):
             save(tmp_path / f"{stem}.jpg", np.zeros((2, 2, 3), np.uint8))
             save(tmp_path / f"{stem}_mask.png", np.zeros((2, 2), np.uint8))
         rule = FolderRule(image_pattern="{stem}.jpg", label_pattern="{stem}_mask.png")
-        found = list_folder(tmp_path, tmp_path, rule).checked("x")
-        assert [path.name for path in found.images] == ["a.jpg", "b.jpg"]
-        assert found.labels == (tmp_path / "day/a_mask.png", tmp_path / "day/b_mask.png")
+        listing = list_folder(tmp_path, tmp_path, rule).checked("x")
+        assert [path.name for path in listing.images] == ["a.jpg", "b.jpg"]
+        assert listing.labels == (tmp_path / "day/a_mask.png", tmp_path / "day/b_mask.png")
         none = list_folder(tmp_path, None, FolderRule(image_pattern="{stem}_rgb"))
         assert "none of the 4 images below" in none.problems[0]
 
     def test_exclude(self, tmp_path: Path) -> None:
         for stem in ("1", "2"):
             save(tmp_path / f"{stem}.png", np.zeros((2, 2, 3), np.uint8))
-        assert list_folder(tmp_path, None, FolderRule(exclude=("1",))).images == (tmp_path / "2.png",)
-        assert "exclude names images" in list_folder(tmp_path, None, FolderRule(exclude=("3",))).problems[0]
+        assert list_folder(tmp_path, None, FolderRule(exclude_files=("1",))).images == (tmp_path / "2.png",)
+        assert "exclude_files names images" in list_folder(tmp_path, None, FolderRule(exclude_files=("3",))).problems[0]
 
     def test_folders_that_do_not_work(self, tmp_path: Path) -> None:
         assert "no such folder" in list_folder(tmp_path / "none", None, FolderRule()).problems[0]
@@ -239,8 +244,8 @@ class TestListing:
         save(tmp_path / "i/1.png", np.zeros((2, 2, 3), np.uint8))
         for text, message in (("1\n1\n", "more than once"), ("\n", "lists nothing"), ("7\n", "1 of 1 have no file")):
             (tmp_path / "list.txt").write_text(text)
-            found = list_folder(tmp_path / "i", None, FolderRule(tmp_path / "list.txt"))
-            assert message in found.problems[0]
+            listing = list_folder(tmp_path / "i", None, FolderRule(tmp_path / "list.txt"))
+            assert message in listing.problems[0]
 
     def test_a_link_to_its_own_folder_adds_no_image(self, tmp_path: Path) -> None:
         save(tmp_path / "images/a.png", np.zeros((4, 4, 3), np.uint8))
@@ -262,13 +267,13 @@ class TestListing:
         image = save(tmp_path / "i.png", np.zeros((4, 6, 3), np.uint8))
         label = save(tmp_path / "l.png", np.zeros((4, 5), np.uint8))
         with pytest.raises(DataError, match=r"l\.png: 5x4 pixels, but its image .* has 6x4"):
-            FileSamples("x", (image,), (label,), strict()).load(0)
+            FileDataset("x", (image,), (label,), strict())[0]
 
     def test_labels_at_a_share_of_their_size(self, tmp_path: Path) -> None:
         image = save(tmp_path / "i.png", np.zeros((4, 6, 3), np.uint8))
         label = save(tmp_path / "l.png", np.zeros((4, 6), np.uint8))
-        samples = FileSamples("x", (image,), (label,), strict(), resize_labels=False, label_scale=0.5)
-        assert samples.load(0).label.shape == (2, 3)
+        files = FileDataset("x", (image,), (label,), strict(), resize_labels=False, label_scale=0.5)
+        assert files[0].label.shape == (2, 3)
 
 
 class TestTransforms:
@@ -383,13 +388,13 @@ class TestMixture:
         assert (drawn >= 90).mean() == pytest.approx(0.1, abs=0.03)
 
 
-class TestStreams:
+class TestBatches:
     @pytest.fixture
     def stream(self, generated_data: Path) -> PairedCrops:
-        decoder = IdLabels.own_ids(np.arange(256, dtype=np.uint8), "any")
+        decoder = IdLabels.native_ids(np.arange(256, dtype=np.uint8), "any")
         listed = list_folder(generated_data / "source/images", generated_data / "source/labels", FolderRule())
-        source = FileSamples("source", listed.images, listed.labels, decoder)
-        target = FileSamples("target", list_folder(generated_data / "target/images", None, FolderRule()).images)
+        source = FileDataset("source", listed.images, listed.labels, decoder)
+        target = FileDataset("target", list_folder(generated_data / "target/images", None, FolderRule()).images)
         return PairedCrops(source, target, CropRule((32, 44)), batch_size=3, seed=5, stage="r1-cut")
 
     def test_a_step_is_a_value(self, stream: PairedCrops) -> None:
@@ -404,8 +409,8 @@ class TestStreams:
         assert late.source_image.dtype == torch.uint8
 
     def test_workers_give_the_same_batches_in_order(self, stream: PairedCrops) -> None:
-        alone = list(batches(stream, range(2, 6), workers=0))
-        helped = list(batches(stream, range(2, 6), workers=2))
+        alone = list(batches(stream, range(2, 6), num_workers=0))
+        helped = list(batches(stream, range(2, 6), num_workers=2))
         assert all(torch.equal(a.source_label, b.source_label) for a, b in zip(alone, helped, strict=True))
 
     @given(st.integers(1, 30), st.integers(0, 50))
@@ -418,7 +423,7 @@ class TestStreams:
     def test_small_images_are_padded(self, generated_data: Path) -> None:
         images = list_folder(generated_data / "target/images", None, FolderRule()).images
         rule = CropRule((64, 64), padding=(1, 2, 3))
-        crops = TargetCrops(FileSamples("t", images), rule, batch_size=4, passes=1, seed=0, stage="p")
+        crops = TargetCrops(FileDataset("t", images), rule, batch_size=4, passes=1, seed=0, stage="p")
         assert len(crops) == 3
         assert crops[2].shape == (2, 3, 64, 64)
         assert crops[0][0, :, 63, 63].tolist() == [1, 2, 3]
@@ -431,8 +436,68 @@ class TestStreams:
             def __len__(self) -> int:
                 return len(self.values)
 
-            def load(self, index: int) -> str:
+            def __getitem__(self, index: int) -> str:
                 return self.values[index]
 
-        both = Concatenated((Part("ab"), Part("cde")))
-        assert [both.load(i) for i in range(len(both))] == list("abcde")
+        both = ConcatDataset((Part("ab"), Part("cde")))
+        assert [both[i] for i in range(len(both))] == list("abcde")
+        assert list(both) == list("abcde")
+
+    def test_the_crop_of_a_recipe_and_of_the_code_have_the_same_defaults(self) -> None:
+        config, rule = CropConfig(), CropRule((8, 8))
+        assert (rule.cat_max_ratio, rule.max_tries, rule.flip) == (
+            config.cat_max_ratio,
+            config.max_tries,
+            config.flip,
+        )
+
+
+def test_work_in_threads_keeps_its_order_and_its_errors() -> None:
+    assert list(in_threads(lambda index: index * index, range(50))) == [index * index for index in range(50)]
+    results = in_threads(lambda index: 1 // (index - 3), range(50))
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+
+
+class TestFingerprint:
+    def files(self, folder: Path, count: int) -> FileDataset:
+        folder.mkdir(exist_ok=True)
+        for number in range(count):
+            (folder / f"{number}.png").write_text("x")
+        return FileDataset("here", tuple(folder / f"{number}.png" for number in range(count)))
+
+    def test_names_and_sizes_count_and_the_folder_does_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, other = self.files(tmp_path / "one", 5), self.files(tmp_path / "other", 5)
+        assert files_fingerprint(one) == files_fingerprint(other)
+        monkeypatch.chdir(tmp_path)
+        relative = FileDataset("here", tuple(path.relative_to(tmp_path) for path in one.images))
+        assert files_fingerprint(relative) == files_fingerprint(one)
+        assert files_fingerprint(replace(one, images=one.images[:4])) != files_fingerprint(one)
+        (tmp_path / "other/4.png").write_text("longer")
+        assert files_fingerprint(replace(other)) != files_fingerprint(one)
+
+    def test_of_many_files_some_sizes_count(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fingerprint, "_ALL_AT_MOST", 5)
+        monkeypatch.setattr(fingerprint, "_SAMPLED", 3)
+        files = self.files(tmp_path / "many", 6)
+        before = files_fingerprint(files)
+        assert files_fingerprint(self.files(tmp_path / "moved", 6)) == before
+        renamed = (tmp_path / "many/1.png").rename(tmp_path / "many/one.png")
+        images = (files.images[0], renamed, *files.images[2:])
+        assert files_fingerprint(replace(files, images=images)) != before
+        renamed.rename(tmp_path / "many/1.png")
+        (tmp_path / "many/1.png").write_text("longer")
+        assert files_fingerprint(replace(files)) == before
+        (tmp_path / "many/2.png").write_text("longer")
+        assert files_fingerprint(replace(files)) != before
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        files = self.files(tmp_path / "set", 2)
+        files.images[1].unlink()
+        with pytest.raises(DataError, match=r"here: .*1\.png cannot be read"):
+            files_fingerprint(files)
+
+    def test_no_files(self) -> None:
+        assert files_fingerprint(FileDataset("here", ())) == files_fingerprint(FileDataset("there", ()))

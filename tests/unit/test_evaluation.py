@@ -6,11 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainbridge.data.spaces import BUILT_IN, SUBSETS, label_space, space_table
+from domainbridge.data.label_spaces import BUILT_IN, SUBSETS, label_space, space_table
 from domainbridge.evaluation.confusion import confusion_matrix, scores
+from domainbridge.evaluation.evaluate import ScoringRule, score
 from domainbridge.evaluation.inference import InferenceRule, probabilities
-from domainbridge.evaluation.scoring import ScoringRule, score
 from domainbridge.models.segmenter import Segmentation
+from domainbridge.runtime.device import Runtime
 from domainbridge.types import Sample
 
 values = st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40)
@@ -30,7 +31,7 @@ def test_iou_is_intersection_over_union(data: st.DataObject) -> None:
 
 def test_absent_and_excluded_classes_are_not_in_the_mean() -> None:
     matrix = torch.tensor([[3, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    found = scores(matrix, ("a", "b", "c"), 2, exclude=("b",))
+    found = scores(matrix, ("a", "b", "c"), 2, exclude_classes=("b",))
     assert found.iou == {"a": 75.0, "b": 0.0, "c": None}
     assert found.miou == 75.0
     assert scores(torch.zeros(2, 3, dtype=torch.int64), ("a", "b"), 0).miou is None
@@ -65,7 +66,7 @@ class Given:
     def __len__(self) -> int:
         return 3
 
-    def load(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample:
         image = np.random.default_rng(index).integers(0, 256, (12, 10, 3), np.uint8)
         label = (image[..., 0] < 128).astype(np.uint8) if index else np.full((12, 10), 255, np.uint8)
         return Sample(image, label, str(index))
@@ -75,13 +76,15 @@ def test_scoring_in_the_own_and_in_a_coarser_space() -> None:
     space = label_space("three", ["bright", "dark", "green"])
     network = Pixelwise().train()
     rule = ScoringRule(space, space_table(space, space))
-    found = score(network, Given(), rule, torch.device("cpu"))
+    found = score(network, Given(), rule, Runtime(torch.device("cpu"), 0))
     assert found.images == 3
     assert found.iou["dark"] > 80
     assert network.training, "the mode is put back"
     merged = np.full(256, 255, np.uint8)
     merged[:3] = 0
-    coarse = score(network, Given(), ScoringRule(label_space("one", ["all", "none"]), merged), torch.device("cpu"))
+    coarse = score(
+        network, Given(), ScoringRule(label_space("one", ["all", "none"]), merged), Runtime(torch.device("cpu"), 0)
+    )
     assert coarse.iou["all"] < 100, "labels of the other class are missed"
 
 

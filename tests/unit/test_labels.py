@@ -1,4 +1,4 @@
-"""Which space label files are in, and which one they end in."""
+"""Label space of the files, and label space after decoding."""
 
 import copy
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domainbridge.config.load import parse_recipe
-from domainbridge.data.spaces import BUILT_IN
+from domainbridge.build.datasets import open_data
+from domainbridge.build.label_space import source_decoder, validation_decoder
+from domainbridge.build.recipe import parse_recipe, stages_of, training_config
+from domainbridge.data.label_spaces import BUILT_IN
 from domainbridge.errors import InputError, RecipeError
-from domainbridge.pipeline.datasets import open_data
-from domainbridge.pipeline.labels import source_decoder, validation_decoder
 from tiny_domain import RECIPE
 
 
@@ -47,8 +47,8 @@ def test_files_already_in_the_scoring_space(tmp_path: Path) -> None:
 
 
 def test_files_in_a_finer_space_than_the_recipes(tmp_path: Path) -> None:
-    found = decoded(tmp_path, [0, 10], {"label_space": "cityscapes19"}, label_space="camvid11")
-    assert found == [BUILT_IN["camvid11"].index(name) for name in ("road", "sky")]
+    values = decoded(tmp_path, [0, 10], {"label_space": "cityscapes19"}, label_space="camvid11")
+    assert values == [BUILT_IN["camvid11"].index(name) for name in ("road", "sky")]
 
 
 def test_a_coarser_space_of_the_users_own(tmp_path: Path) -> None:
@@ -78,11 +78,12 @@ def test_layouts_refuse_keys_that_they_would_ignore(tmp_path: Path) -> None:
 
 def test_one_round_of_a_recipe_that_names_two() -> None:
     built = recipe(rounds=1, stages={"r2-cut": {"steps": 5}})
-    assert built.trained_stages()[-1] == "r1-distil"
+    assert stages_of(built)[-1].name == "r1-distill"
 
 
 def test_later_paths_learn_at_a_tenth_of_the_rate() -> None:
     built = recipe(stages={"r2-class": {"learning_rate": 5e-4}})
-    assert built.training_of("r2-cut").learning_rate == pytest.approx(1e-4)
-    assert built.training_of("r2-class").learning_rate == 5e-4
-    assert built.training_of("r1-cut").learning_rate == built.training_of("r2-distil").learning_rate == 1e-3
+    stages = {stage.name: stage for stage in stages_of(built)}
+    names = ("r2-cut", "r2-class", "r1-cut", "r2-distill")
+    rates = [training_config(built, stages[name]).learning_rate for name in names]
+    assert rates == pytest.approx([1e-4, 5e-4, 1e-3, 1e-3])

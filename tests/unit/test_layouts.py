@@ -7,25 +7,26 @@ import numpy as np
 import pytest
 import yaml
 
-from domainbridge.config.load import dump_recipe, parse_recipe
+from domainbridge.build.datasets import list_data, open_data
+from domainbridge.build.recipe import parse_recipe
+from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
-from domainbridge.data.id_tables import MAPILLARY_V12_NAMES
-from domainbridge.data.layout_listing import list_layout
-from domainbridge.data.layouts import LAYOUTS
-from domainbridge.data.spaces import BUILT_IN, space_table
-from domainbridge.errors import DataError
-from domainbridge.pipeline.datasets import list_data, open_data
-from domainbridge.pipeline.execute import Silent, run_recipe
+from domainbridge.data.label_ids import MAPILLARY_V12_NAMES
+from domainbridge.data.label_spaces import BUILT_IN, space_table
+from domainbridge.data.layout_listing import known_layout, list_layout
+from domainbridge.data.layouts.base import LAYOUTS, DirectoryScheme, Layout, register_layout, train_id_decoder
+from domainbridge.errors import DataError, RecipeError
+from domainbridge.run.run import run_recipe
 from layout_trees import TREES, scene
 from tiny_domain import RECIPE
 
-LABELLED = [name for name in TREES if name != "dark-zurich"]
+LABELED = [name for name in TREES if name != "dark-zurich"]
 TO_CAMVID = space_table(BUILT_IN["cityscapes19"], BUILT_IN["camvid11"])
 
 
 def recipe_of(name: str, root: Path) -> Recipe:
     """Source: the set with its labels (GTA5 where it has none). Target and validation: the set's own."""
-    source = name if name in LABELLED else "gta5"
+    source = name if name in LABELED else "gta5"
     target = {"name": "t", "dataset": name, "root": name}
     if name not in ("gta5", "synscapes", "synthia", "camvid"):
         target["validation"] = {}
@@ -43,7 +44,22 @@ def recipe_of(name: str, root: Path) -> Recipe:
 
 
 def test_every_layout_has_a_tree() -> None:
-    assert set(TREES) == set(LAYOUTS)
+    assert set(TREES) == set(LAYOUTS.names())
+
+
+def test_an_unknown_data_set_is_named_with_its_place() -> None:
+    with pytest.raises(
+        RecipeError, match=r"sources\.g: data set 'gta' is unknown; known are acdc, .*synthia \(and 'fol"
+    ):
+        known_layout("gta", "sources.g")
+
+
+def test_a_layout_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LAYOUTS, "_parts", {name: LAYOUTS[name] for name in LAYOUTS.names()})
+    scheme, decoder = DirectoryScheme("RGB", "GT/LABELS"), train_id_decoder(BUILT_IN["cityscapes19"])
+    register_layout("mine")(Layout("Mine", (scheme,), decoder, "cityscapes19", "unpack it"))
+    TREES["synthia"](tmp_path)
+    assert len(list_layout("mine", tmp_path, None, (), labeled=True).checked("here").images) == 4
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -51,20 +67,20 @@ def test_a_recipe_runs_over_it(name: str, tmp_path: Path) -> None:
     for needed in {name, "gta5"}:
         TREES[needed](tmp_path / needed)
     recipe = recipe_of(name, tmp_path)
-    assert run_recipe(recipe, tmp_path / "run", Silent())
+    assert run_recipe(recipe, tmp_path / "run")
     results = json.loads((tmp_path / "run/results.json").read_text())
-    assert results["stages"]["r1-distil"]["steps"] == 1
+    assert results["stages"]["r1-distill"]["steps"] == 1
     if recipe.targets[0].validation is not None:
-        scored = results["stages"]["r1-distil"]["targets"]["t"]
+        scored = results["stages"]["r1-distill"]["targets"]["t"]
         assert {"sky", "road", "building", "car"} <= {k for k, iou in scored["iou"].items() if iou is not None}
 
 
-@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("name", LABELED)
 def test_labels_become_train_ids(name: str, tmp_path: Path) -> None:
     TREES[name](tmp_path)
     splits = [split for split in LAYOUTS[name].splits if split in ("train", "val")] or [None]
     for split in splits:
-        listing = list_layout(name, tmp_path, split, (), labelled=True)
+        listing = list_layout(name, tmp_path, split, (), labeled=True)
         assert not listing.problems
         assert listing.labels is not None
         assert len(listing.images) >= 2
@@ -72,8 +88,8 @@ def test_labels_become_train_ids(name: str, tmp_path: Path) -> None:
         drawn = [scene(number) for number in range(12)]
         expected = [TO_CAMVID[label] for label in drawn] if name.startswith("camvid") else drawn
         for image, label in zip(listing.images, listing.labels, strict=True):
-            found = decoder.read(label)
-            assert any(np.array_equal(found, one) for one in expected), f"{image}: {np.unique(found)}"
+            values = decoder.read(label)
+            assert any(np.array_equal(values, one) for one in expected), f"{image}: {np.unique(values)}"
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -85,14 +101,14 @@ def test_a_missing_archive_says_what_to_unpack_where(name: str, tmp_path: Path) 
         assert LAYOUTS[name].unpack in str(caught.value)
 
 
-@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("name", LABELED)
 def test_missing_labels_are_counted(name: str, tmp_path: Path) -> None:
     TREES[name](tmp_path)
     split = next((split for split in LAYOUTS[name].splits if split == "train"), None)
-    listing = list_layout(name, tmp_path, split, (), labelled=True)
+    listing = list_layout(name, tmp_path, split, (), labeled=True)
     assert listing.labels is not None
     listing.labels[0].unlink()
-    fewer = list_layout(name, tmp_path, split, (), labelled=True)
+    fewer = list_layout(name, tmp_path, split, (), labeled=True)
     assert len(fewer.images) == len(listing.images) - 1
     assert f"1 of {len(listing.images)} images have no label" in fewer.problems[0]
     assert str(listing.images[0]) in fewer.problems[0]
@@ -100,33 +116,33 @@ def test_missing_labels_are_counted(name: str, tmp_path: Path) -> None:
 
 def test_an_incomplete_set_is_noted_not_refused(tmp_path: Path) -> None:
     TREES["cityscapes"](tmp_path)
-    listing = list_layout("cityscapes", tmp_path, "train", (), labelled=False)
+    listing = list_layout("cityscapes", tmp_path, "train", (), labeled=False)
     assert not listing.problems
-    assert "4 images, where the complete cityscapes train has 2975" in listing.notes[0]
-    listing = list_layout("cityscapes", tmp_path, "train", ("aachen_000000_000019_leftImg8bit",), labelled=False)
+    assert "4 images, but the complete cityscapes train has 2975" in listing.notes[0]
+    listing = list_layout("cityscapes", tmp_path, "train", ("aachen_000000_000019_leftImg8bit",), labeled=False)
     assert len(listing.images) == 3
     assert not listing.problems
-    misspelt = list_layout("cityscapes", tmp_path, "train", ("aachen",), labelled=False)
-    assert "exclude names images that are not there: 1 of 1" in misspelt.problems[0]
+    misspelt = list_layout("cityscapes", tmp_path, "train", ("aachen",), labeled=False)
+    assert "exclude_files names images that do not exist: 1 of 1" in misspelt.problems[0]
 
 
 def test_excluding_everything_is_a_problem(tmp_path: Path) -> None:
     TREES["gta5"](tmp_path)
-    listing = list_layout("gta5", tmp_path, None, tuple(f"{number:05}" for number in range(1, 5)), labelled=True)
-    assert listing.problems == (f"exclude leaves no image of gta5 at {tmp_path}",)
+    listing = list_layout("gta5", tmp_path, None, tuple(f"{number:05}" for number in range(1, 5)), labeled=True)
+    assert listing.problems == (f"exclude_files leaves no image of gta5 at {tmp_path}",)
 
 
 def test_one_condition_of_acdc(tmp_path: Path) -> None:
     TREES["acdc"](tmp_path)
-    assert len(list_layout("acdc", tmp_path, "train", (), labelled=True).images) == 4
-    night = list_layout("acdc", tmp_path, "night/train", (), labelled=True)
+    assert len(list_layout("acdc", tmp_path, "train", (), labeled=True).images) == 4
+    night = list_layout("acdc", tmp_path, "night/train", (), labeled=True)
     assert len(night.images) == 1
     assert "/night/train/" in str(night.images[0])
 
 
 def test_the_older_and_the_newer_mapillary(tmp_path: Path) -> None:
     TREES["mapillary-v2"](tmp_path)
-    listing = list_layout("mapillary", tmp_path, "val", (), labelled=True)
+    listing = list_layout("mapillary", tmp_path, "val", (), labeled=True)
     assert listing.labels is not None
     assert "v1.2" in str(listing.labels[0])
     assert np.array_equal(LAYOUTS["mapillary"].decoder(tmp_path).read(listing.labels[0]), scene(0))

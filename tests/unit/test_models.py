@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from domainbridge.errors import ModelError
-from domainbridge.models.backbone import build_backbone
-from domainbridge.models.heads import HeadSpec
-from domainbridge.models.published import from_published
+from domainbridge.models.backbones.base import build_backbone
+from domainbridge.models.heads.base import HeadSpec
+from domainbridge.models.mmseg_names import from_published
+from domainbridge.models.model_folder import ModelConfig, load_model, save_model
+from domainbridge.models.pretrained import load_backbone_weights, load_checked, read_state_dict
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
-from domainbridge.models.store import ModelCard, load_model, save_model
-from domainbridge.models.weights import load_backbone_weights, load_checked, read_state_dict
 
 TINY = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
 SKIP = ModelSpec("test_resnet", 32, 3, HeadSpec("deeplabv3plus", 16, (1, 2), skip_channels=8))
 
 
-def card(spec: ModelSpec = TINY) -> ModelCard:
-    return ModelCard(spec, "abc", ("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), (64, 48, True, None))
+def config(spec: ModelSpec = TINY) -> ModelConfig:
+    return ModelConfig(spec, "abc", ("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), (64, 48, True, None))
 
 
 @pytest.mark.parametrize("spec", [TINY, SKIP], ids=["deeplabv2", "deeplabv3plus"])
@@ -112,11 +112,11 @@ def test_published_names_of_a_whole_model() -> None:
 @pytest.mark.parametrize("spec", [TINY, SKIP], ids=["deeplabv2", "deeplabv3plus"])
 def test_a_saved_model_is_the_same_model(spec: ModelSpec, tmp_path: Path) -> None:
     network = build_segmenter(spec).eval()
-    save_model(tmp_path / "m", network, card(spec))
+    save_model(tmp_path / "m", network, config(spec))
     loaded, description = load_model(tmp_path / "m")
     image = torch.rand(1, 3, 40, 40)
     assert torch.equal(loaded(image).logits, network(image).logits)
-    assert description == card(spec)
+    assert description == config(spec)
     assert not loaded.training
     assert not list((tmp_path / "m").glob("*.tmp"))
 
@@ -124,7 +124,7 @@ def test_a_saved_model_is_the_same_model(spec: ModelSpec, tmp_path: Path) -> Non
 def test_model_folders_that_do_not_work(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a model folder"):
         load_model(tmp_path)
-    save_model(tmp_path, build_segmenter(TINY), card())
+    save_model(tmp_path, build_segmenter(TINY), config())
     description = json.loads((tmp_path / "config.json").read_text())
     description["spec"]["head"]["channels"] = 32
     (tmp_path / "config.json").write_text(json.dumps(description))
@@ -140,14 +140,14 @@ def test_model_folders_that_do_not_work(tmp_path: Path) -> None:
     [
         (("spec", "head", "channels"), "x", "'x' is not a positive whole number"),
         (("spec", "output_stride"), 8.0, "8.0 is not a positive whole number"),
-        (("classes",), ["a", "a", "b"], "3 class names .2 different ones"),
+        (("classes",), ["a", "a", "b"], "3 class names .2 different"),
         (("colors",), [[0, 0, 900], [0, 0, 1], [0, 0, 2]], "colors must be three whole numbers"),
         (("mean",), [0.1, 0.2, 0.3], "mean .* is not that of"),
         (("mean",), "x", "is not that of|not a model description"),
     ],
 )
 def test_an_edited_description_is_refused(place: tuple[str, ...], value: object, message: str, tmp_path: Path) -> None:
-    save_model(tmp_path, build_segmenter(TINY), card())
+    save_model(tmp_path, build_segmenter(TINY), config())
     description = json.loads((tmp_path / "config.json").read_text())
     section = description
     for name in place[:-1]:

@@ -1,8 +1,8 @@
 """No step waits for the device.
 
 On the meta device tensors have no content: whatever asks for a value, a count or a data-dependent size raises, so a
-loop that gets through has no host synchronisation. Where there is a GPU, CUDA's own watch over synchronisations looks
-too, at the optimiser's fused kernel among others.
+loop that gets through has no host synchronization. Where there is a GPU, CUDA's own watch over synchronizations looks
+too, at the optimizer's fused kernel among others.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,16 +11,18 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from domainbridge.adaptation.distillation import Distillation, Teacher
-from domainbridge.adaptation.objective import Objective, SourceOnly
-from domainbridge.adaptation.prototypes import PrototypeBank, empty_bank, image_means, running_mean
-from domainbridge.adaptation.self_training import Augmentation, SelfTraining
-from domainbridge.models.heads import HeadSpec
+from domainbridge.methods.base import Objective
+from domainbridge.methods.distillation import Distillation, Teacher
+from domainbridge.methods.prototypes import PrototypeBank, empty_bank, image_means, running_mean
+from domainbridge.methods.self_training import SelfTraining
+from domainbridge.methods.source_only import SourceOnly
+from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
-from domainbridge.training.loop import LossWindow, Plan, Progress, fit
-from domainbridge.training.loss_scale import loss_scale
-from domainbridge.training.optimiser import Schedule, build_optimiser
-from domainbridge.training.runtime import Runtime
+from domainbridge.ops.photometric import AugmentationConfig
+from domainbridge.runtime.device import Runtime
+from domainbridge.training.amp import loss_scale
+from domainbridge.training.loop import LossWindow, Progress, TrainConfig, fit
+from domainbridge.training.optimizer import Schedule, build_optimizer
 from domainbridge.types import Batch
 
 CLASSES, CHANNELS = 5, 16
@@ -37,17 +39,17 @@ def network(device: torch.device) -> Segmenter:
 def distillation(device: torch.device, **options: object) -> Distillation:
     bank = PrototypeBank(torch.zeros(CLASSES, CHANNELS, device=device), torch.ones(CLASSES, device=device))
     teachers = tuple(Teacher(network(device), bank) for _ in range(2))
-    return Distillation(network(device), teachers, augmentation=Augmentation(), **options)  # type: ignore[arg-type]
+    return Distillation(network(device), teachers, augmentation=AugmentationConfig(), **options)  # type: ignore[arg-type]
 
 
 OBJECTIVES: dict[str, Callable[[torch.device], Objective]] = {
     "source-only": lambda device: SourceOnly(network(device)),
-    "class path": lambda device: SelfTraining(network(device), "class", augmentation=Augmentation()),
+    "class path": lambda device: SelfTraining(network(device), "class", augmentation=AugmentationConfig()),
     "cut path": lambda device: SelfTraining(
-        network(device), "cut", augmentation=Augmentation(), teacher_statistics="student"
+        network(device), "cut", augmentation=AugmentationConfig(), teacher_statistics="student"
     ),
     "hard": lambda device: distillation(device),
-    "hard, on logits": lambda device: distillation(device, weights_on="logits", confidence_share=True),
+    "hard, on logits": lambda device: distillation(device, rectify="logits", weight_by_confidence=True),
     "soft": lambda device: distillation(device, mode="soft"),
 }
 
@@ -107,13 +109,13 @@ def on_meta(monkeypatch: pytest.MonkeyPatch, without_reports: None) -> None:
 def take_steps(objective: Objective, device: torch.device, steps: int = 3, precision: str = "float32") -> bool:
     image, label = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 32, 32, dtype=torch.uint8)
     student = objective.student.train()
-    optimiser = Still(student.parameters()) if device == META else build_optimiser(student, 1e-3, 10, 0.01)
-    plan = Plan("stage", 0, 0, Schedule(steps), precision)
+    optimizer = Still(student.parameters()) if device == META else build_optimizer(student, 1e-3, 10, 0.01)
+    plan = TrainConfig("stage", 0, 0, Schedule(steps), precision)
     scale = loss_scale(precision, device)
     batches = iter([Batch(image, label, image)] * steps)
     ignored = {"report": lambda _: None, "checkpoint": lambda _: None}
     with no_tensor_of_a_list():
-        return fit(objective, optimiser, batches, plan, Runtime(device, 0), **ignored, scale=scale)
+        return fit(objective, optimizer, batches, plan, Runtime(device, 0), **ignored, scale=scale)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -140,14 +142,14 @@ def test_a_prototype_pass_needs_no_value() -> None:
     assert running_mean(bank, means, seen, 3000).vectors.shape == (CLASSES, CHANNELS)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA watches over its own synchronisations")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA watches over its own synchronizations")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.usefixtures("without_reports")
 def test_steps_do_not_synchronise(name: str, precision: str) -> None:
     device = torch.device("cuda")
     objective = OBJECTIVES[name](device)
-    take_steps(objective, device, steps=1, precision=precision)  # lazy initialisations may wait once
+    take_steps(objective, device, steps=1, precision=precision)  # lazy initializations may wait once
     torch.cuda.set_sync_debug_mode("error")
     try:
         assert take_steps(objective, device, precision=precision)

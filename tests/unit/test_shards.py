@@ -11,16 +11,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from domainbridge.config.load import parse_recipe
-from domainbridge.data import stored
+from domainbridge.build.datasets import DataSets, open_data
+from domainbridge.build.recipe import parse_recipe
 from domainbridge.data.decode import image_size, read_image, read_index_image
 from domainbridge.data.fingerprint import files_fingerprint
-from domainbridge.data.listing import FolderRule, list_folder
-from domainbridge.data.stored import opened, read_bytes, stamp
-from domainbridge.errors import DataError
-from domainbridge.pipeline.check import survey_data
-from domainbridge.pipeline.datasets import DataSets, open_data
-from domainbridge.pipeline.sharding import pack_domains, recipe_lines
+from domainbridge.data.folder import FolderRule, list_folder
+from domainbridge.data.storage import tar
+from domainbridge.data.storage.tar import open_path, read_bytes, size_and_mtime
+from domainbridge.errors import DataError, StorageError
+from domainbridge.tools.check import survey_data
+from domainbridge.tools.pack import pack_domains, recipe_lines
 from tiny_domain import RECIPE, write_domain
 
 RULE = FolderRule(image_pattern="{stem}.image", label_pattern="{stem}.label")
@@ -29,8 +29,8 @@ RULE = FolderRule(image_pattern="{stem}.image", label_pattern="{stem}.label")
 @pytest.fixture
 def tree(tmp_path: Path) -> dict[str, Any]:
     """A recipe over generated folders."""
-    for name, labelled in (("source", True), ("target", False), ("target-val", True)):
-        write_domain(tmp_path / "data" / name, 7, 1, foggy=False, labelled=labelled)
+    for name, labeled in (("source", True), ("target", False), ("target-val", True)):
+        write_domain(tmp_path / "data" / name, 7, 1, foggy=False, labeled=labeled)
     return {**RECIPE, "data_root": str(tmp_path / "data")}
 
 
@@ -50,7 +50,7 @@ def test_the_samples_are_those_of_the_files(tree: dict[str, Any], tmp_path: Path
     for plain, sharded in zip(files.domains, shards.domains, strict=True):
         assert len(plain) == len(sharded) == 7
         for index in range(7):
-            one, other = plain.load(index), sharded.load(index)
+            one, other = plain[index], sharded[index]
             assert (one.image == other.image).all()
             assert (one.label is None) == (other.label is None)
             if one.label is not None and other.label is not None:
@@ -103,15 +103,15 @@ def test_the_check_and_the_fingerprint_see_into_archives(tree: dict[str, Any], t
 
 def test_a_folder_that_cannot_be_made_is_named(tree: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "shards").write_text("a file")
-    with pytest.raises(DataError, match=r"shards/source-clear-000000\.tar: cannot be written"):
+    with pytest.raises(StorageError, match=r"shards/source-clear-000000\.tar: cannot be written"):
         packed(tree, tmp_path / "shards")
 
 
 def add(archive: Path, name: str, content: bytes) -> None:
-    with tarfile.open(archive, "a") as opened:
-        about = tarfile.TarInfo(name)
-        about.size = len(content)
-        opened.addfile(about, io.BytesIO(content))
+    with tarfile.open(archive, "a") as file:
+        header = tarfile.TarInfo(name)
+        header.size = len(content)
+        file.addfile(header, io.BytesIO(content))
 
 
 def test_archives_of_others(tmp_path: Path) -> None:
@@ -125,10 +125,9 @@ def test_archives_of_others(tmp_path: Path) -> None:
         "set-0.tar/b/two.jpg",
     ]
     assert read_bytes(listing.images[1]) == b"content of ./b/two.jpg"
-    assert stamp(str(listing.images[1]))[0] == 22
+    assert size_and_mtime(str(listing.images[1]))[0] == 22
     with pytest.raises(DataError, match=r"one\.jpg: unreadable or truncated"):
         read_image(listing.images[0])
-    assert set(listing.watched) == {str(tmp_path), str(tmp_path / "set-0.tar")}
 
 
 def test_hard_links_are_members_and_symbolic_ones_are_refused(tmp_path: Path) -> None:
@@ -142,10 +141,10 @@ def test_hard_links_are_members_and_symbolic_ones_are_refused(tmp_path: Path) ->
 
 
 def link(archive: Path, name: str, to: str, kind: bytes) -> None:
-    with tarfile.open(archive, "a") as opened:
-        about = tarfile.TarInfo(name)
-        about.type, about.linkname = kind, to
-        opened.addfile(about)
+    with tarfile.open(archive, "a") as file:
+        header = tarfile.TarInfo(name)
+        header.type, header.linkname = kind, to
+        file.addfile(header)
 
 
 def test_images_and_labels_in_an_archive_each(tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_images_and_labels_in_an_archive_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("gta", "gta-small"), ("gta", "gta-000000")])
 def test_names_that_begin_alike_stay_apart(names: tuple[str, str], tree: dict[str, Any], tmp_path: Path) -> None:
     tree["sources"] = [{**tree["sources"][0], "name": name} for name in names]
-    tree["sources"][1]["exclude"] = ["000"]
+    tree["sources"][1]["exclude_files"] = ["000"]
     files, shards = packed(tree, tmp_path / "shards")
     assert [len(source) for source in shards.sources] == [len(source) for source in files.sources]
 
@@ -180,12 +179,17 @@ def test_a_header_is_all_that_is_read_for_a_size(tmp_path: Path, monkeypatch: py
     add(tmp_path / "set.tar", "before.png", b"x" * 700)
     add(tmp_path / "set.tar", "noise.png", content.getvalue())
     counts: list[int] = []
-    whole = stored._Part.readinto
-    monkeypatch.setattr(stored._Part, "readinto", lambda part, buffer: counts.append(whole(part, buffer)) or counts[-1])
+    original = tar.FileSlice.readinto
+
+    def counted(part: tar.FileSlice, buffer: memoryview) -> int:
+        counts.append(original(part, buffer))
+        return counts[-1]
+
+    monkeypatch.setattr(tar.FileSlice, "readinto", counted)
     assert image_size(tmp_path / "set.tar/noise.png") == (300, 400)
     assert sum(counts) < len(content.getvalue()) / 4
     assert (read_image(tmp_path / "set.tar/noise.png") == noise).all()
-    with opened(tmp_path / "set.tar/noise.png") as file:
+    with open_path(tmp_path / "set.tar/noise.png") as file:
         assert file.seek(-12, io.SEEK_END) == len(content.getvalue()) - 12
         assert file.read(100) == content.getvalue()[-12:]
 
@@ -243,7 +247,7 @@ def test_a_damaged_archive_is_named(damage: str, tree: dict[str, Any], tmp_path:
 
 
 def test_a_folder_that_is_called_like_an_archive_is_a_folder(tmp_path: Path) -> None:
-    write_domain(tmp_path / "data.tar", 2, 1, foggy=False, labelled=False)
+    write_domain(tmp_path / "data.tar", 2, 1, foggy=False, labeled=False)
     listing = list_folder(tmp_path / "data.tar/images", None, FolderRule())
     assert [read_image(path).shape for path in listing.images] == [(40, 48, 3)] * 2
     assert [image_size(path) for path in list_folder(tmp_path / "data.tar", None, FolderRule()).images] == [

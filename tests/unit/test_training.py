@@ -1,4 +1,4 @@
-"""Schedule, optimiser, loop, checkpoints, seeds."""
+"""Schedule, optimizer, loop, checkpoints, seeds."""
 
 import os
 import signal
@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset
 
-from domainbridge.adaptation.objective import SourceOnly
-from domainbridge.adaptation.self_training import Augmentation, SelfTraining
-from domainbridge.data.streams import batches
+from domainbridge.data.batches import batches
 from domainbridge.errors import RecipeError, RunFolderError, StorageError, TrainingError
-from domainbridge.models.heads import HeadSpec
+from domainbridge.methods.self_training import SelfTraining
+from domainbridge.methods.source_only import SourceOnly
+from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
+from domainbridge.ops.photometric import AugmentationConfig
+from domainbridge.runtime.device import enough_memory, resolve_runtime, synchronized
 from domainbridge.seeding import derive_seed, numpy_generator, torch_generator
 from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from domainbridge.training.loop import Plan, Progress, fit
-from domainbridge.training.optimiser import Schedule, build_optimiser, set_rates
-from domainbridge.training.runtime import enough_memory, resolve_runtime, synchronised
+from domainbridge.training.loop import Progress, TrainConfig, fit
+from domainbridge.training.optimizer import Schedule, build_optimizer, set_rates
 from domainbridge.types import Batch
 
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
@@ -44,9 +45,9 @@ def test_schedule_rises_then_falls(steps: int, warmup: int) -> None:
 
 
 def test_the_head_learns_faster() -> None:
-    optimiser = build_optimiser(build_segmenter(SPEC), 1e-4, 10, 0.01)
-    set_rates(optimiser, 0.5)
-    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([5e-5, 5e-4])
+    optimizer = build_optimizer(build_segmenter(SPEC), 1e-4, 10, 0.01)
+    set_rates(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-5, 5e-4])
 
 
 class Poisoned(SourceOnly):
@@ -77,11 +78,11 @@ def test_a_bad_loss_freezes_the_weights_even_between_reports() -> None:
             seen.append(student.head.classifier.weight.detach().clone())
             yield batch()
 
-    plan = Plan("r1-cut", 0, 0, Schedule(10), log_every=8, checkpoint_every=2)
+    plan = TrainConfig("r1-cut", 0, 0, Schedule(10), log_every=8, checkpoint_every=2)
     with pytest.raises(TrainingError, match=r"stage r1-cut, step 3: the loss \(source\) or its gradient is not finite"):
         fit(
             objective,
-            build_optimiser(student, 1e-2, 10, 0.01),
+            build_optimizer(student, 1e-2, 10, 0.01),
             batches(),
             plan,
             resolve_runtime("cpu"),
@@ -95,7 +96,7 @@ def test_a_bad_loss_freezes_the_weights_even_between_reports() -> None:
 
 @pytest.mark.parametrize("path", ["cut", "class"])
 def test_parts_of_a_batch_add_up_to_the_whole(path: str) -> None:
-    """With BatchNorm in evaluation mode and no dropout; masks and colours are drawn for the whole batch."""
+    """With BatchNorm in evaluation mode and no dropout; masks and colors are drawn for the whole batch."""
     generator = torch.Generator().manual_seed(0)
     source, target = (torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8) for _ in range(2))
     label = torch.randint(0, 3, (4, 8, 8), generator=generator, dtype=torch.uint8)
@@ -111,13 +112,13 @@ def test_parts_of_a_batch_add_up_to_the_whole(path: str) -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         objective = SelfTraining(
-            student, path, confidence=0.0, augmentation=Augmentation(), teacher_statistics="student"
+            student, path, confidence=0.0, augmentation=AugmentationConfig(), teacher_statistics="student"
         )
         assert fit(
             objective,
-            build_optimiser(student, 1e-12, 10, 0.0),
+            build_optimizer(student, 1e-12, 10, 0.0),
             iter([Batch(source, label, target)]),
-            Plan("r1", 0, 0, Schedule(1), accumulate=parts),
+            TrainConfig("r1", 0, 0, Schedule(1), gradient_accumulation_steps=parts),
             resolve_runtime("cpu"),
             report=lambda progress: None,
             checkpoint=lambda step: None,
@@ -137,9 +138,9 @@ def test_a_gradient_that_is_not_finite_freezes_the_weights_too() -> None:
     with pytest.raises(TrainingError, match="step 0"):
         fit(
             SourceOnly(student),
-            build_optimiser(student, 1e-2, 10, 0.01),
+            build_optimizer(student, 1e-2, 10, 0.01),
             iter([batch()] * 2),
-            Plan("s", 0, 0, Schedule(2)),
+            TrainConfig("s", 0, 0, Schedule(2)),
             resolve_runtime("cpu"),
             report=lambda progress: None,
             checkpoint=lambda step: None,
@@ -153,9 +154,9 @@ def test_reports_and_a_requested_stop() -> None:
     saved: list[int] = []
     finished = fit(
         SourceOnly(student),
-        build_optimiser(student, 1e-3, 10, 0.01),
+        build_optimizer(student, 1e-3, 10, 0.01),
         iter([batch()] * 9),
-        Plan("s", 0, 0, Schedule(9), log_every=2),
+        TrainConfig("s", 0, 0, Schedule(9), log_every=2),
         resolve_runtime("cpu"),
         report=reports.append,
         checkpoint=saved.append,
@@ -181,9 +182,9 @@ def test_no_host_synchronisation_between_reports(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(torch.Tensor, name, watched)
     fit(
         SourceOnly(student),
-        build_optimiser(student, 1e-3, 10, 0.01),
+        build_optimizer(student, 1e-3, 10, 0.01),
         iter([batch()] * 6),
-        Plan("s", 0, 0, Schedule(6), log_every=3),
+        TrainConfig("s", 0, 0, Schedule(6), log_every=3),
         resolve_runtime("cpu"),
         report=lambda progress: None,
         checkpoint=lambda step: None,
@@ -242,7 +243,7 @@ class TestMemory:
     )
     def test_want_of_it_is_told_with_a_way_out(self, error: Exception) -> None:
         with (
-            pytest.raises(TrainingError, match=r"stage r1-cut does not fit(.|\n)*training\.recompute"),
+            pytest.raises(TrainingError, match=r"stage r1-cut does not fit(.|\n)*training\.activation_checkpointing"),
             enough_memory("stage r1-cut"),
         ):
             raise error
@@ -259,8 +260,8 @@ class _Dying(Dataset[int]):
 
 
 def test_a_killed_loader_is_told_with_a_way_out() -> None:
-    with pytest.raises(TrainingError, match=r"loader process(.|\n)*runtime\.workers"):
-        list(batches(_Dying(), range(3), workers=1))
+    with pytest.raises(TrainingError, match=r"loader process(.|\n)*runtime\.num_workers"):
+        list(batches(_Dying(), range(3), num_workers=1))
 
 
 def test_unknown_devices() -> None:
@@ -295,13 +296,13 @@ def test_statistics_over_processes_leave_the_network_what_it_is(backbone: str) -
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     before = network(image).logits
     names = list(network.state_dict())
-    converted = synchronised(network)
+    converted = synchronized(network)
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
     assert list(converted.state_dict()) == names
     torch.testing.assert_close(converted(image).logits, before)
 
 
 def test_no_more_loaders_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("domainbridge.training.runtime.os.sched_getaffinity", lambda _: {0, 1})
-    assert resolve_runtime("cpu", None, 8).workers == 2
-    assert resolve_runtime("cpu", None, 0).workers == 0
+    monkeypatch.setattr("domainbridge.runtime.device.os.sched_getaffinity", lambda _: {0, 1})
+    assert resolve_runtime("cpu", None, 8).num_workers == 2
+    assert resolve_runtime("cpu", None, 0).num_workers == 0

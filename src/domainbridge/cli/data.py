@@ -1,4 +1,4 @@
-"""``data check | stats | cache | shards | convert | layouts``."""
+"""``data check | stats | cache | pack | convert | layouts``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,12 +19,12 @@ app = typer.Typer(
 @app.command()
 def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Look at every image and label that a recipe names; list all that is wrong or would hurt later, at once."""
-    from domainbridge.cli.watch import print_survey
-    from domainbridge.config.load import load_recipe
+    from domainbridge.build.datasets import list_data
+    from domainbridge.build.label_space import scoring_rule
+    from domainbridge.build.recipe import load_recipe
+    from domainbridge.cli.tables import print_survey
     from domainbridge.errors import DataError, problem_list
-    from domainbridge.pipeline.check import survey_data
-    from domainbridge.pipeline.datasets import list_data
-    from domainbridge.pipeline.labels import scoring_rule
+    from domainbridge.tools.check import survey_data
 
     loaded = load_recipe(recipe, overrides or [])
     scoring_rule(loaded)
@@ -42,12 +42,12 @@ def stats(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="also draw the table into this PNG")] = None,
 ) -> None:
-    """The share of every class in every labelled domain of a recipe."""
-    from domainbridge.cli.watch import print_shares
-    from domainbridge.cli.words import writable
-    from domainbridge.config.load import load_recipe
-    from domainbridge.pipeline.datasets import open_data
-    from domainbridge.pipeline.shares import class_shares, draw_shares
+    """The share of every class in every labeled domain of a recipe."""
+    from domainbridge.build.datasets import open_data
+    from domainbridge.build.recipe import load_recipe
+    from domainbridge.cli.parsing import writable
+    from domainbridge.cli.tables import print_shares
+    from domainbridge.tools.statistics import class_shares, draw_shares
 
     if out is not None:
         writable(out, "--out")
@@ -62,29 +62,29 @@ def stats(
 @app.command()
 def cache(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Make reduced copies of a recipe's training files in cache.folder; `run` makes those that are missing too."""
-    from domainbridge.config.load import load_recipe
-    from domainbridge.pipeline.caching import cache_rule, cache_size, training_samples
-    from domainbridge.pipeline.datasets import open_data
+    from domainbridge.build.datasets import open_data
+    from domainbridge.build.recipe import load_recipe
+    from domainbridge.tools.cache import cache_rule, cache_size, training_datasets
 
     loaded = load_recipe(recipe, overrides or [])
     rule = cache_rule(loaded)
     data = open_data(loaded)
     typer.echo(f"about {cache_size(loaded, data) / 2**30:.2f} GiB of {rule.format} copies in {rule.folder}", err=True)
-    training_samples(loaded, data, lambda text: typer.echo(text, err=True))
+    training_datasets(loaded, data, lambda text: typer.echo(text, err=True))
 
 
 @app.command()
-def shards(
+def pack(
     recipe: RecipeArgument,
     out: Annotated[Path, typer.Option(help="folder for the archives")],
     overrides: Overrides = None,
     megabytes: Annotated[int, typer.Option(min=1, help="size of an archive")] = 256,
 ) -> None:
     """Pack a recipe's images and labels into tar archives (WebDataset) and print the lines that read them."""
-    from domainbridge.cli.words import writable_folder
-    from domainbridge.config.load import load_recipe
-    from domainbridge.pipeline.datasets import open_data
-    from domainbridge.pipeline.sharding import pack_domains, recipe_lines
+    from domainbridge.build.datasets import open_data
+    from domainbridge.build.recipe import load_recipe
+    from domainbridge.cli.parsing import writable_folder
+    from domainbridge.tools.pack import pack_domains, recipe_lines
 
     writable_folder(out, "--out")
     loaded = load_recipe(recipe, overrides or [])
@@ -103,9 +103,9 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="images and labels at half their size")] = False,
 ) -> None:
     """Write train-id PNGs and class statistics. Not needed for training: recipes read data sets as downloaded."""
-    from domainbridge.cli.watch import counting
-    from domainbridge.data.convert import Conversion, convert_layout
+    from domainbridge.cli.tables import counting
     from domainbridge.data.layout_listing import split_of
+    from domainbridge.tools.convert import Conversion, convert_layout
 
     chosen = split_of(dataset, split, "convert", default="train")
     folder = out or root / "converted" / (chosen or "")
@@ -117,12 +117,13 @@ def convert(
 @app.command()
 def layouts() -> None:
     """The data sets that are read as they are downloaded."""
-    from domainbridge.data.layouts import LAYOUTS
+    from domainbridge.data.layouts.base import LAYOUTS
 
     typer.echo("folder        your own: folders of images and labels, see docs/own-data.md")
-    for name, layout in LAYOUTS.items():
+    for name in LAYOUTS.names():
+        layout = LAYOUTS[name]
         splits = f"; splits: {', '.join(layout.splits)}" if layout.splits else ""
         typer.echo(f"{name:<13} {layout.title}{splits}")
-        for place in layout.places:
-            typer.echo(f"{'':<13}   {place.images}, {place.labels}")
+        for scheme in layout.schemes:
+            typer.echo(f"{'':<13}   {scheme.images}, {scheme.labels}")
         typer.echo(f"{'':<13}   {layout.unpack}")

@@ -10,7 +10,7 @@ import typer
 __all__ = ["app"]
 
 app = typer.Typer(help="The recipes that are shipped.", no_args_is_help=True, rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(metavar="NAME")]
+Name = Annotated[str, typer.Argument(help="name of a shipped recipe", metavar="NAME")]
 
 
 @app.command("list")
@@ -36,15 +36,15 @@ def show(name: Name) -> None:
 @app.command()
 def keys() -> None:
     """Print every key with its values, its default and its meaning, as Markdown."""
-    from domainbridge.config.keys import keys_page
+    from domainbridge.build.recipe import recipe_keys_page
 
-    typer.echo(keys_page(), nl=False)
+    typer.echo(recipe_keys_page(), nl=False)
 
 
 @app.command()
-def copy(name: Name, to: Annotated[Path, typer.Argument(help="file; default: NAME.yaml")] = Path()) -> None:
+def copy(name: Name, to: Annotated[Path, typer.Argument(help="path to the copy; default: NAME.yaml")] = Path()) -> None:
     """Copy a recipe here under the file's name, to make it your own; an existing file is not overwritten."""
-    from domainbridge.cli.words import writable
+    from domainbridge.cli.parsing import writable
     from domainbridge.config.load import recipe_path
     from domainbridge.config.schema import NAME
     from domainbridge.errors import RecipeError

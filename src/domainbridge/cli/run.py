@@ -1,46 +1,44 @@
 """``run`` and ``plan``."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from domainbridge.config.schema import Recipe
-    from domainbridge.pipeline.datasets import DataSets
-
 __all__ = ["plan", "run"]
 
-RecipeArgument = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe", metavar="RECIPE")]
+RecipeArgument = Annotated[
+    str, typer.Argument(help="path to a YAML file, or name of a shipped recipe", metavar="RECIPE")
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="e.g. training.steps=500 stages.r1-cut.learning_rate=1e-4", metavar="KEY=VALUE"),
+    typer.Argument(
+        help="keys of the recipe, e.g. training.steps=500 stages.r1-cut.learning_rate=1e-4", metavar="KEY=VALUE"
+    ),
 ]
-Out = Annotated[Path | None, typer.Option(help="run folder; default: runs/NAME")]
+Out = Annotated[Path | None, typer.Option(help="path to the run folder; default: runs/NAME")]
 
 
 def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     out: Out = None,
-    only: Annotated[str | None, typer.Option(help="run this stage alone; its inputs must be done")] = None,
-    until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
+    only: Annotated[str | None, typer.Option(help="name of a stage to run alone; its inputs must be done")] = None,
+    until: Annotated[str | None, typer.Option(help="name of the last stage to run")] = None,
 ) -> None:
-    """Do everything: both rounds, scores, the final model. Finished stages are skipped, half-done ones resumed."""
-    from domainbridge.cli.watch import watching
-    from domainbridge.cli.words import writable_folder
-    from domainbridge.config.load import load_recipe
-    from domainbridge.pipeline.execute import run_recipe
+    """Run all stages, score them, keep the final model. Finished stages are skipped, half-done stages resume."""
+    from domainbridge.api import adapt
+    from domainbridge.build.recipe import load_recipe
+    from domainbridge.cli.parsing import writable_folder
+    from domainbridge.run.callbacks.console import ConsoleCallback
+    from domainbridge.runtime.distributed import is_main_process
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
     writable_folder(folder, "--out")
-    speaks = os.environ.get("RANK", "0") == "0"
-    with watching(folder, speaks=speaks) as listener:
-        finished = run_recipe(loaded, folder, listener, only=only, until=until)
-    if not finished:
-        if speaks:
+    result = adapt(loaded, out=folder, callbacks=[ConsoleCallback()], only=only, until=until)
+    if not result.finished:
+        if is_main_process():
             typer.echo("stopped at a checkpoint; the same command goes on from here", err=True)
         raise typer.Exit(1)
 
@@ -49,36 +47,37 @@ def plan(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     out: Out = None,
-    probe: Annotated[bool, typer.Option("--probe", help="take a few real steps of each kind to tell the time")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="take a few real steps of each kind of stage to measure the time")
+    ] = False,
 ) -> None:
-    """Show the stages: what is done, what would run and why, and an estimate of time and memory."""
-    from domainbridge.cli.watch import print_plan
-    from domainbridge.config.load import load_recipe
+    """Show the stages: done or not and why, and an estimate of time and memory."""
+    from domainbridge.build.datasets import open_data
+    from domainbridge.build.label_space import scoring_rule
+    from domainbridge.build.recipe import load_recipe
+    from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
-    from domainbridge.pipeline.execute import inspect_run, refuse_foreign
+    from domainbridge.run.graph import measured_seconds, stage_graph
+    from domainbridge.run.graph import plan as plan_stages
+    from domainbridge.run.run import check_run_folder
+    from domainbridge.tools.estimate import estimate
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
-    refuse_foreign(loaded, folder)
+    check_run_folder(loaded, folder)
+    scoring_rule(loaded)
     try:
-        data, missing = _open(loaded), None
+        data, missing = open_data(loaded), None
     except DataError as error:
         data, missing = None, str(error)
-    planned = inspect_run(loaded, data, folder)
+    nodes = stage_graph(loaded, data)
+    planned = plan_stages(nodes, folder)
     probed = None
     if probe and data is not None:
-        from domainbridge.pipeline.probe import probe as take_steps
+        from domainbridge.tools.probe import probe as take_steps
 
         typer.echo("taking a few steps of each kind of stage", err=True)
-        probed = take_steps(loaded, data, [item.stage for item in planned if item.verdict.action != "done"])
-    print_plan(loaded, planned, folder, probed)
+        probed = take_steps(loaded, data, [item.node.spec for item in planned if item.open])
+    print_plan(loaded, planned, folder, estimate(loaded, nodes, measured_seconds(nodes, folder), probed))
     if missing:
         typer.echo(f"\nnot ready to run: {missing}", err=True)
-
-
-def _open(recipe: "Recipe") -> "DataSets":
-    from domainbridge.pipeline.datasets import open_data
-    from domainbridge.pipeline.labels import scoring_rule
-
-    scoring_rule(recipe)
-    return open_data(recipe)

@@ -2,41 +2,34 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from domainbridge.config.base import PositiveInt, Section
 
 __all__ = [
-    "ImageSource",
-    "LabelSource",
-    "LabelSpaceDefinition",
-    "PositiveInt",
-    "Resize",
-    "Section",
-    "Source",
-    "Target",
-    "Validation",
+    "ImagesConfig",
+    "LabelSpaceConfig",
+    "LabelsConfig",
+    "ResizeConfig",
+    "SourceConfig",
+    "TargetConfig",
+    "ValidationConfig",
 ]
 
-PositiveInt = Annotated[int, Field(gt=0)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
 Pattern = Annotated[str, Field(pattern=r"^[^{}]*\{stem\}[^{}]*$")]
 Color = tuple[_Channel, _Channel, _Channel]
 
 
-class Section(BaseModel):
-    """Keys that are known, values that do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LabelSpaceDefinition(Section):
+class LabelSpaceConfig(Section):
     """A label space of the user's own."""
 
-    name: str = Field(min_length=1)
-    classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="names, train id 0 first")
-    colors: tuple[Color, ...] | None = Field(None, description="RGB per class; a palette is made when absent")
+    name: str = Field(min_length=1, description="name of the label space")
+    classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="class names, train id 0 first")
+    colors: tuple[Color, ...] | None = Field(None, description="RGB per class; default: a generated palette")
 
     @model_validator(mode="after")
-    def _consistent(self) -> "LabelSpaceDefinition":
+    def _consistent(self) -> "LabelSpaceConfig":
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("class names must differ from each other")
         if self.colors is not None and len(self.colors) != len(self.classes):
@@ -44,65 +37,73 @@ class LabelSpaceDefinition(Section):
         return self
 
 
-class Resize(Section):
-    """How a decoded image is brought to its training or evaluation size."""
+class ResizeConfig(Section):
+    """Size of a decoded image in training or evaluation."""
 
-    width: PositiveInt
-    height: PositiveInt
-    keep_ratio: bool = Field(True, description="fit inside width x height; false: exactly width x height")
-    min_side: PositiveInt | None = Field(None, description="with keep_ratio: enlarge until the short side has it")
+    width: PositiveInt = Field(description="pixels")
+    height: PositiveInt = Field(description="pixels")
+    keep_ratio: bool = Field(True, description="true: fit inside width x height; false: exactly width x height")
+    min_side: PositiveInt | None = Field(None, description="with keep_ratio: least length of the short side, in pixels")
 
 
-class LabelSource(Section):
-    """Where labels are, and how their values become train ids."""
+class LabelsConfig(Section):
+    """Label files, and the train ids of their values."""
 
-    labels: str | None = Field(None, description="folder of labels, mirrors the images folder; PNG, one channel")
-    label_space: str | None = Field(None, description="the space that the files are in, when it is not the recipe's")
+    labels: str | None = Field(
+        None, description="path to the folder of labels, with the same relative names as the images; one-channel PNG"
+    )
+    label_space: str | None = Field(None, description="label space of the files; default: the recipe's")
     label_map: dict[int | str, int | str] | None = Field(
         None,
-        description="own id or '#rrggbb' -> class name, train id or 'ignore'; unlisted values are ignored",
+        description="value or '#rrggbb' of the files -> class name, train id or 'ignore'; unlisted values are ignored",
     )
     label_pattern: Pattern = Field(
-        "{stem}", description="label path below labels; {stem} is what image and label share, e.g. '{stem}_mask.png'"
+        "{stem}",
+        description="path of a label below labels; {stem} is the part that image and label share, e.g. "
+        "'{stem}_mask.png'",
     )
 
 
-class ImageSource(Section):
-    """Where images are."""
+class ImagesConfig(Section):
+    """Image files."""
 
     images: str | None = Field(
-        None, description="folder of images, relative to root; a validation's default: the target's"
+        None, description="path to the folder of images, relative to root; default of a validation: the target's"
     )
     split: str | None = Field(
         None,
-        description="folder: text file, relative to root, a stem under images per line; layout: its split",
+        description="folder: path to a text file, relative to root, with one stem per line; layout: name of a split",
     )
-    image_pattern: Pattern = Field("{stem}", description="image path below images, e.g. '{stem}_rgb.jpg'")
-    exclude: tuple[str, ...] = Field((), description="stems (layout: file names without suffix) to leave out")
-    resize: Resize | None = Field(None, description="size at the network's input; a validation's default: the target's")
+    image_pattern: Pattern = Field("{stem}", description="path of an image below images, e.g. '{stem}_rgb.jpg'")
+    exclude_files: tuple[str, ...] = Field(
+        (), description="stems to leave out (layout: file names without their ending)"
+    )
+    resize: ResizeConfig | None = Field(
+        None, description="size at the network's input; default of a validation: the target's"
+    )
 
 
-class Source(ImageSource, LabelSource):
-    """A labelled domain."""
+class SourceConfig(ImagesConfig, LabelsConfig):
+    """A labeled domain."""
 
-    name: str = Field(min_length=1)
-    dataset: str = Field("folder", description="'folder' or a known layout: see `domainbridge data layouts`")
-    root: str = Field(description="relative to data_root")
+    name: str = Field(min_length=1, description="name in messages and results")
+    dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
+    root: str = Field(description="path to the data set, relative to data_root")
 
 
-class Validation(ImageSource, LabelSource):
-    """Labelled images of a target that are looked at, never trained on."""
+class ValidationConfig(ImagesConfig, LabelsConfig):
+    """Labeled images of a target for scores. No stage trains on them."""
 
-    root: str | None = Field(None, description="default: the target's root")
+    root: str | None = Field(None, description="path to the data set; default: the target's root")
     label_scale: float = Field(
-        1.0, gt=0, le=1, description="labels are scored at this share of their size; 0.5 for Mapillary, as published"
+        1.0, gt=0, le=1, description="size of the scored labels / size of the files; 0.5 for Mapillary, as published"
     )
 
 
-class Target(ImageSource):
-    """An unlabelled domain."""
+class TargetConfig(ImagesConfig):
+    """An unlabeled domain."""
 
-    name: str = Field(min_length=1)
-    dataset: str = Field("folder", description="'folder' or a known layout")
-    root: str = Field(description="relative to data_root")
-    validation: Validation | None = None
+    name: str = Field(min_length=1, description="name in messages and results")
+    dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
+    root: str = Field(description="path to the data set, relative to data_root")
+    validation: ValidationConfig | None = Field(None, description="labeled images for scores; default: no scores")

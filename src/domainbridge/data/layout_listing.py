@@ -1,128 +1,120 @@
-"""The files of a known data set, as its archives unpack."""
+"""Files of a known data set, in its layout on disk."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from domainbridge.data.layouts import LAYOUTS, Layout, Place
-from domainbridge.data.listing import IMAGE_SUFFIXES, Listing, Walk, report_missing
-from domainbridge.data.path_list import PathList
+from domainbridge.data.folder import IMAGE_SUFFIXES, Listing, names_below, report_missing
+from domainbridge.data.layouts.base import LAYOUTS, DirectoryScheme, Layout
 from domainbridge.errors import RecipeError
 
 __all__ = ["known_layout", "list_layout", "split_of"]
 
-
-def list_layout(name: str, root: Path, split: str | None, exclude: tuple[str, ...], *, labelled: bool) -> Listing:
-    """Images and, if wanted, labels of a known layout, in the order of their names.
-
-    Args:
-        name: of the layout.
-        root: where the archive was unpacked.
-        split: one of the layout's; None for a set without splits.
-        exclude: file names of images, without suffix, to leave out.
-        labelled: whether labels are needed.
-    """
-    layout = LAYOUTS[name]
-    folders = layout.splits[split] if split is not None else ("",)
-    place = _place(layout, root, folders)
-    problems: list[str] = []
-    walk = Walk(_where_it_may_lie(layout, root, folders))
-    pairs: list[tuple[str, str | None]] = []
-    for folder in folders:
-        pairs += _layout_pairs(layout, place, root, folder, labelled, problems, walk)
-    notes = []
-    expected = layout.counts.get(split or "")
-    if pairs and expected is not None and len(pairs) < expected:
-        notes.append(
-            f"{len(pairs)} images, where the complete {name}{f' {split}' if split else ''} has {expected}; "
-            f"if that is not on purpose: {layout.unpack}"
-        )
-    if pairs:
-        report_missing(
-            exclude, {_stem(image) for image, _ in pairs}, "exclude names images that are not there", root, problems
-        )
-        pairs = [(image, label) for image, label in pairs if _stem(image) not in exclude]
-        if not pairs:
-            problems.append(f"exclude leaves no image of {name} at {root}")
-    if not labelled:
-        images = PathList((image for image, _ in pairs), str(root))
-        return Listing(images, None, tuple(problems), tuple(notes), tuple(walk.watched), walk.seen)
-    without = [image for image, label in pairs if label is None]
-    if without:
-        expected_name = f"{_stem(without[0]).removesuffix(place.image_ending)}{place.label_ending}"
-        problems.append(
-            f"{len(without)} of {len(pairs)} images have no label, e.g. {root / without[0]}, whose label would be "
-            f"called {expected_name}; {layout.unpack}"
-        )
-    complete = [(image, label) for image, label in pairs if label is not None]
-    images, labels = (PathList(names, str(root)) for names in (zip(*complete, strict=True) if complete else ((), ())))
-    return Listing(images, labels, tuple(problems), tuple(notes), tuple(walk.watched), walk.seen)
+_Pair = tuple[Path, Path | None]
+"""Image and label; None for a label that is not needed or does not exist."""
 
 
 def known_layout(name: str, where: str) -> Layout:
-    """The layout of that name.
+    """The layout with that name.
 
     Raises:
-        RecipeError: unknown.
+        RecipeError: no layout has this name.
     """
-    if name not in LAYOUTS:
+    names = LAYOUTS.names()
+    if name not in names:
         raise RecipeError(
-            f"{where}: data set {name!r} is unknown; known are {', '.join(LAYOUTS)} (and 'folder' in a recipe)"
+            f"{where}: data set {name!r} is unknown; known are {', '.join(names)} (and 'folder' in a recipe)"
         )
     return LAYOUTS[name]
 
 
-def _place(layout: Layout, root: Path, folders: Sequence[str]) -> Place:
-    """How the set lies at ``root``: the first place whose images (or else labels) are there, else the first."""
-    wanted = [(place, [root / place.images.format(split=folder) for folder in folders]) for place in layout.places]
-    there = [place for place, paths in wanted if all(path.is_dir() for path in paths)]
-    with_labels = [p for p in there if all((root / p.labels.format(split=folder)).is_dir() for folder in folders)]
-    return [*with_labels, *there, layout.places[0]][0]
-
-
 def split_of(name: str, split: str | None, where: str, default: str) -> str | None:
-    """The split to read: the one asked for, else the default; None for a set without splits.
+    """The requested split, else the default split; None for a data set without splits.
 
     Raises:
         RecipeError: the layout or its split is unknown.
     """
     layout = known_layout(name, where)
     if split is not None and split not in layout.splits:
-        known = ", ".join(layout.splits) or "no splits: leave it out"
+        known = ", ".join(layout.splits) or "no splits: leave the key out"
         raise RecipeError(f"{where}: split: {name} has {known}, found {split!r}")
     return split or (default if layout.splits else None)
 
 
-def _where_it_may_lie(layout: Layout, root: Path, folders: Sequence[str]) -> list[str]:
-    """The innermost existing folders on the way to each place: another place can only appear by changing one."""
-    wanted = {root / below.format(split=f) for p in layout.places for below in (p.images, p.labels) for f in folders}
-    there = {next((path for path in (want, *want.parents) if path.is_dir()), root) for want in wanted}
-    return sorted(map(str, there))
+def list_layout(name: str, root: Path, split: str | None, exclude_files: tuple[str, ...], *, labeled: bool) -> Listing:
+    """Images and, if ``labeled``, labels of a data set, in the order of their names.
+
+    Args:
+        name: name of the layout.
+        root: folder with the unpacked archives.
+        split: a split of the layout; None for a data set without splits.
+        exclude_files: images to leave out, as file names without the suffix.
+        labeled: whether labels are needed.
+    """
+    layout = LAYOUTS[name]
+    folders = layout.splits[split] if split is not None else ("",)
+    scheme = _existing_scheme(layout, root, folders)
+    problems: list[str] = []
+    pairs: list[_Pair] = []
+    for folder in folders:
+        pairs += _pairs(layout, scheme, root, folder, labeled, problems)
+    notes = []
+    expected = layout.counts.get(split or "")
+    if pairs and expected is not None and len(pairs) < expected:
+        notes.append(
+            f"{len(pairs)} images, but the complete {name}{f' {split}' if split else ''} has {expected}; "
+            f"unless this is intended: {layout.unpack}"
+        )
+    if pairs:
+        stems = {image.stem for image, _ in pairs}
+        report_missing(exclude_files, stems, "exclude_files names images that do not exist", root, problems)
+        pairs = [(image, label) for image, label in pairs if image.stem not in exclude_files]
+        if not pairs:
+            problems.append(f"exclude_files leaves no image of {name} at {root}")
+    if not labeled:
+        return Listing(tuple(image for image, _ in pairs), None, tuple(problems), tuple(notes))
+    complete = [(image, label) for image, label in pairs if label is not None]
+    if len(complete) < len(pairs):
+        example = next(image for image, label in pairs if label is None)
+        expected_name = f"{example.stem.removesuffix(scheme.image_ending)}{scheme.label_ending}"
+        problems.append(
+            f"{len(pairs) - len(complete)} of {len(pairs)} images have no label, e.g. {example}, with the expected "
+            f"label name {expected_name}; {layout.unpack}"
+        )
+    images, labels = tuple(image for image, _ in complete), tuple(label for _, label in complete)
+    return Listing(images, labels, tuple(problems), tuple(notes))
 
 
-def _layout_pairs(
-    layout: Layout, place: Place, root: Path, folder: str, labelled: bool, problems: list[str], walk: Walk
-) -> list[tuple[str, str | None]]:
-    """Images and labels, both relative to ``root``."""
-    images, labels = place.images.format(split=folder), place.labels.format(split=folder)
-    for kind, path, needed in (("images", root / images, True), ("labels", root / labels, labelled)):
+def _existing_scheme(layout: Layout, root: Path, folders: Sequence[str]) -> DirectoryScheme:
+    """The first scheme with existing folders of images and labels, else of images, else the first scheme."""
+
+    def exist(below: str) -> bool:
+        return all((root / below.format(split=folder)).is_dir() for folder in folders)
+
+    with_images = [scheme for scheme in layout.schemes if exist(scheme.images)]
+    with_labels = [scheme for scheme in with_images if exist(scheme.labels)]
+    return [*with_labels, *with_images, layout.schemes[0]][0]
+
+
+def _pairs(
+    layout: Layout, scheme: DirectoryScheme, root: Path, folder: str, labeled: bool, problems: list[str]
+) -> list[_Pair]:
+    """Images of one folder of a split, with their labels if ``labeled``."""
+    images, labels = root / scheme.images.format(split=folder), root / scheme.labels.format(split=folder)
+    for kind, path, needed in (("images", images, True), ("labels", labels, labeled)):
         if needed and not path.is_dir():
-            problems.append(f"{layout.title} expects its {kind} at {path}; for root {root}: {layout.unpack}")
+            problems.append(f"{layout.title} expects its {kind} at {path}; {layout.unpack} (root: {root})")
             return []
-    ending = place.image_ending
-    stems = {}
-    for name in walk.names_below(root / images):
+    ending = scheme.image_ending
+    by_name = {}  # image -> beginning of its label's name
+    for name in names_below(images):
         body, _, suffix = name.rpartition(".")
         if f".{suffix.lower()}" in IMAGE_SUFFIXES and body.endswith(ending):
-            stems[name] = body.removesuffix(ending)
-    if not stems:
+            by_name[name] = body.removesuffix(ending)
+    if not by_name:
         named = f" has a name ending in {ending}" if ending else ""
-        problems.append(f"no image below {root / images}{named}")
-    if not labelled:
-        return [(f"{images}/{name}", None) for name in stems]
-    there = set(walk.names_below(root / labels))
-    named_labels = ((name, stem + place.label_ending) for name, stem in stems.items())
-    return [(f"{images}/{name}", f"{labels}/{label}" if label in there else None) for name, label in named_labels]
-
-
-def _stem(name: str) -> str:
-    return PurePath(name).stem
+        problems.append(f"no image below {images}{named}")
+    if not labeled:
+        return [(images / name, None) for name in by_name]
+    existing = set(names_below(labels))
+    named_labels = ((name, beginning + scheme.label_ending) for name, beginning in by_name.items())
+    return [(images / name, labels / label if label in existing else None) for name, label in named_labels]

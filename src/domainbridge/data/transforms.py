@@ -1,7 +1,8 @@
-"""Geometry and colour of decoded images (uint8 arrays), as pure functions of explicit draws.
+"""Geometry and color of decoded images (uint8 arrays), as pure functions of explicit draws.
 
-The values agree with the published preprocessing (golden l_*): OpenCV's bilinear and nearest resizing,
-offsets and redraws of the crop, the SSD kind of photometric distortion.
+The values agree with the published preprocessing (docs/method.md, section 7): OpenCV's bilinear and nearest resizing,
+offsets and redraws of the crop, the photometric distortion of SSD. Recorded arrays are the
+evidence (section 10, letter l).
 """
 
 from collections.abc import Callable
@@ -34,9 +35,10 @@ class ResizeRule:
     """Target size of a decoded image.
 
     Attributes:
-        width, height: a box in pixels; with ``keep_ratio`` its long side goes with the image's long side.
-        keep_ratio: fit inside the box; otherwise take exactly its size.
-        min_side: with ``keep_ratio``, the short side becomes max(min(width, height), min_side) instead.
+        width, height: a box in pixels; with ``keep_ratio``, the long side of the box limits the long side of the image.
+        keep_ratio: fit the image inside the box; False gives exactly the size of the box.
+        min_side: with ``keep_ratio``: the short side of the image becomes max(min(width, height), min_side), whatever
+            the long side.
     """
 
     width: int
@@ -45,7 +47,7 @@ class ResizeRule:
     min_side: int | None = None
 
     def size_for(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing an image of that size, rounded half up as in the published pipeline."""
+        """(height, width) of a resized image, from its original size; rounded half up as in the published pipeline."""
         if not self.keep_ratio:
             return self.height, self.width
         long_side: float = max(self.width, self.height)
@@ -58,60 +60,60 @@ class ResizeRule:
 
 
 def resize_image(image: Image, size: tuple[int, int]) -> Image:
-    """Bilinear, to (height, width); the same array when the size is already right."""
+    """Bilinear, to (height, width); an image of this size is returned unchanged."""
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
 def resize_label(label: Image, size: tuple[int, int]) -> Image:
-    """Nearest neighbour, to (height, width)."""
+    """Nearest neighbor, to (height, width)."""
     if label.shape == size:
         return label
     return cv2.resize(label, (size[1], size[0]), interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
 
 
-def draw_offset(size: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> Offset:
-    """Top-left corner (y, x) of a crop, uniform over the places where it fits; 0 along a too short side."""
-    y = int(generator.integers(max(size[0] - crop[0], 0) + 1))
-    x = int(generator.integers(max(size[1] - crop[1], 0) + 1))
+def draw_offset(image_size: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> Offset:
+    """Top-left corner (y, x) of a crop, uniform over all crops inside the image; 0 along a too short side."""
+    y = int(generator.integers(max(image_size[0] - crop[0], 0) + 1))
+    x = int(generator.integers(max(image_size[1] - crop[1], 0) + 1))
     return y, x
 
 
 def choose_crop(
     label: Image,
     crop: tuple[int, int],
-    max_class_share: float,
-    tries: int,
+    cat_max_ratio: float,
+    max_tries: int,
     draw: Callable[[], Offset],
     wanted: tuple[int, float] | None = None,
 ) -> Offset:
-    """Corner of a crop in which no class reaches ``max_class_share`` of the labelled pixels.
+    """Corner of a crop in which no class reaches ``cat_max_ratio`` of the labeled pixels.
 
     Args:
         label: train ids, (height, width).
         crop: (height, width).
-        max_class_share: at 1 the first draw is taken.
-        tries: redraws before the last draw is taken as it is.
-        draw: gives a corner (y, x) per call.
-        wanted: a train id and the share of the labelled pixels that it must have, if any.
+        cat_max_ratio: 1 accepts the first draw.
+        max_tries: number of redraws; the last draw is accepted in any case.
+        draw: returns a corner (y, x) per call.
+        wanted: a train id and its least share of the labeled pixels, if one class is wanted.
     """
     offset = draw()
-    if max_class_share >= 1 and wanted is None:
+    if cat_max_ratio >= 1 and wanted is None:
         return offset
-    for _ in range(tries):
+    for _ in range(max_tries):
         y, x = offset
         counts = np.bincount(label[y : y + crop[0], x : x + crop[1]].ravel(), minlength=256)[:IGNORE]
-        total = counts.sum()
-        varied = np.count_nonzero(counts) > 1 and counts.max() / total < max_class_share
-        if varied and (wanted is None or counts[wanted[0]] >= wanted[1] * total):
+        labeled = counts.sum()
+        varied = np.count_nonzero(counts) > 1 and counts.max() / labeled < cat_max_ratio
+        if varied and (wanted is None or counts[wanted[0]] >= wanted[1] * labeled):
             break
         offset = draw()
     return offset
 
 
 def pad_to(image: Image, size: tuple[int, int], value: int | tuple[int, int, int]) -> Image:
-    """Pad at the bottom and the right to at least (height, width); value per channel for an image."""
+    """Pad at the bottom and at the right to at least (height, width); an image needs a value per channel."""
     below, right = max(size[0] - image.shape[0], 0), max(size[1] - image.shape[1], 0)
     if not below and not right:
         return image
@@ -123,12 +125,12 @@ def pad_to(image: Image, size: tuple[int, int], value: int | tuple[int, int, int
 
 @dataclass(frozen=True)
 class Distortion:
-    """Draws of one photometric distortion; None = that part is skipped.
+    """Draws of one photometric distortion; None skips a part.
 
     Attributes:
         brightness: added, in [-32, 32).
         contrast: multiplied, in [0.5, 1.5).
-        contrast_first: contrast before saturation and hue, otherwise after them.
+        contrast_first: contrast comes before saturation and hue; False: after both.
         saturation: multiplied, in [0.5, 1.5).
         hue: added to OpenCV's hue of range 0..179, in [-18, 18).
     """
@@ -141,7 +143,7 @@ class Distortion:
 
 
 def draw_distortion(generator: np.random.Generator) -> Distortion:
-    """Each part is on with probability 1/2 (Liu et al., SSD, ECCV 2016, as used by the authors in step 2)."""
+    """Draws in which each part has the probability 1/2 (SSD, Liu et al., ECCV 2016; docs/method.md, section 4)."""
     on = generator.integers(2, size=5)
     return Distortion(
         brightness=float(generator.uniform(-32, 32)) if on[0] else None,
@@ -153,7 +155,7 @@ def draw_distortion(generator: np.random.Generator) -> Distortion:
 
 
 def distort(image: Image, draws: Distortion) -> Image:
-    """Apply a distortion to an RGB image, uint8 (height, width, 3); values are clipped and truncated per part."""
+    """Distort an RGB image, uint8 (height, width, 3); each part clips and truncates its values."""
     if draws.brightness is not None:
         image = _scaled(image, 1.0, draws.brightness)
     if draws.contrast is not None and draws.contrast_first:
@@ -172,7 +174,7 @@ def distort(image: Image, draws: Distortion) -> Image:
 
 
 def _scaled(values: Image, factor: float, offset: float) -> Image:
-    """values * factor + offset in float32, clipped and truncated; computed once per grey level."""
+    """values * factor + offset in float32, clipped and truncated, through a table of the 256 gray levels."""
     levels = np.arange(256, dtype=np.float32)
     table = np.clip(levels * factor + offset, 0, 255).astype(np.uint8)
     return cv2.LUT(values, table).astype(np.uint8, copy=False)

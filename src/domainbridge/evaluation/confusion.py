@@ -1,7 +1,8 @@
-"""One confusion matrix per data set, and the scores read off it (golden h_metrics)."""
+"""One confusion matrix per data set, and the scores read off it (docs/method.md, sections 7 and 10)."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +30,9 @@ class Scores:
     """Scores of one validation set, in percent.
 
     Attributes:
-        iou: per class, intersection / union; None where a class is neither labelled nor predicted.
+        iou: per class, intersection / union; None where a class is neither labeled nor predicted.
         miou: mean of the IoUs that exist and are not excluded; None when there is none.
-        accuracy: share of labelled pixels predicted right.
+        accuracy: share of labeled pixels predicted right.
         images: how many were scored.
         subsets: mean over the classes of each named subset, e.g. the 16 and 13 classes that SYNTHIA has.
     """
@@ -42,12 +43,21 @@ class Scores:
     images: int
     subsets: dict[str, float | None] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: the form of results.json, of evaluation.json and of ``evaluate --json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Scores":
+        """The opposite of ``to_json``."""
+        return cls(**content)
+
 
 def scores(
     matrix: Tensor,
     classes: tuple[str, ...],
     images: int,
-    exclude: tuple[str, ...] = (),
+    exclude_classes: tuple[str, ...] = (),
     subsets: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Scores:
     """Read the scores off a confusion matrix.
@@ -56,7 +66,7 @@ def scores(
         matrix: int64 (K, K + 1), as :func:`confusion_matrix` gives it, summed over the set.
         classes: K names.
         images: how many were scored.
-        exclude: classes that the mean leaves out, e.g. those without source pixels.
+        exclude_classes: classes that the mean leaves out, e.g. those without source pixels.
         subsets: name -> classes of a further mean.
     """
     counts = matrix.double()
@@ -64,11 +74,11 @@ def scores(
     union = counts.sum(1) + counts[:, :-1].sum(0) - right
     percent = [None if u == 0 else 100 * r / u for r, u in zip(right.tolist(), union.tolist(), strict=True)]
     iou = dict(zip(classes, percent, strict=True))
-    total = counts.sum().item()
+    labeled_pixels = counts.sum().item()
     return Scores(
         iou=iou,
-        miou=_mean(iou[name] for name in classes if name not in exclude),
-        accuracy=100 * right.sum().item() / total if total else None,
+        miou=_mean(iou[name] for name in classes if name not in exclude_classes),
+        accuracy=100 * right.sum().item() / labeled_pixels if labeled_pixels else None,
         images=images,
         subsets={name: _mean(iou[member] for member in members) for name, members in (subsets or {}).items()},
     )
@@ -76,5 +86,5 @@ def scores(
 
 def _mean(values: Iterable[float | None]) -> float | None:
     """Of those that exist; None when there is none."""
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from domainbridge.models.resizing import Enlarged, row_strips
-from domainbridge.models.segmenter import Segmenter, upsample
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.upsample import LazyUpsample, row_chunks, upsample
 
 __all__ = ["InferenceRule", "predicted_classes", "probabilities"]
 
@@ -59,8 +59,8 @@ def predicted_classes(model: Segmenter, image: Tensor, size: tuple[int, int], ru
     height, width = image.shape[-2:]
     if rule.flip or not rule.in_one_piece(height, width):
         return probabilities(model, image, size, rule).argmax(1)[0]
-    logits = Enlarged(model(image).logits.float(), (height, width), size)
-    return torch.cat([logits.rows(rows)[0].max(0).indices for rows in row_strips(size[0])])
+    logits = LazyUpsample(model(image).logits.float(), (height, width), size)
+    return torch.cat([logits.rows(rows)[0].max(0).indices for rows in row_chunks(size[0])])
 
 
 def _logits(model: Segmenter, image: Tensor, rule: InferenceRule) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network: normalisation, backbone, head (METHOD section 6)."""
+"""The network: normalization, backbone, head (docs/method.md, section 6)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,15 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from domainbridge.models.backbone import Backbone, build_backbone, normalisation_of
-from domainbridge.models.heads import Head, HeadSpec, build_head
-from domainbridge.models.resizing import upsample
+from domainbridge.models.backbones.base import Backbone, build_backbone, normalization_of
+from domainbridge.models.heads.base import Head, HeadSpec, build_head
 
-__all__ = ["ModelSpec", "Segmentation", "Segmenter", "build_segmenter", "upsample"]
+__all__ = ["ModelSpec", "Segmentation", "Segmenter", "build_segmenter"]
 
 
 class Segmentation(NamedTuple):
-    """What the network says, at the head's resolution: 1 / output stride, or 1 / 4 with a skip.
+    """The network's output, at the head's resolution: 1 / output stride, or 1 / 4 with a skip.
 
     Attributes:
         logits: float32 (batch, classes, h, w).
@@ -30,10 +29,10 @@ class ModelSpec:
     """Everything that decides the shapes of the weights, as plain values.
 
     Attributes:
-        backbone: see :func:`domainbridge.models.backbone.build_backbone`.
+        backbone: see :func:`domainbridge.models.backbones.base.build_backbone`.
         output_stride: 8, 16 or 32.
         num_classes: K.
-        head: see :class:`domainbridge.models.heads.HeadSpec`.
+        head: see :class:`domainbridge.models.heads.base.HeadSpec`.
     """
 
     backbone: str
@@ -43,7 +42,7 @@ class ModelSpec:
 
 
 class Segmenter(nn.Module):
-    """Backbone and head behind one door: RGB in [0, 1] goes in, so that nobody can forget to normalise."""
+    """Normalization, backbone and head in one module: the input is RGB in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -52,20 +51,28 @@ class Segmenter(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self._layout_weight = next((name for name, weight in self.named_parameters() if _shows_layout(weight)), None)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Segmentation:
         """Float32 (batch, 3, height, width) in [0, 1] to logits and features at the head's resolution."""
-        normalised = ((image - self.mean) / self.std).contiguous(memory_format=self._memory_format())
-        fine, deepest = self.backbone(normalised)
+        normalized = ((image - self.mean) / self.std).contiguous(memory_format=self._memory_format())
+        fine, deepest = self.backbone(normalized)
         features = self.head(fine, deepest)
         return Segmentation(self.head.classifier(features), features)
 
     def _memory_format(self) -> torch.memory_format:
-        weight = self.head.fuse.get_parameter("0.weight")
-        channels_last = weight.is_contiguous(memory_format=torch.channels_last)
+        """The weights' layout: the normalized image follows it."""
+        if self._layout_weight is None:
+            return torch.contiguous_format
+        channels_last = self.get_parameter(self._layout_weight).is_contiguous(memory_format=torch.channels_last)
         return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _shows_layout(weight: Tensor) -> bool:
+    """Whether a weight is a convolution's whose two layouts differ."""
+    return weight.dim() == 4 and weight.shape[1] > 1 and weight.shape[-1] > 1
 
 
 def build_segmenter(spec: ModelSpec, *, published_init: bool = False) -> Segmenter:
@@ -77,4 +84,4 @@ def build_segmenter(spec: ModelSpec, *, published_init: bool = False) -> Segment
     backbone = build_backbone(spec.backbone, spec.output_stride)
     head = build_head(spec.head, backbone.fine_channels, backbone.channels, spec.num_classes)
     head.reset(published=published_init)
-    return Segmenter(backbone, head, *normalisation_of(spec.backbone))
+    return Segmenter(backbone, head, *normalization_of(spec.backbone))

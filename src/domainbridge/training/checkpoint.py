@@ -21,7 +21,7 @@ class Checkpoint:
         fingerprint: of the stage that wrote it; another stage must not resume from it.
         student: its state dict.
         objective: the objective's own state, e.g. the teacher.
-        optimiser: its state dict.
+        optimizer: its state dict.
         seconds: spent so far.
         scale: of the losses, with precision float16.
     """
@@ -30,7 +30,7 @@ class Checkpoint:
     fingerprint: str
     student: dict[str, Any]
     objective: dict[str, Any]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     seconds: float
     scale: dict[str, Any] = field(default_factory=dict)
 

@@ -1,47 +1,54 @@
-"""The one training loop: batch, losses, backward, step. Everything else is a value that it is given."""
+"""The training loop: batch, losses, backward, step. Everything else is a value that the loop is given."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from domainbridge.adaptation.objective import Objective
+from domainbridge.config.sections import TrainingConfig
 from domainbridge.errors import TrainingError
+from domainbridge.methods.base import Objective
+from domainbridge.runtime.device import Runtime
+from domainbridge.runtime.distributed import Processes
 from domainbridge.seeding import seed_global_generator, torch_generator
-from domainbridge.training.loss_scale import LossScale
-from domainbridge.training.optimiser import Schedule, set_rates
-from domainbridge.training.processes import Processes
-from domainbridge.training.runtime import Runtime
+from domainbridge.training.amp import LossScale
+from domainbridge.training.optimizer import Schedule, set_rates
 from domainbridge.types import Batch
 
-__all__ = ["LossWindow", "Plan", "Progress", "fit"]
+__all__ = ["LossWindow", "Progress", "TrainConfig", "fit"]
+
+_DEFAULTS = TrainingConfig()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How far and how to train.
+class TrainConfig:
+    """How far and how to train one stage.
 
     Attributes:
-        stage: its name, part of every seed.
+        stage: its name, for messages.
         seed: the run's.
         start: first step to take.
-        schedule: of the rates; its ``steps`` is the end.
+        schedule: of the learning rates; its ``steps`` is the end.
         precision: of forward passes.
         log_every: steps per progress report.
         checkpoint_every: steps per checkpoint.
-        accumulate: parts of the batch that go through the network one after the other.
+        gradient_accumulation_steps: parts of the batch that pass the network one after the other.
+        stream: name of the random streams, part of every seed; default: ``stage``.
     """
 
     stage: str
     seed: int
     start: int
     schedule: Schedule
-    precision: str = "float32"
-    log_every: int = 50
-    checkpoint_every: int = 1000
-    accumulate: int = 1
+    precision: str = _DEFAULTS.precision
+    log_every: int = _DEFAULTS.log_every
+    checkpoint_every: int = _DEFAULTS.checkpoint_every
+    gradient_accumulation_steps: int = _DEFAULTS.gradient_accumulation_steps
+    stream: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,54 +60,65 @@ class Progress:
         losses: mean of each named loss over the window.
         learning_rate: of the backbone at the last step.
         seconds: wall-clock seconds per step in the window.
+        metrics: mean of each of the objective's metrics over the window.
     """
 
     step: int
     losses: dict[str, float]
     learning_rate: float
     seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class LossWindow:
-    """Running sums of the losses and the first non-finite step, on the device: read only when reporting."""
+    """Running sums of losses and metrics, and the first non-finite step, on the device: read only for a report."""
 
     def __init__(self, device: torch.device) -> None:
-        self.bad_step = torch.full((), -1.0, device=device)
-        self.found = torch.zeros((), device=device)
+        self.device = device
+        self.first_non_finite = torch.full((), -1.0, device=device)
+        self.non_finite = torch.zeros((), device=device)
         self.reset()
 
     def reset(self) -> None:
         """Start a new window."""
-        self.sums: dict[str, Tensor] = {}
+        self.losses: dict[str, Tensor] = {}
+        self.metrics: dict[str, Tensor] = {}
         self.count = 0
         self.began = time.perf_counter()
 
-    def add(self, step: int, losses: dict[str, Tensor], total: Tensor) -> None:
-        """Take in one step; ``total`` is not finite when a loss or a gradient of any process is not.
+    def add(self, step: int, losses: Mapping[str, Tensor], metrics: Mapping[str, Tensor], check: Tensor) -> None:
+        """Take in one step; ``check`` is not finite when a loss or a gradient of any process is not.
 
-        From the first such step on, ``found`` stays 1 and keeps the optimiser still.
+        From the first such step on, ``non_finite`` stays 1 and keeps the optimizer from moving.
         """
-        bad = ~torch.isfinite(total)
-        self.bad_step = torch.where(bad & (self.found == 0), float(step), self.bad_step)
-        self.found = torch.maximum(self.found, bad.float())
-        for name, loss in losses.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=loss.device)) + loss
+        now = ~torch.isfinite(check)
+        self.first_non_finite = torch.where(now & (self.non_finite == 0), float(step), self.first_non_finite)
+        self.non_finite = torch.maximum(self.non_finite, now.float())
+        for sums, values in ((self.losses, losses), (self.metrics, metrics)):
+            for name, value in values.items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
         self.count += 1
 
     def read(self, step: int, learning_rate: float, processes: Processes) -> tuple[Progress, int | None]:
-        """The report over all processes, and the first bad step if there was one. The only wait for the device."""
-        names = list(self.sums)
-        *values, bad = processes.mean(torch.stack([*self.sums.values(), self.bad_step])).tolist()
-        losses = {name: value / self.count for name, value in zip(names, values, strict=True)}
-        seconds = (time.perf_counter() - self.began) / self.count
-        return Progress(step, losses, learning_rate, seconds), int(bad) if bad >= 0 else None
+        """The report over all processes, and the first non-finite step, if any. The only wait for the device."""
+        sums = torch.stack([*self.losses.values(), *self.metrics.values(), self.first_non_finite])
+        *means, first = processes.mean(sums).tolist()
+        values = dict(zip([*self.losses, *self.metrics], (mean / self.count for mean in means), strict=True))
+        progress = Progress(
+            step,
+            {name: values[name] for name in self.losses},
+            learning_rate,
+            (time.perf_counter() - self.began) / self.count,
+            {name: values[name] for name in self.metrics},
+        )
+        return progress, int(first) if first >= 0 else None
 
 
 def fit(
     objective: Objective,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     batches: Iterator[Batch],
-    plan: Plan,
+    config: TrainConfig,
     runtime: Runtime,
     *,
     report: Callable[[Progress], None],
@@ -108,49 +126,52 @@ def fit(
     stop_requested: Callable[[], bool] = lambda: False,
     scale: LossScale | None = None,
 ) -> bool:
-    """Train from ``plan.start`` to the schedule's end.
+    """Train from ``config.start`` to the schedule's end.
 
     Args:
         objective: gives the losses; its student is in training mode.
-        optimiser: fused, so that it can be told on the device to stay still.
-        batches: of steps ``plan.start``, ``plan.start + 1`` ...
-        plan: see there.
+        optimizer: fused, so that the device itself can keep it from moving.
+        batches: of steps ``config.start``, ``config.start + 1`` ...
+        config: steps, rates and rhythm.
         runtime: device and autocast.
         report: called every ``log_every`` steps, at checkpoints and at the end.
-        checkpoint: called with the number of steps taken every ``checkpoint_every`` steps and at a stop.
+        checkpoint: called with the number of steps taken, every ``checkpoint_every`` steps and at a stop.
         stop_requested: asked after every step.
-        scale: of the losses, for precision float16; a step whose gradients overflow is left out.
+        scale: of the losses, for precision float16; a step whose gradients overflow is skipped.
 
     Returns:
         True when the end was reached, False after a requested stop.
 
     Raises:
-        TrainingError: a loss was not finite. The optimiser did not move at that step or after it, and no
+        TrainingError: a loss was not finite. The optimizer did not move at that step or after it, and no
             checkpoint was written since.
     """
-    assert (scale is None) == (plan.precision != "float16")
-    end = plan.schedule.steps
+    assert (scale is None) == (config.precision != "float16")
+    end = config.schedule.steps
     window = LossWindow(runtime.device)
-    for step in range(plan.start, end):
-        set_rates(optimiser, plan.schedule.factor(step))
+    for step in range(config.start, end):
+        set_rates(optimizer, config.schedule.factor(step))
         objective.before_step(step)
-        optimiser.zero_grad(set_to_none=True)
-        losses = _backward(objective, next(batches).on(runtime.device), plan, step, runtime, scale)
+        optimizer.zero_grad(set_to_none=True)
+        losses, metrics = _backward(objective, next(batches).on(runtime.device), config, step, runtime, scale)
         gradients = [weight.grad for weight in objective.student.parameters() if weight.grad is not None]
-        size = torch.stack(list(losses.values())).sum()
-        runtime.processes.average([*gradients, size])
+        total_loss = runtime.processes.mean(torch.stack(list(losses.values())).sum())
+        norm = torch.stack(torch._foreach_norm(gradients)).sum()
+        window.add(step, losses, metrics, total_loss + norm if scale is None else scale.checked(total_loss))
+        skip_step = window.non_finite
         if scale is not None:
-            optimiser.grad_scale = scale.value  # type: ignore[attr-defined]
-        optimiser.found_inf = _still(window, scale, step, losses, size, gradients)  # type: ignore[attr-defined]
-        optimiser.step()
+            optimizer.grad_scale = scale.value  # type: ignore[attr-defined]
+            skip_step = torch.maximum(skip_step, scale.update(norm))
+        optimizer.found_inf = skip_step  # type: ignore[attr-defined]
+        optimizer.step()
 
         done = step + 1
         stopping = done < end and runtime.processes.any(stop_requested())
-        saving = stopping or done % plan.checkpoint_every == 0
-        if saving or done % plan.log_every == 0 or done == end:
-            progress, bad_step = window.read(done, optimiser.param_groups[0]["lr"], runtime.processes)
-            if bad_step is not None:
-                raise TrainingError(_not_finite(plan.stage, bad_step, losses))
+        saving = stopping or done % config.checkpoint_every == 0
+        if saving or done % config.log_every == 0 or done == end:
+            progress, first_non_finite = window.read(done, optimizer.param_groups[0]["lr"], runtime.processes)
+            if first_non_finite is not None:
+                raise TrainingError(_not_finite(config.stage, first_non_finite, losses))
             report(progress)
             window.reset()
             if saving:
@@ -160,55 +181,50 @@ def fit(
     return True
 
 
-def _still(
-    window: LossWindow,
-    scale: LossScale | None,
-    step: int,
-    losses: dict[str, Tensor],
-    size: Tensor,
-    gradients: list[Tensor],
-) -> Tensor:
-    """Take in a step's losses, their sum ``size`` and its gradients; 1 where the optimiser must not move, else 0."""
-    norm = torch.stack(torch._foreach_norm(gradients)).sum()
-    if scale is None:
-        window.add(step, losses, size + norm)
-        return window.found
-    window.add(step, losses, scale.checked(size))
-    return torch.maximum(window.found, scale.update(norm))
-
-
 def _backward(
-    objective: Objective, batch: Batch, plan: Plan, step: int, runtime: Runtime, scale: LossScale | None
-) -> dict[str, Tensor]:
-    """Go backward from each loss of each part of the batch as it comes; the losses, averaged over the parts."""
+    objective: Objective, batch: Batch, config: TrainConfig, step: int, runtime: Runtime, scale: LossScale | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Call ``backward`` on each loss of each part of the batch; means of losses and metrics over the parts."""
     means: dict[str, Tensor] = {}
-    for number, part in enumerate(batch.parts(plan.accumulate)):
-        for name, loss in _losses(objective, part, plan, step, number, runtime):
-            share = loss / plan.accumulate
+    metrics: dict[str, Tensor] = {}
+    parts = batch.parts(config.gradient_accumulation_steps)
+    for number, part in enumerate(parts):
+        last_part = number == len(parts) - 1
+        for name, loss in _losses(objective, part, config, step, number, runtime, last_part=last_part):
+            share = loss / len(parts)
             scaled = share if scale is None else share * scale.value
             scaled.backward()  # type: ignore[no-untyped-call]
             means[name] = means.get(name, 0) + share.detach()
-    return means
+        for name, value in objective.metrics.items():
+            metrics[name] = metrics.get(name, 0) + value.detach() / len(parts)
+    return means, metrics
 
 
 def _losses(
-    objective: Objective, batch: Batch, plan: Plan, step: int, part: int, runtime: Runtime
+    objective: Objective, batch: Batch, config: TrainConfig, step: int, part: int, runtime: Runtime, *, last_part: bool
 ) -> Iterator[tuple[str, Tensor]]:
-    """The objective's losses, every draw a function of (seed, stage, step); each part drops other channels."""
-    place = runtime.processes.rank * plan.accumulate + part
-    seed_global_generator(plan.seed, plan.stage, step, f"dropout {place}" if place else "dropout")
-    named = objective.losses(batch, torch_generator(plan.seed, plan.stage, step, "objective"))
-    while True:
-        with runtime.autocast(plan.precision):  # of forward passes only: the caller goes backward in between
+    """The objective's losses; every draw is a function of (seed, stream, step), each part drops other channels.
+
+    Gradients are averaged over the processes in the backward pass of the last loss of the last part only.
+    """
+    stream = config.stream or config.stage
+    place = runtime.processes.rank * config.gradient_accumulation_steps + part
+    seed_global_generator(config.seed, stream, step, f"dropout {place}" if place else "dropout")
+    named = objective.losses(batch, torch_generator(config.seed, stream, step, "objective"))
+    student = objective.student
+    for number in range(objective.num_losses):
+        averaging = last_part and number == objective.num_losses - 1
+        alone = student.no_sync() if isinstance(student, DistributedDataParallel) and not averaging else nullcontext()
+        with alone, runtime.autocast(config.precision):  # of the forward pass only: backward runs outside
             item = next(named, None)
-        if item is None:
-            return
+        assert item is not None, f"{type(objective).__name__} yields fewer losses than num_losses"
         yield item
+    assert next(named, None) is None, f"{type(objective).__name__} yields more losses than num_losses"
 
 
-def _not_finite(stage: str, step: int, losses: dict[str, Tensor]) -> str:
+def _not_finite(stage: str, step: int, losses: Mapping[str, Tensor]) -> str:
     return (
         f"stage {stage}, step {step}: the loss ({' + '.join(losses)}) or its gradient is not finite; training stopped "
-        "before the optimiser moved, and the last checkpoint is kept. Lower learning_rate or raise warmup_steps "
+        "before the optimizer moved, and the last checkpoint is kept. Lower learning_rate or raise warmup_steps "
         f"(training.* or stages.{stage}.*); with precision float16, try bfloat16 or float32"
     )

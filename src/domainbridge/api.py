@@ -1,0 +1,232 @@
+"""The Python interface: adapt, load a model, evaluate, predict. The command line calls the same functions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from domainbridge.build.datasets import list_data
+from domainbridge.build.label_space import scoring_rule, training_space
+from domainbridge.build.recipe import load_recipe, parse_recipe
+from domainbridge.config.schema import Recipe
+from domainbridge.errors import DataError, ModelError, RecipeError, problem_list
+from domainbridge.evaluation.confusion import Scores
+from domainbridge.evaluation.evaluate import score_sets
+from domainbridge.evaluation.labeled_files import dataset_files, folder_files, scoring_of, space_of_labels
+from domainbridge.evaluation.predictor import Predictor, load_predictor
+from domainbridge.run.callbacks.base import CALLBACKS, NullCallback
+from domainbridge.run.results import Results, read_results
+from domainbridge.run.run import run_recipe
+from domainbridge.runtime.device import Runtime, resolve_runtime
+from domainbridge.runtime.distributed import recorded
+from domainbridge.tools.predict import predict_files
+
+__all__ = ["Run", "adapt", "evaluate", "load_model", "predict", "recipe_of"]
+
+PathLike = Path | str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Attributes:
+        folder: with the stages, the results and the final model.
+        finished: False after a requested stop; the same call goes on.
+    """
+
+    folder: Path
+    finished: bool
+
+    @cached_property
+    def results(self) -> Results:
+        """Scores, steps and seconds of every finished stage.
+
+        Raises:
+            RunFolderError: no stage is finished.
+        """
+        return read_results(self.folder)
+
+    @cached_property
+    def model(self) -> Predictor:
+        """The final model.
+
+        Raises:
+            ModelError: the last stage is not finished.
+        """
+        return load_model(self.folder / "model")
+
+
+def adapt(
+    recipe: Recipe | PathLike | Mapping[str, Any],
+    *,
+    data_root: PathLike | None = None,
+    out: PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    callbacks: Sequence[NullCallback] | None = None,
+    only: str | None = None,
+    until: str | None = None,
+) -> Run:
+    """Carry out a recipe: every stage that is not done, from its checkpoint where there is one.
+
+    Args:
+        recipe: name of a shipped recipe, path to a YAML file, keys and values, or a loaded recipe.
+        data_root: path to the folder of all data sets; default: the recipe's.
+        out: path to the run folder; default: ``runs/NAME``.
+        overrides: dotted key -> value, e.g. ``{"training.steps": 100}``; not for a loaded recipe.
+        callbacks: beside those of the recipe's ``runtime.callbacks``; e.g. ``[ConsoleCallback()]``.
+        only: carry out this stage alone.
+        until: stop after this stage.
+
+    Raises:
+        InputError: something is wrong with the recipe, the data or the folder; nothing was changed.
+        TrainingError: a loss was not finite, or another process failed.
+    """
+    loaded = recipe_of(recipe, overrides, data_root)
+    folder = Path(out) if out is not None else Path("runs") / loaded.name
+    followers = [*(CALLBACKS[name]() for name in loaded.runtime.callbacks), *(callbacks or ())]
+    finished = recorded(run_recipe)(loaded, folder, followers, only=only, until=until)
+    return Run(folder, finished)
+
+
+def load_model(folder: PathLike, *, slide: bool = False, flip: bool = False, device: str = "auto") -> Predictor:
+    """A model folder as an ``nn.Module`` with ``classes``, ``palette``, ``predict`` and ``predict_probabilities``.
+
+    Args:
+        folder: path to a folder with model.safetensors and config.json, e.g. ``runs/NAME/model``.
+        slide: sliding windows of 512x512 instead of the whole image.
+        flip: average with the mirrored image.
+        device: auto, cpu, cuda, cuda:1 ...
+
+    Raises:
+        ModelError: no model folder, or a damaged one.
+        RecipeError: no such device.
+    """
+    return load_predictor(Path(folder), slide=slide, flip=flip, device=device)
+
+
+def evaluate(
+    model: Predictor | PathLike,
+    recipe: Recipe | PathLike | Mapping[str, Any] | None = None,
+    *,
+    images: PathLike | None = None,
+    labels: PathLike | None = None,
+    dataset: str | None = None,
+    root: PathLike | None = None,
+    split: str | None = None,
+    label_space: str | None = None,
+    label_scale: float | None = None,
+    subsets: Iterable[str] = (),
+) -> dict[str, Scores]:
+    """Scores of a model: IoU per class and mIoU over one confusion matrix, in percent.
+
+    One of three sets of labeled images: the validation sets of a ``recipe``, with its label maps and ``evaluation``;
+    ``images`` and ``labels``; or a known ``dataset`` at ``root``.
+
+    Args:
+        model: a loaded model, or the path to a model folder.
+        recipe: as for :func:`adapt`.
+        images: path to a folder of images.
+        labels: path to a folder of labels with the same relative names, which hold train ids.
+        dataset: name of a known data set.
+        root: path to that data set.
+        split: path to a text file of stems; with ``dataset`` the name of a split.
+        label_space: label space of the labels; default: the model's.
+        label_scale: size of the scored labels / size of the files; with ``dataset`` only.
+        subsets: further means, synthia16 or synthia13.
+
+    Returns:
+        Scores by target; of folders and data sets under the name "images" or the data set's.
+
+    Raises:
+        InputError: the set is not complete, its files are not in order, or the classes do not fit.
+    """
+    predictor = model if isinstance(model, Predictor) else load_model(model)
+    others = (images, labels, dataset, root, split, label_space, label_scale, *subsets)
+    if recipe is not None:
+        if any(value is not None for value in others):
+            raise RecipeError(
+                "evaluate: the recipe says what is scored and how; leave out images, labels, split, label space, "
+                "data set, root, label scale and subsets"
+            )
+        return _evaluate_recipe(predictor, recipe_of(recipe))
+    if dataset is not None and root is not None and images is None and labels is None:
+        files = dataset_files(dataset, Path(root), split, label_scale or 1.0)
+    elif images is not None and labels is not None and dataset is None and root is None and label_scale is None:
+        space = space_of_labels(predictor, label_space)
+        files = folder_files(Path(images), Path(labels), Path(split) if split else None, space)
+    else:
+        raise RecipeError(
+            "evaluate: give a recipe, or images and labels, or a data set and its root (and then a label scale)"
+        )
+    labeled, rule = scoring_of(predictor, files, tuple(subsets))
+    runtime = Runtime(predictor.device, 0)
+    return score_sets(predictor.network, {dataset or "images": labeled}, rule, runtime)
+
+
+def predict(
+    model: Predictor | PathLike,
+    inputs: Iterable[PathLike] | PathLike,
+    out: PathLike,
+    *,
+    overlay: bool = False,
+    confidence: bool = False,
+) -> int:
+    """Write a class map ``OUT/NAME.png`` (palette PNG, value = train id) for every image; the number of images.
+
+    Args:
+        model: a loaded model, or the path to a model folder.
+        inputs: paths to images and folders of images; a folder's inner structure is kept below ``out``.
+        out: path to a folder, created when missing.
+        overlay: also ``NAME_overlay.jpg``, the classes' colors over the image.
+        confidence: also ``NAME_confidence.png``, 255 * the largest probability.
+
+    Raises:
+        InputError: nothing was written if an input is missing or an output would replace another or an input; images
+            that cannot be read are left out and listed at the end.
+    """
+    paths = [Path(inputs)] if isinstance(inputs, Path | str) else [Path(path) for path in inputs]
+    return predict_files(model, paths, Path(out), overlay=overlay, confidence=confidence)
+
+
+def recipe_of(
+    recipe: Recipe | PathLike | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    data_root: PathLike | None = None,
+) -> Recipe:
+    """The loaded recipe; see :func:`adapt`.
+
+    Raises:
+        RecipeError: keys or values are wrong; all problems are listed.
+    """
+    changes = dict(overrides or {})
+    if data_root is not None:
+        changes["data_root"] = str(data_root)
+    if isinstance(recipe, Recipe):
+        if set(changes) - {"data_root"}:
+            raise RecipeError("overrides: a loaded recipe does not change; give its name, its file or its values")
+        return recipe.model_copy(update=changes)
+    arguments = [f"{key}={yaml.safe_dump(value, default_flow_style=True).strip()}" for key, value in changes.items()]
+    arguments = [argument.removesuffix("\n...") for argument in arguments]
+    if isinstance(recipe, Mapping):
+        return parse_recipe(dict(recipe), arguments)
+    return load_recipe(str(recipe), arguments)
+
+
+def _evaluate_recipe(predictor: Predictor, recipe: Recipe) -> dict[str, Scores]:
+    """Scores on each target's validation set, exactly as a run of the recipe scores its stages."""
+    classes = training_space(recipe).classes
+    if predictor.classes != classes:
+        raise ModelError(
+            f"the model predicts {', '.join(predictor.classes)}, but recipe {recipe.name} trains {', '.join(classes)}"
+        )
+    data, problems = list_data(recipe)
+    if not data.validation:
+        raise RecipeError(f"recipe {recipe.name}: no target has a validation section to score on")
+    if not all(map(len, data.validation.values())) or any(".validation" in problem for problem in problems):
+        raise DataError(problem_list(f"recipe {recipe.name}: validation sets that cannot be used", problems))
+    runtime = resolve_runtime(str(predictor.device), recipe.runtime.threads)
+    return score_sets(predictor.network, data.validation, scoring_rule(recipe), runtime)

@@ -1,0 +1,160 @@
+"""From a recipe's crop and sampling keys to the batches of its stages."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from domainbridge.build.datasets import DataSets
+from domainbridge.build.label_space import training_space
+from domainbridge.config.schema import Recipe
+from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops, batches
+from domainbridge.data.dataset import Dataset, FileDataset
+from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.data.sampling import Mixture
+from domainbridge.data.statistics import RareClasses, counts_of_samples
+from domainbridge.errors import RecipeError
+from domainbridge.files import write_file
+from domainbridge.methods.base import PrototypeStage, TrainingStage
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.runtime.device import Runtime
+from domainbridge.types import Rows, as_unit_float
+
+__all__ = ["TrainingData", "batchnorm_batches", "paired_crops", "prototype_crops", "rare_classes", "training_data"]
+
+_BATCHNORM_CROPS = 1000
+"""Means and variances over so many crops no longer change with more; a pass over as many costs seconds on a GPU."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that training reads.
+
+    Attributes:
+        source: all sources, one after the other: the files, or their reduced copies.
+        target: all targets likewise.
+        source_mixture: how often each source is drawn.
+        target_mixture: how often each target is drawn.
+        rare: rare class sampling, if any.
+    """
+
+    source: Dataset
+    target: Dataset
+    source_mixture: Mixture
+    target_mixture: Mixture
+    rare: RareClasses | None = None
+
+
+def training_data(
+    recipe: Recipe, data: DataSets, source: Dataset, target: Dataset, rare: RareClasses | None = None
+) -> TrainingData:
+    """The recipe's mixtures over what training reads."""
+
+    def mixture(domains: tuple[FileDataset, ...]) -> Mixture:
+        return Mixture(tuple(len(domain) for domain in domains), recipe.sampling.domain_temperature)
+
+    return TrainingData(source, target, mixture(data.sources), mixture(data.targets), rare)
+
+
+def paired_crops(
+    recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, student: Segmenter, rows: Rows
+) -> PairedCrops:
+    """The batches that a stage trains on, of which this process loads ``rows``."""
+    return PairedCrops(
+        data.source,
+        data.target,
+        _crop_rule(recipe, student),
+        batch_size=batch_size,
+        seed=recipe.seed,
+        stage=stage.stream,
+        distort_source=stage.distort_source,
+        rare=data.rare,
+        source_mixture=data.source_mixture,
+        target_mixture=data.target_mixture,
+        rows=rows,
+    )
+
+
+def prototype_crops(recipe: Recipe, stage: PrototypeStage, data: TrainingData, model: Segmenter) -> TargetCrops:
+    """The target crops that a student's prototypes are collected on."""
+    return TargetCrops(
+        data.target,
+        _crop_rule(recipe, model),
+        batch_size=recipe.training.batch_size,
+        passes=stage.config.passes,
+        seed=recipe.seed,
+        stage=stage.stream,
+    )
+
+
+def batchnorm_batches(
+    recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, student: Segmenter, runtime: Runtime
+) -> Iterator[torch.Tensor]:
+    """At most ``_BATCHNORM_CROPS`` target crops, each image once if there are enough for a batch.
+
+    All batches are as large as in training: the average over batches would give a smaller last one too much weight.
+
+    Yields:
+        float32 (batch, 3, height, width) in [0, 1], on the device.
+    """
+    passes = -(-batch_size // len(data.target))
+    stream = TargetCrops(
+        data.target,
+        _crop_rule(recipe, student),
+        batch_size=batch_size,
+        passes=passes,
+        seed=recipe.seed,
+        stage=f"{stage.stream} statistics",
+        mixture=data.target_mixture,
+    )
+    steps = range(min(len(data.target) * passes // batch_size, -(-_BATCHNORM_CROPS // batch_size)))
+    for image in batches(stream, steps, num_workers=runtime.num_workers):
+        yield as_unit_float(image.to(runtime.device, non_blocking=True))
+
+
+def _crop_rule(recipe: Recipe, network: Segmenter) -> CropRule:
+    """The recipe's crop; padding gets the color that the network normalizes to about 0."""
+    crop = recipe.crop
+    red, green, blue = (round(255 * value) for value in network.mean.flatten().tolist())
+    return CropRule((crop.height, crop.width), crop.cat_max_ratio, crop.max_tries, crop.flip, (red, green, blue))
+
+
+def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path) -> RareClasses | None:
+    """The recipe's rare class sampling, if any; pixel counts of the same files are kept in ``counts_file``.
+
+    Raises:
+        RecipeError: no source image shows enough of any class.
+    """
+    rule = recipe.sampling
+    if not rule.rare_classes:
+        return None
+    sources = recipe.model_dump_json(include={"sources", "label_space"})
+    fingerprint = "".join([sources, *(files_fingerprint(source) for source in data.sources)])
+    counts = _kept_counts(counts_file, fingerprint)
+    if counts is None:
+        counts = counts_of_samples(data.source, len(training_space(recipe)))[:, :-1]
+        write_file(counts_file, partial(_save_counts, counts, fingerprint))
+    rare = RareClasses(counts, rule.rcs_temperature, rule.min_share)
+    if not rare.shown:
+        raise RecipeError(
+            f"sampling.min_share: no source image shows a class on {rule.min_share:.2%} of its labeled pixels; lower "
+            "the share"
+        )
+    return rare
+
+
+def _save_counts(counts: NDArray[np.int64], fingerprint: str, path: Path) -> None:
+    with path.open("wb") as file:  # given a name, NumPy would add a suffix to it
+        np.savez_compressed(file, counts=counts, fingerprint=np.array(fingerprint))
+
+
+def _kept_counts(counts_file: Path, fingerprint: str) -> NDArray[np.int64] | None:
+    if not counts_file.exists():
+        return None
+    with np.load(counts_file) as content:
+        counts: NDArray[np.int64] = content["counts"]
+        return counts if str(content["fingerprint"]) == fingerprint else None

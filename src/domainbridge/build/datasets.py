@@ -1,0 +1,182 @@
+"""From a recipe's domains to data sets."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from domainbridge.build.label_space import source_decoder, validation_decoder
+from domainbridge.config.domains import ResizeConfig, SourceConfig, TargetConfig, ValidationConfig
+from domainbridge.config.schema import Recipe
+from domainbridge.data.dataset import ConcatDataset, FileDataset
+from domainbridge.data.folder import FolderRule, Listing, list_folder
+from domainbridge.data.layout_listing import list_layout, split_of
+from domainbridge.data.transforms import ResizeRule
+from domainbridge.errors import DataError, InputError, RecipeError, problem_list
+
+__all__ = [
+    "DataSets",
+    "completed_validation",
+    "data_root",
+    "list_data",
+    "open_data",
+    "resize_rule",
+    "resolved_root",
+]
+
+_PACKAGED = "package:"
+_ANY_NAME = "{stem}"
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """Everything that a recipe reads.
+
+    Attributes:
+        sources: labeled, in the recipe's space.
+        targets: unlabeled.
+        validation: by target name; labeled, in the scoring space, labels at their stored size.
+    """
+
+    sources: tuple[FileDataset, ...]
+    targets: tuple[FileDataset, ...]
+    validation: dict[str, FileDataset]
+
+    @property
+    def domains(self) -> tuple[FileDataset, ...]:
+        """Every set of files once."""
+        return (*self.sources, *self.targets, *self.validation.values())
+
+    @property
+    def source(self) -> ConcatDataset:
+        """All sources, one after the other."""
+        return ConcatDataset(self.sources)
+
+    @property
+    def target(self) -> ConcatDataset:
+        """All targets, one after the other."""
+        return ConcatDataset(self.targets)
+
+
+def data_root(recipe: Recipe) -> Path:
+    """The recipe's data_root, else the environment's, else 'data'; ``package:NAME`` is data shipped with us."""
+    root = recipe.data_root or os.environ.get("DOMAINBRIDGE_DATA") or "data"
+    if root.startswith(_PACKAGED):
+        return Path(__file__).parents[1] / root.removeprefix(_PACKAGED)
+    return Path(root).expanduser()
+
+
+def resolved_root(recipe: Recipe) -> str:
+    """The data root as a run folder's recipe keeps it: absolute, or data shipped with the package."""
+    given = recipe.data_root or ""
+    return given if given.startswith(_PACKAGED) else str(data_root(recipe).absolute())
+
+
+def resize_rule(resize: ResizeConfig | None) -> ResizeRule | None:
+    """The recipe's resize, if any."""
+    return None if resize is None else ResizeRule(resize.width, resize.height, resize.keep_ratio, resize.min_side)
+
+
+def open_data(recipe: Recipe) -> DataSets:
+    """List the files of every domain; nothing is decoded.
+
+    Raises:
+        InputError: something is missing or unknown; the problems of all domains are listed.
+    """
+    data, problems = list_data(recipe)
+    if problems:
+        title = f"recipe {recipe.name}: {len(problems)} problem(s) with data below {data_root(recipe).absolute()}"
+        raise DataError(problem_list(title, problems) + "\nSet data_root=DIR or DOMAINBRIDGE_DATA if it is elsewhere.")
+    return data
+
+
+def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
+    """The files of every domain that can be used, and what is wrong with the rest; nothing is decoded."""
+    root = data_root(recipe)
+    problems: list[str] = []
+
+    def opened_set(where: str, domain: SourceConfig | TargetConfig | ValidationConfig, dataset: str) -> FileDataset:
+        try:
+            samples, problems_here = _open(domain, dataset, root, recipe, where)
+        except InputError as error:
+            problems.append(str(error))
+            return FileDataset(where, ())
+        problems.extend(f"{where}: {problem}" for problem in problems_here)
+        return samples
+
+    sources = tuple(opened_set(f"sources.{source.name}", source, source.dataset) for source in recipe.sources)
+    targets = tuple(opened_set(f"targets.{target.name}", target, target.dataset) for target in recipe.targets)
+    validation = {
+        target.name: opened_set(f"targets.{target.name}.validation", completed_validation(target), target.dataset)
+        for target in recipe.targets
+        if target.validation is not None
+    }
+    return DataSets(sources, targets, validation), problems
+
+
+def completed_validation(target: TargetConfig) -> ValidationConfig:
+    """A target's validation section with the target's values where it has none of its own."""
+    assert target.validation is not None
+    given = target.validation
+    inherited = {
+        "root": given.root or target.root,
+        "images": given.images or target.images,
+        "image_pattern": given.image_pattern if given.image_pattern != _ANY_NAME else target.image_pattern,
+        "resize": given.resize or target.resize,
+    }
+    return given.model_copy(update=inherited)
+
+
+def _open(
+    domain: SourceConfig | TargetConfig | ValidationConfig, dataset: str, root: Path, recipe: Recipe, where: str
+) -> tuple[FileDataset, tuple[str, ...]]:
+    """The files of a domain that can be used, and what is wrong with others."""
+    folder = root / (domain.root or "")
+    list_files = _folder if dataset == "folder" else partial(_layout, dataset=dataset)
+    listing = list_files(domain, folder=folder, where=where)
+    decoder = None
+    if isinstance(domain, SourceConfig):
+        decoder = source_decoder(recipe, domain, dataset, folder, where)
+    elif isinstance(domain, ValidationConfig):
+        decoder = validation_decoder(recipe, domain, dataset, folder, where)
+    samples = FileDataset(
+        where,
+        listing.images,
+        listing.labels,
+        decoder,
+        resize_rule(domain.resize),
+        resize_labels=not isinstance(domain, ValidationConfig),
+        label_scale=domain.label_scale if isinstance(domain, ValidationConfig) else 1.0,
+        notes=listing.notes,
+    )
+    return samples, listing.problems
+
+
+def _layout(
+    domain: SourceConfig | TargetConfig | ValidationConfig, *, dataset: str, folder: Path, where: str
+) -> Listing:
+    labels_too = () if isinstance(domain, TargetConfig) else ("labels", "label_pattern")
+    useless = [key for key in ("images", "image_pattern", *labels_too) if getattr(domain, key) not in (None, _ANY_NAME)]
+    if useless:
+        raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(useless)}")
+    split = split_of(dataset, domain.split, where, default="val" if isinstance(domain, ValidationConfig) else "train")
+    labeled = not isinstance(domain, TargetConfig)
+    return list_layout(dataset, folder, split, domain.exclude_files, labeled=labeled)
+
+
+def _folder(domain: SourceConfig | TargetConfig | ValidationConfig, *, folder: Path, where: str) -> Listing:
+    labeled = None if isinstance(domain, TargetConfig) else domain
+    absent = [] if domain.images is not None else ["images"]
+    if labeled is not None and labeled.labels is None:
+        absent.append("labels")
+    if absent or domain.images is None:
+        raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
+    labels = folder / labeled.labels if labeled is not None and labeled.labels is not None else None
+    rule = FolderRule(
+        split=folder / domain.split if domain.split else None,
+        image_pattern=domain.image_pattern,
+        label_pattern=labeled.label_pattern if labeled is not None else _ANY_NAME,
+        exclude_files=domain.exclude_files,
+    )
+    images = folder / domain.images
+    return list_folder(images, labels, rule)

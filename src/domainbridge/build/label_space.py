@@ -1,0 +1,96 @@
+"""From a recipe's keys about labels to label spaces, decoders and the scoring rule."""
+
+from pathlib import Path
+
+from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
+from domainbridge.config.schema import Recipe
+from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
+from domainbridge.data.labels import IdLabels, LabelDecoder, label_map_decoder
+from domainbridge.data.layout_listing import known_layout
+from domainbridge.errors import RecipeError
+from domainbridge.evaluation.evaluate import ScoringRule
+from domainbridge.evaluation.inference import InferenceRule
+
+__all__ = ["scoring_rule", "source_decoder", "training_space", "validation_decoder"]
+
+
+def training_space(recipe: Recipe) -> LabelSpace:
+    """The space that the network predicts.
+
+    Raises:
+        RecipeError: unknown.
+    """
+    return _space(recipe.label_space)
+
+
+def scoring_rule(recipe: Recipe) -> ScoringRule:
+    """How the recipe scores.
+
+    Raises:
+        RecipeError: a space, map or class is unknown.
+    """
+    rule = recipe.evaluation
+    trained = training_space(recipe)
+    space = trained if rule.label_space is None else _space(rule.label_space)
+    table = table_by_names(rule.map, trained, space) if rule.map is not None else space_table(trained, space)
+    for name in (*rule.exclude_classes, *(member for members in rule.subsets.values() for member in members)):
+        space.index(name)
+    window = (rule.window or (recipe.crop.height, recipe.crop.width)) if rule.mode == "slide" else None
+    return ScoringRule(space, table, rule.exclude_classes, InferenceRule(window, rule.flip), rule.subsets)
+
+
+def source_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str) -> LabelDecoder:
+    """How a domain's label files become train ids of the recipe's space.
+
+    Args:
+        recipe: with the space.
+        rule: the domain's keys about labels.
+        dataset: a layout's name, or 'folder'.
+        root: of the data set; a layout may keep a list of its classes there.
+        where: for messages.
+
+    Raises:
+        RecipeError: no way leads from the files to the space.
+        DataError: the layout's list of classes is missing or unreadable.
+    """
+    decoder, native = _native_decoder(recipe, rule, dataset, root, where)
+    return decoder.compose(space_table(native, training_space(recipe)))
+
+
+def validation_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str) -> LabelDecoder:
+    """How a validation set's label files become ids of the scoring space: as a source's would, then as predictions do.
+
+    Files that are in the scoring space already are read as they are.
+
+    Raises:
+        RecipeError: no way leads from the files to the space.
+        DataError: the layout's list of classes is missing or unreadable.
+    """
+    scored = scoring_rule(recipe)
+    decoder, native = _native_decoder(recipe, rule, dataset, root, where)
+    if native == scored.space:
+        return decoder
+    return decoder.compose(scored.table[space_table(native, training_space(recipe))])
+
+
+def _native_decoder(
+    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str
+) -> tuple[LabelDecoder, LabelSpace]:
+    """A decoder to the files' native label space, and that space."""
+    space = training_space(recipe)
+    if rule.label_map is not None and rule.label_space is not None:
+        raise RecipeError(f"{where}: give label_map or label_space, not both")
+    if rule.label_map is not None:
+        return label_map_decoder(rule.label_map, space, where), space
+    if dataset != "folder" and rule.label_space is None:
+        layout = known_layout(dataset, where)
+        return layout.decoder(root), BUILT_IN[layout.label_space]
+    native = {known.name: known for known in (scoring_rule(recipe).space, space)}.get(rule.label_space or space.name)
+    native = native or label_space(str(rule.label_space))
+    return IdLabels.in_space(space_table(native, native), native), native
+
+
+def _space(definition: str | LabelSpaceConfig) -> LabelSpace:
+    if isinstance(definition, str):
+        return label_space(definition)
+    return label_space(definition.name, definition.classes, definition.colors)

@@ -1,0 +1,113 @@
+"""From a recipe's sections to networks and objectives."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from domainbridge.build.datasets import data_root
+from domainbridge.build.label_space import training_space
+from domainbridge.build.recipe import training_config
+from domainbridge.config.schema import Recipe
+from domainbridge.config.sections import TrainingConfig
+from domainbridge.errors import RecipeError
+from domainbridge.methods.base import Objective, StageInputs, StageSpec, TrainingStage
+from domainbridge.models.activation_checkpointing import checkpoint_blocks
+from domainbridge.models.heads.base import HeadSpec
+from domainbridge.models.model_folder import ModelConfig
+from domainbridge.models.pretrained import load_backbone_weights
+from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+from domainbridge.seeding import seed_global_generator
+
+__all__ = ["build_objective", "check_network", "initial_student", "meta_pass", "model_config", "model_spec"]
+
+
+def model_spec(recipe: Recipe) -> ModelSpec:
+    """Architecture of every network of the run."""
+    model = recipe.model
+    return ModelSpec(
+        backbone=model.backbone,
+        output_stride=model.output_stride,
+        num_classes=len(training_space(recipe)),
+        head=HeadSpec(**model.head.model_dump()),
+    )
+
+
+def model_config(recipe: Recipe) -> ModelConfig:
+    """Configuration of the run's model folders; images are resized as those of the first target."""
+    space = training_space(recipe)
+    target = recipe.targets[0]
+    resize = (target.validation.resize if target.validation else None) or target.resize
+    rule = (resize.width, resize.height, resize.keep_ratio, resize.min_side) if resize else None
+    return ModelConfig(model_spec(recipe), space.name, space.classes, space.colors, rule)
+
+
+def initial_student(recipe: Recipe, stream: str) -> Segmenter:
+    """A network with initial backbone weights and a head drawn from (seed, stream).
+
+    Raises:
+        ModelError: the backbone or its weights cannot be had.
+    """
+    seed_global_generator(recipe.seed, stream, "initialisation")  # spelled as ever: the spelling decides the draws
+    student = build_segmenter(model_spec(recipe), published_init=recipe.fidelity == "published")
+    load_backbone_weights(student.backbone, recipe.model.backbone, recipe.model.weights, data_root(recipe))
+    return student
+
+
+def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 1) -> None:
+    """Build the recipe's network once, before any stage does.
+
+    Args:
+        recipe: complete.
+        stages: the recipe's.
+        processes: number of processes that share a batch.
+
+    Raises:
+        ModelError: the backbone or its weights cannot be had, or the backbone has no blocks for a stage with activation
+            checkpointing.
+        RecipeError: the head is unknown, or the rows of a step are too few and small for BatchNorm.
+    """
+    trainings = [training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)]
+    for training in {(each.batch_size, each.gradient_accumulation_steps): each for each in trainings}.values():
+        meta_pass(recipe, training, processes)
+    student = initial_student(recipe, "check")
+    if any(training.activation_checkpointing for training in trainings):
+        checkpoint_blocks(student.backbone)
+
+
+def meta_pass(recipe: Recipe, training: TrainingConfig, processes: int = 1) -> tuple[Segmenter, Tensor]:
+    """The student and a batch (or part of one) on the meta device, after a forward pass without any arithmetic.
+
+    Raises:
+        ModelError: the backbone cannot be had.
+        RecipeError: the rows are too few and small for BatchNorm.
+    """
+    rows = training.batch_size // training.gradient_accumulation_steps // processes
+    with torch.device("meta"):
+        student = build_segmenter(model_spec(recipe)).train()
+        image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
+    try:
+        student(image)
+    except ValueError as error:
+        raise RecipeError(
+            f"training: {rows} rows of {recipe.crop.width}x{recipe.crop.height} pixels at a time (batch_size "
+            f"{training.batch_size}, gradient_accumulation_steps {training.gradient_accumulation_steps}) are too few "
+            f"for BatchNorm ({error}); use a larger batch_size or crop, a smaller gradient_accumulation_steps or "
+            "model.output_stride, or fewer processes"
+        ) from error
+    return student, image
+
+
+def build_objective(recipe: Recipe, stage: TrainingStage, student: Segmenter, inputs: StageInputs) -> Objective:
+    """The stage's objective, with compiled or checkpointed networks as the recipe says.
+
+    Raises:
+        ModelError: the backbone has no blocks for activation checkpointing.
+    """
+    objective = stage.objective(student, inputs)
+    if training_config(recipe, stage).activation_checkpointing:
+        checkpoint_blocks(student.backbone)
+    if recipe.runtime.compile:
+        for network in objective.networks:
+            network.compile()
+    return objective

@@ -1,0 +1,61 @@
+"""Values of command-line options."""
+
+import os
+import re
+from pathlib import Path
+
+from domainbridge.errors import RecipeError
+
+__all__ = ["parse_numbers", "parse_size", "writable", "writable_folder"]
+
+
+def writable(path: Path, what: str) -> None:
+    """See that a file can be written before work is done for it.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    parent = path.absolute().parent
+    if path.is_dir():
+        raise RecipeError(f"{what}: {path} is a folder; give the path of a file")
+    if not parent.is_dir():
+        raise RecipeError(f"{what}: {path} cannot be written, there is no folder {parent}; make it first")
+    if not os.access(parent, os.W_OK):
+        raise RecipeError(f"{what}: {path} cannot be written, {parent} is read-only for you; choose another place")
+
+
+def writable_folder(path: Path, what: str) -> None:
+    """See that a folder is there or can be made.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    first = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not first.is_dir():
+        raise RecipeError(f"{what}: {path} cannot be a folder, {first} is a file; choose another place")
+    if not os.access(first, os.W_OK):
+        raise RecipeError(f"{what}: {path} cannot be written, {first} is read-only for you; choose another place")
+
+
+def parse_size(text: str, option: str) -> tuple[int, int] | None:
+    """'1024x512' to (1024, 512); 'none' to None.
+
+    Raises:
+        RecipeError: neither.
+    """
+    if text == "none":
+        return None
+    if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
+        raise RecipeError(f"{option} {text}: expected WIDTHxHEIGHT such as 1024x512, or 'none'")
+    return int(match[1]), int(match[2])
+
+
+def parse_numbers(text: str, option: str) -> tuple[int, ...]:
+    """'6,12' to (6, 12).
+
+    Raises:
+        RecipeError: not positive whole numbers with commas between.
+    """
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise RecipeError(f"{option} {text}: expected whole numbers with commas between, such as 6,12")
+    return tuple(int(part) for part in text.split(","))

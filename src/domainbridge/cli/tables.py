@@ -1,0 +1,101 @@
+"""Tables and bars of the commands: plans, findings, class shares, scores."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from domainbridge.config.schema import Recipe
+    from domainbridge.evaluation.confusion import Scores
+    from domainbridge.run.graph import PlannedStage
+    from domainbridge.tools.check import Survey
+    from domainbridge.tools.estimate import Estimate
+    from domainbridge.tools.statistics import DomainShares
+
+__all__ = ["counting", "print_plan", "print_scores", "print_shares", "print_survey"]
+
+_LONG = 10 * 3600
+"""Seconds from which durations are given in hours."""
+
+
+@contextmanager
+def counting(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr for work on files; the yielded function takes (done, total)."""
+    with Progress(console=Console(stderr=True)) as bars:
+        task = bars.add_task(text, total=None)
+
+        def advance(done: int, count: int) -> None:
+            bars.update(task, completed=done, total=count)
+
+        yield advance
+
+
+def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path, estimate: "Estimate") -> None:
+    """The plan as a table on stdout."""
+    table = Table(title=escape(f"{recipe.name} in {folder}"), title_justify="left")
+    for column in ("stage", "steps", "action", "reason", "time"):
+        table.add_column(column, overflow="fold")
+    for item in planned:
+        time = _duration(estimate.seconds.get(item.name)) if item.open else ""
+        steps = "?" if item.node.steps is None else str(item.node.steps)
+        table.add_row(item.name, steps, item.status.action, escape(item.status.reason), time)
+    console = Console()
+    console.print(table, highlight=False)
+    console.print(estimate.explanation, highlight=False, markup=False)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds / 60:.0f} min" if seconds < _LONG else f"{seconds / 3600:.0f} h"
+
+
+def print_survey(survey: "Survey") -> None:
+    """A line per domain and per warning, on stdout."""
+    console = Console()
+    for domain in survey.domains:
+        unusable = f", {len(domain.errors)} cannot be used" if domain.errors else ""
+        console.print(f"{domain.name}: {domain.images} images{unusable}", highlight=False, markup=False, soft_wrap=True)
+        if domain.counts is not None:
+            pixels = domain.ignored + int(domain.counts.sum())
+            console.print(f"  {domain.ignored / max(pixels, 1):.1%} of the pixels have no class", highlight=False)
+    for warning in survey.all_warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_shares(shares: "list[DomainShares]") -> None:
+    """Two columns per domain, on stdout: share of the pixels, share of the images."""
+    table = Table()
+    table.add_column("class")
+    for domain in shares:
+        table.add_column(escape(f"{domain.name}\n% of pixels"), justify="right")
+        table.add_column("\n% of images", justify="right")
+    for name in dict.fromkeys(name for domain in shares for name in domain.pixels):
+        cells = [
+            f"{100 * part[name]:.2f}" if name in part else ""
+            for domain in shares
+            for part in (domain.pixels, domain.images)
+        ]
+        table.add_row(escape(name), *cells)
+    table.add_section()
+    table.add_row("no class", *(cell for domain in shares for cell in (f"{100 * domain.ignored:.2f}", "")))
+    Console().print(table, highlight=False)
+
+
+def print_scores(scores: "Scores", title: str | None = None) -> None:
+    """IoU per class and the means, on stdout."""
+    table = Table(title=title and escape(title), title_justify="left")
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, value in scores.iou.items():
+        table.add_row(escape(name), "absent" if value is None else f"{value:.2f}")
+    table.add_section()
+    for name, value in {"mean": scores.miou, **{f"mean of {n}": v for n, v in scores.subsets.items()}}.items():
+        table.add_row(name, "none" if value is None else f"{value:.2f}")
+    Console().print(table, highlight=False)

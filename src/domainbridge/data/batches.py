@@ -1,0 +1,217 @@
+"""Training batches as a function of the step: ``stream[step]`` has the same value at any time and in any worker."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.utils.data
+from numpy.typing import NDArray
+
+from domainbridge.config.sections import CropConfig
+from domainbridge.data.dataset import Dataset
+from domainbridge.data.sampling import Mixture
+from domainbridge.data.statistics import RareClasses
+from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
+from domainbridge.errors import DataError, TrainingError
+from domainbridge.seeding import numpy_generator
+from domainbridge.types import IGNORE, Batch, Rows
+
+__all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches"]
+
+_DEFAULTS = CropConfig()
+_PREFETCH = 4
+"""Batches that each worker loads ahead."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """From a resized image to a training crop.
+
+    Attributes:
+        size: (height, width) in pixels.
+        cat_max_ratio: a labeled crop is redrawn if one class reaches this share of the labeled pixels.
+        max_tries: largest number of redraws.
+        flip: probability of a horizontal flip.
+        padding: RGB below and right of an image that is smaller than the crop; normalizes to about 0.
+    """
+
+    size: tuple[int, int]
+    cat_max_ratio: float = _DEFAULTS.cat_max_ratio
+    max_tries: int = _DEFAULTS.max_tries
+    flip: float = _DEFAULTS.flip
+    padding: tuple[int, int, int] = (124, 116, 104)
+
+
+class PairedCrops(torch.utils.data.Dataset[Batch]):
+    """Item ``step`` is the batch of that step: each source image of the epoch with a random target image."""
+
+    def __init__(
+        self,
+        source: Dataset,
+        target: Dataset,
+        rule: CropRule,
+        *,
+        batch_size: int,
+        seed: int,
+        stage: str,
+        distort_source: bool = False,
+        rare: RareClasses | None = None,
+        source_mixture: Mixture | None = None,
+        target_mixture: Mixture | None = None,
+        rows: Rows | None = None,
+    ) -> None:
+        """Keep the arguments.
+
+        Args:
+            source: labeled samples.
+            target: unlabeled samples.
+            rule: size and draws of the crops.
+            batch_size: pairs per step, over all processes.
+            seed: seed of the run.
+            stage: name of the stage; each stage has its own draws.
+            distort_source: add photometric distortion to the source (docs/method.md, section 4).
+            rare: rare class sampling in place of shuffled epochs of the source.
+            source_mixture: shares of several sources; default: by size.
+            target_mixture: shares of several targets; default: by size.
+            rows: rows of each batch that this process loads; default: all rows.
+        """
+        self.source, self.target, self.rule = source, target, rule
+        self.batch_size, self.seed, self.stage = batch_size, seed, stage
+        self.distort_source = distort_source
+        self.rare = rare
+        self.source_mixture = source_mixture or Mixture((len(source),))
+        self.target_mixture = target_mixture or Mixture((len(target),))
+        self.rows = rows or Rows.whole(batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Batch of ``step`` as uint8 tensors."""
+        first, count = self.rows.first, self.rows.count
+        pairs = [self._pair(step, row) for row in range(first, first + count)]
+        image, label, target = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
+        return Batch(image, label, target, self.rows)
+
+    def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        generator = numpy_generator(self.seed, self.stage, step, row, "crop")
+        wanted = None
+        if self.rare is None:
+            index = self.source_mixture.index(self.seed, self.stage, step * self.batch_size + row)
+        else:
+            train_id, index = self.rare.draw(generator)
+            wanted = (train_id, self.rare.min_share / 2)
+        source = self.source[index]
+        assert source.label is not None
+        image = source.image
+        height, width = self.rule.size
+
+        def draw() -> tuple[int, int]:
+            return draw_offset((image.shape[0], image.shape[1]), self.rule.size, generator)
+
+        y, x = choose_crop(source.label, self.rule.size, self.rule.cat_max_ratio, self.rule.max_tries, draw, wanted)
+        image, label = image[y : y + height, x : x + width], source.label[y : y + height, x : x + width]
+        if generator.random() < self.rule.flip:
+            image, label = image[:, ::-1], label[:, ::-1]
+        if self.distort_source:
+            image = distort(np.ascontiguousarray(image), draw_distortion(generator))
+        label = pad_to(label, self.rule.size, IGNORE)
+        target = self.target[self.target_mixture.draw(generator)].image
+        return _channels_first(image, self.rule), label, _random_crop(target, self.rule, generator)
+
+
+class TargetCrops(torch.utils.data.Dataset[torch.Tensor]):
+    """Random crops of every target image, ``passes`` times, in batches: uint8 (batch, 3, height, width)."""
+
+    def __init__(
+        self,
+        target: Dataset,
+        rule: CropRule,
+        *,
+        batch_size: int,
+        passes: int,
+        seed: int,
+        stage: str,
+        mixture: Mixture | None = None,
+    ) -> None:
+        """Keep the arguments.
+
+        A ``mixture`` draws several domains in its shares, so not every image comes once per pass.
+        """
+        self.target, self.rule = target, rule
+        self.batch_size, self.passes = batch_size, passes
+        self.seed, self.stage = seed, stage
+        self.order = mixture or Mixture((len(target),))
+
+    def __len__(self) -> int:
+        return -(-len(self.target) * self.passes // self.batch_size)
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        """Batch ``step``; the last batch may be smaller."""
+        end = min((step + 1) * self.batch_size, len(self.target) * self.passes)
+        crops = []
+        for position in range(step * self.batch_size, end):
+            image = self.target[self.order.index(self.seed, self.stage, position)].image
+            generator = numpy_generator(self.seed, self.stage, position, "crop")
+            crops.append(_random_crop(image, self.rule, generator))
+        return torch.from_numpy(np.stack(crops))
+
+
+def _random_crop(image: NDArray[np.uint8], rule: CropRule, generator: np.random.Generator) -> NDArray[np.uint8]:
+    y, x = draw_offset((image.shape[0], image.shape[1]), rule.size, generator)
+    image = image[y : y + rule.size[0], x : x + rule.size[1]]
+    if generator.random() < rule.flip:
+        image = image[:, ::-1]
+    return _channels_first(image, rule)
+
+
+def _channels_first(image: NDArray[np.uint8], rule: CropRule) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pad_to(image, rule.size, rule.padding).transpose(2, 0, 1))
+
+
+def batches(
+    stream: torch.utils.data.Dataset[T], steps: range, *, num_workers: int, pin_memory: bool = False
+) -> Iterator[T]:
+    """Items ``steps`` of a stream in order, prefetched by ``num_workers`` processes (0: loaded on demand).
+
+    Raises:
+        DataError: a file cannot be used.
+        TrainingError: another program ended a loader process.
+    """
+    loader = torch.utils.data.DataLoader(
+        stream,
+        batch_size=None,
+        sampler=steps,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=_PREFETCH if num_workers else None,
+        worker_init_fn=_quiet_worker if num_workers else None,
+    )
+    try:
+        yield from loader
+    except DataError as error:
+        # The error of a worker contains the worker's traceback; only the last line is for the user.
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            "a loader process was ended from outside, in most cases because the machine is out of memory "
+            f"({str(error).splitlines()[0]}); lower runtime.num_workers, or make reduced copies (cache.folder), then "
+            "start the same command again"
+        ) from error
+
+
+def _quiet_worker(_: int) -> None:
+    import signal
+
+    import cv2
+
+    # Terminals, torchrun and systemd signal the whole process group. The training process then finishes its step, saves
+    # a checkpoint and ends its workers. Without workers the training process could not finish the step, so workers
+    # ignore these signals. SIGKILL still ends a hanging worker.
+    for request in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(request, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

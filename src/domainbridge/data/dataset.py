@@ -1,0 +1,147 @@
+"""Data sets: lists of files as samples."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbridge.data.decode import read_image
+from domainbridge.data.labels import LabelDecoder
+from domainbridge.data.threads import in_threads
+from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
+from domainbridge.errors import DataError
+from domainbridge.types import Sample
+
+__all__ = ["ConcatDataset", "Dataset", "FileDataset", "ahead", "check_same_size"]
+
+
+class Dataset(Protocol):
+    """A sequence of samples, each decoded on access."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """Sample ``index``, 0 <= index < len."""
+        ...
+
+    def load_label(self, index: int, /) -> NDArray[np.uint8]:
+        """Label of sample ``index``, without its image."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """Image files, with or without label files, resized on access.
+
+    Attributes:
+        name: name of the domain, for messages.
+        images: paths.
+        labels: paths in the same order; None for an unlabeled domain.
+        decoder: from label files to train ids; None exactly if ``labels`` is None.
+        resize: target size; None keeps the size of the file.
+        resize_labels: False keeps labels at the size of the file, as scoring needs.
+        label_scale: factor on the size of labels (nearest neighbor); the published evaluation halves some labels.
+        notes: remarks from the listing of the files.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...] | None = None
+    decoder: LabelDecoder | None = None
+    resize: ResizeRule | None = None
+    resize_labels: bool = True
+    label_scale: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decode and resize sample ``index``.
+
+        Raises:
+            DataError: a file is unreadable, or the label does not fit its image or its label space.
+        """
+        path = self.images[index]
+        image = read_image(path)
+        label = None
+        if self.labels is not None:
+            values = self._decode_label(index)
+            check_same_size(path, image.shape[:2], self.labels[index], values.shape)
+            label = self._resize_label(values)
+        if self.resize is not None:
+            image = resize_image(image, self.resize.size_for(*image.shape[:2]))
+        return Sample(image, label, str(path))
+
+    def load_label(self, index: int) -> NDArray[np.uint8]:
+        """Label of sample ``index``, equal to the label in ``self[index]``; the image file is not opened.
+
+        Raises:
+            DataError: the label is unreadable or does not fit its label space.
+        """
+        return self._resize_label(self._decode_label(index))
+
+    def _decode_label(self, index: int) -> NDArray[np.uint8]:
+        assert self.labels is not None
+        assert self.decoder is not None
+        return self.decoder.read(self.labels[index])
+
+    def _resize_label(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self.resize is not None and self.resize_labels:
+            label = resize_label(label, self.resize.size_for(*label.shape))
+        if self.label_scale != 1:
+            height, width = label.shape
+            scaled = max(round(height * self.label_scale), 1), max(round(width * self.label_scale), 1)
+            label = resize_label(label, scaled)
+        return label
+
+
+def check_same_size(image: Path, image_size: tuple[int, ...], label: Path, label_size: tuple[int, ...]) -> None:
+    """Check that image and label have the same size; sizes are (height, width).
+
+    Raises:
+        DataError: the sizes differ.
+    """
+    if image_size != label_size:
+        raise DataError(
+            f"{label}: {label_size[1]}x{label_size[0]} pixels, but its image {image} has "
+            f"{image_size[1]}x{image_size[0]}. Both sizes must be equal: correct the files, or list the stem in "
+            "exclude_files"
+        )
+
+
+@dataclass(frozen=True)
+class ConcatDataset:
+    """Several domains, one after the other."""
+
+    parts: tuple[Dataset, ...]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample ``index``, counted through all parts."""
+        part, offset = self._locate(index)
+        return part[offset]
+
+    def load_label(self, index: int) -> NDArray[np.uint8]:
+        """Label of sample ``index``, without its image."""
+        part, offset = self._locate(index)
+        return part.load_label(offset)
+
+    def _locate(self, index: int) -> tuple[Dataset, int]:
+        for part in self.parts:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        raise IndexError("index beyond the last domain")
+
+
+def ahead(dataset: Dataset, indices: Iterable[int]) -> Iterator[Sample]:
+    """Samples of ``indices`` in order; threads decode the next few samples ahead."""
+    return in_threads(dataset.__getitem__, indices)

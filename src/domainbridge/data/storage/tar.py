@@ -1,0 +1,243 @@
+"""Tar archives: reading files and archive members alike, and packing a domain into archives.
+
+A path ARCHIVE.tar/MEMBER is the path of a member. A data set in a few large archives is therefore read like a data set
+in a million small files, which object stores serve badly. Members are read at their place in the archive, in any order;
+nothing is unpacked.
+
+Written archives ("shards") follow WebDataset's convention: the files of a sample share one key, the part of the name
+before its first dot: ``00000007.image.jpg`` and ``00000007.label.png``.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import cv2
+
+from domainbridge.data.threads import in_threads
+from domainbridge.errors import DataError
+from domainbridge.files import write_file
+
+if TYPE_CHECKING:  # a data set reads its files through this module
+    from domainbridge.data.dataset import FileDataset
+
+__all__ = [
+    "IMAGE_PATTERN",
+    "LABEL_PATTERN",
+    "archive_members",
+    "archives",
+    "is_archives",
+    "open_path",
+    "read_bytes",
+    "shard_pattern",
+    "shards_of",
+    "size_and_mtime",
+    "write_shards",
+]
+
+IMAGE_PATTERN, LABEL_PATTERN = "{stem}.image", "{stem}.label"
+"""Patterns of a recipe that reads the output of :func:`write_shards`."""
+
+_SUFFIX = ".tar"
+_INSIDE = f"{_SUFFIX}{os.sep}"
+_DIGITS = 6
+_Members = list[tuple[str, bytes]]
+
+
+def is_archives(path: Path) -> bool:
+    """Whether the path names archives, perhaps with wildcards in the file name, and not a folder."""
+    return path.suffix == _SUFFIX and not path.is_dir()
+
+
+def archives(pattern: Path) -> list[Path]:
+    """Archives that match a path with wildcards in the file name, sorted."""
+    if pattern.exists() or not pattern.parent.is_dir():
+        return [pattern] if pattern.exists() else []
+    return sorted(path for path in pattern.parent.iterdir() if fnmatchcase(path.name, pattern.name))
+
+
+def archive_members(archive: Path) -> dict[str, tuple[int, int]]:
+    """Name -> (first byte, number of bytes) of every file in an archive; only headers are read, once per process.
+
+    Raises:
+        DataError: the file is not a complete, uncompressed tar archive, or contains symbolic links.
+    """
+    try:
+        status = archive.stat()
+        return _members(archive, status.st_size, status.st_mtime_ns)
+    except (OSError, KeyError, tarfile.TarError) as error:
+        raise DataError(f"{archive}: expected a complete tar archive without compression: {error}") from error
+
+
+@cache  # unbounded: a cache with fewer entries than archives could scan an archive at every read
+def _members(archive: Path, size: int, modified: int) -> dict[str, tuple[int, int]]:
+    members: dict[str, tuple[int, int]] = {}
+    with tarfile.open(archive, "r:") as content, archive.open("rb") as file:
+        for part in content:
+            name = _relative(part.name)
+            if part.issym():
+                raise tarfile.ReadError(f"{name} is a symbolic link; pack the linked file (tar --dereference)")
+            if part.islnk():
+                members[name] = members[_relative(part.linkname)]
+            elif part.isfile():
+                members[name] = part.offset_data, part.size
+        # tarfile takes a damaged header for the end of the archive.
+        file.seek(content.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"cut off or damaged after {len(members)} members")
+    return members
+
+
+def _relative(name: str) -> str:
+    return name.lstrip("/").removeprefix("./")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file or member.
+
+    Raises:
+        OSError: the file does not exist, or cannot be read.
+        DataError: the archive is damaged.
+    """
+    with open_path(path) as file:
+        return file.read()
+
+
+def open_path(path: Path) -> BinaryIO:
+    """A file or member, open for reading.
+
+    Raises:
+        As :func:`read_bytes`.
+    """
+    member = _member(path)
+    return path.open("rb") if member is None else cast(BinaryIO, io.BufferedReader(FileSlice(*member)))
+
+
+class FileSlice(io.RawIOBase):
+    """A range of a file's bytes as a file of its own."""
+
+    def __init__(self, path: Path, first: int, length: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._first, self._length, self._position = first, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(min(len(buffer), self._length - self._position), 0)
+        self._file.seek(self._first + self._position)
+        count = self._file.readinto(memoryview(buffer)[:wanted]) or 0
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def size_and_mtime(path: str) -> tuple[int, int]:
+    """(size in bytes, modification time in ns); a member has the time of its archive.
+
+    Raises:
+        As :func:`read_bytes`.
+    """
+    member = _member(Path(path)) if _INSIDE in path else None
+    status = os.stat(path if member is None else member[0])  # noqa: PTH116 - a Path per file takes as long again
+    return status.st_size if member is None else member[2], status.st_mtime_ns
+
+
+def _member(path: Path) -> tuple[Path, int, int] | None:
+    """Archive, first byte and length of a member; None for a file outside archives."""
+    text = str(path)
+    end = text.find(_INSIDE)
+    while end >= 0 and Path(text[: end + len(_SUFFIX)]).is_dir():
+        end = text.find(_INSIDE, end + 1)
+    if end < 0:
+        return None
+    archive, name = Path(text[: end + len(_SUFFIX)]), text[end + len(_INSIDE) :].replace(os.sep, "/")
+    if not archive.exists():
+        raise FileNotFoundError(2, "No such file or directory", text)
+    position = archive_members(archive).get(name)
+    if position is None:
+        raise FileNotFoundError(2, "No such file in the archive", text)
+    return archive, *position
+
+
+def shard_pattern(name: str) -> str:
+    """Pattern of the shards with that name; a longer name with the same beginning does not match."""
+    return f"{name}-{'[0-9]' * _DIGITS}.tar"
+
+
+def shards_of(name: str, out: Path) -> list[Path]:
+    """Existing shards with that name."""
+    return sorted(out.glob(shard_pattern(name)))
+
+
+def write_shards(
+    dataset: "FileDataset", name: str, out: Path, shard_bytes: int, progress: Callable[[int], None]
+) -> int:
+    """Pack a domain: image files unchanged, labels as PNGs of train ids (255: ignored).
+
+    Each shard is written atomically.
+
+    Args:
+        dataset: the domain.
+        name: shards are named ``NAME-000000.tar`` and so on.
+        out: folder; created if missing.
+        shard_bytes: a new shard begins after this number of bytes.
+        progress: called with the number of samples packed so far.
+
+    Returns:
+        The number of shards.
+
+    Raises:
+        DataError: a file cannot be read, or a label does not fit its label space.
+        StorageError: a shard cannot be written.
+    """
+    shard, members, held = 0, _Members(), 0
+    for done, packed in enumerate(in_threads(lambda index: _packed(dataset, index), range(len(dataset))), 1):
+        members += packed
+        held += sum(len(content) for _, content in packed)
+        if held >= shard_bytes or done == len(dataset):
+            _write(out / f"{name}-{shard:0{_DIGITS}}.tar", members)
+            shard, members, held = shard + 1, _Members(), 0
+        progress(done)
+    return shard
+
+
+def _packed(dataset: "FileDataset", index: int) -> _Members:
+    image = dataset.images[index]
+    try:
+        members = [(f"{index:08}.image{image.suffix.lower()}", read_bytes(image))]
+    except OSError as error:
+        raise DataError(f"{image}: cannot be read: {error.strerror}") from error
+    if dataset.labels is not None and dataset.decoder is not None:
+        success, coded = cv2.imencode(".png", dataset.decoder.read(dataset.labels[index]))
+        assert success
+        members.append((f"{index:08}.label.png", coded.tobytes()))
+    return members
+
+
+def _write(path: Path, members: _Members) -> None:
+    def save(temporary: Path) -> None:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(temporary, "w") as archive:
+            for name, content in members:
+                header = tarfile.TarInfo(name)  # without times and owners: equal files give equal bytes
+                header.size = len(content)
+                archive.addfile(header, io.BytesIO(content))
+
+    write_file(path, save)

@@ -1,0 +1,119 @@
+"""A model folder as a module that predicts images of any size."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from domainbridge.data.decode import read_image
+from domainbridge.data.label_spaces import LabelSpace
+from domainbridge.data.transforms import ResizeRule, resize_image
+from domainbridge.evaluation.inference import InferenceRule, probabilities
+from domainbridge.models.model_folder import ModelConfig, load_model
+from domainbridge.models.segmenter import Segmentation, Segmenter
+from domainbridge.runtime.device import resolve_runtime
+from domainbridge.types import as_unit_float
+
+__all__ = ["Predictor", "load_predictor"]
+
+_WINDOW = (512, 512)
+
+ImageLike = NDArray[np.uint8] | Image.Image | Path | str
+
+
+class Predictor(nn.Module):
+    """A network with everything that its images need, in evaluation mode.
+
+    Attributes:
+        network: the segmenter.
+        config: architecture, classes, colors and size.
+        space: label space of its classes.
+        resize: applied to images first, or None.
+        rule: whole or sliding, flip.
+    """
+
+    def __init__(self, network: Segmenter, config: ModelConfig, rule: InferenceRule | None = None) -> None:
+        super().__init__()
+        self.network = network.eval()
+        self.config = config
+        self.space = LabelSpace(config.label_space, config.classes, config.colors)
+        self.resize = ResizeRule(*config.resize) if config.resize else None
+        self.rule = rule or InferenceRule()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the position is the train id."""
+        return self.config.classes
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """RGB per train id, uint8 (256, 3); unused values are black."""
+        return self.space.palette
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def forward(self, image: Tensor) -> Segmentation:
+        """Float32 (batch, 3, height, width) in [0, 1] to logits and features at the head's resolution."""
+        output: Segmentation = self.network(image)
+        return output
+
+    def predict(self, image: ImageLike) -> NDArray[np.uint8]:
+        """Train ids at the image's own size: uint8 (height, width).
+
+        Args:
+            image: RGB, uint8 (height, width, 3), a Pillow image, or the path of an image file.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return self.predict_probabilities(image).argmax(0).cpu().numpy().astype(np.uint8)
+
+    def predict_probabilities(self, image: ImageLike) -> Tensor:
+        """Class probabilities at the image's own size: float32 (classes, height, width), on the network's device.
+
+        Args:
+            image: as for :meth:`predict`.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        array = _as_array(image)
+        size = (array.shape[0], array.shape[1])
+        resized = array if self.resize is None else resize_image(array, self.resize.size_for(*size))
+        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.device)
+        return probabilities(self.network, as_unit_float(tensor), size, self.rule)[0]
+
+
+def load_predictor(folder: Path, *, slide: bool = False, flip: bool = False, device: str = "auto") -> Predictor:
+    """Load a model folder.
+
+    Args:
+        folder: with model.safetensors and config.json.
+        slide: sliding windows of 512x512 instead of the whole image.
+        flip: average with the mirrored image.
+        device: auto, cpu, cuda, cuda:1 ...
+
+    Raises:
+        ModelError: no model folder, or a damaged one.
+        RecipeError: no such device.
+    """
+    runtime = resolve_runtime(device)
+    network, config = load_model(folder)
+    runtime.place(network, channels_last=True)
+    return Predictor(network, config, InferenceRule(_WINDOW if slide else None, flip))
+
+
+def _as_array(image: ImageLike) -> NDArray[np.uint8]:
+    if isinstance(image, Path | str):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected RGB, uint8 (height, width, 3); found {image.dtype} {image.shape}")
+    return image

@@ -1,0 +1,54 @@
+"""The baseline: training on the source alone."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from domainbridge.methods.base import TrainingStage
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.losses import cross_entropy
+from domainbridge.types import Batch
+
+__all__ = ["SourceOnly", "source_only_stage"]
+
+
+class SourceOnly:
+    """Objective of the baseline: cross entropy on the source; the target is unseen."""
+
+    num_losses = 1
+
+    def __init__(self, student: Segmenter) -> None:
+        self.student = student
+        self.metrics: Mapping[str, Tensor] = {}
+
+    @property
+    def networks(self) -> tuple[Segmenter, ...]:
+        """The student alone."""
+        return (self.student,)
+
+    def before_step(self, step: int) -> None:
+        """Nothing follows the step count."""
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+        """``source``: CE(f(image_s), label_s)."""
+        yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Nothing was kept."""
+        assert not state
+
+
+def source_only_stage() -> TrainingStage:
+    """The baseline as a stage."""
+    return TrainingStage(
+        name="source-only",
+        kind="source-only",
+        objective=lambda student, inputs: SourceOnly(student),
+        uses_target=False,
+        student_passes=1,
+    )

@@ -1,0 +1,1 @@
+"""Backbones, one file per family; ``base`` says what a backbone is."""

@@ -1,0 +1,1 @@
+"""Segmentation heads, one file each; ``base`` says what a head is."""

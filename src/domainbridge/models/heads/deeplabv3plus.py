@@ -1,0 +1,42 @@
+"""A head with a skip from stride 4, for coarse and cheap backbones."""
+
+import torch
+from torch import Tensor, nn
+
+from domainbridge.models.heads.base import HeadSpec, register_head
+from domainbridge.models.heads.deeplabv2 import DeepLabV2Head
+from domainbridge.ops.upsample import upsample
+
+__all__ = ["DeepLabV3PlusHead"]
+
+
+@register_head("deeplabv3plus")
+class DeepLabV3PlusHead(DeepLabV2Head):
+    """The same, refined at stride 4 with the backbone's fine map by a separable convolution.
+
+    The decoder of DeepLab v3+ (Chen et al., arXiv 1802.02611): thin things survive a coarse, cheap backbone.
+    """
+
+    def __init__(self, spec: HeadSpec, fine_channels: int, channels: int, num_classes: int) -> None:
+        """``fine_channels`` and ``channels``: of the backbone's two maps."""
+        super().__init__(spec, fine_channels, channels, num_classes)
+        both = spec.channels + spec.skip_channels
+        self.skip = nn.Sequential(
+            nn.Conv2d(fine_channels, spec.skip_channels, 1, bias=False),
+            nn.BatchNorm2d(spec.skip_channels),
+            nn.ReLU(inplace=True),
+        )
+        self.refine = nn.Sequential(
+            nn.Conv2d(both, both, 3, padding=1, groups=both, bias=False),
+            nn.BatchNorm2d(both),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(both, spec.channels, 1, bias=False),
+            nn.BatchNorm2d(spec.channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, fine: Tensor, deepest: Tensor) -> Tensor:
+        """The feature, at the fine map's resolution."""
+        coarse = upsample(self.fused(deepest), (fine.shape[-2], fine.shape[-1]))
+        dropped: Tensor = self.dropout(self.refine(torch.cat([coarse, self.skip(fine)], 1)))
+        return dropped

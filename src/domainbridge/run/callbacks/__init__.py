@@ -1,0 +1,1 @@
+"""Followers of a run, one file each; ``base`` says what a callback is told."""

@@ -1,0 +1,124 @@
+"""What may follow a run: callbacks, told of everything that happens in it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from domainbridge.evaluation.confusion import Scores
+from domainbridge.registry import Registered, Registry
+from domainbridge.training.loop import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from domainbridge.config.schema import Recipe
+    from domainbridge.run.example_images import ExampleImages
+    from domainbridge.run.graph import Node, PlannedStage
+    from domainbridge.run.results import Results
+
+__all__ = ["CALLBACKS", "CallbackList", "NullCallback", "register_callback"]
+
+
+class NullCallback:
+    """Does nothing; base of all callbacks, which override what they need."""
+
+    def run_begins(self, recipe: "Recipe", folder: Path, planned: "Sequence[PlannedStage]") -> None:
+        """The run folder exists; ``planned`` are the stages of this start."""
+
+    def message(self, text: str) -> None:
+        """A line for the user."""
+
+    def stage_begins(self, planned: "PlannedStage") -> None:
+        """A stage is about to run, or is skipped."""
+
+    def training_begins(self, node: "Node", step: int) -> None:
+        """A training stage goes on from ``step``: reports of later steps belong to an attempt that is repeated."""
+
+    def progress(self, node: "Node", progress: Progress) -> None:
+        """Steps of a stage were taken."""
+
+    def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """A stage's model has scores, new or kept, by target."""
+
+    def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
+        """A stage's model has just been scored: images, predictions and labels for a panel."""
+
+    def run_ends(self, results: "Results", *, finished: bool) -> None:
+        """The run ends: finished, or stopped at a checkpoint. Not called after a failure."""
+
+    def close(self) -> None:
+        """Called last, also after a failure."""
+
+
+class CallbackList(NullCallback):
+    """Callbacks in a list. A callback that fails is reported once and left out from then on: it never stops a run."""
+
+    def __init__(self, callbacks: Sequence[NullCallback]) -> None:
+        self.callbacks = list(callbacks)
+
+    def _each(self, call: "Callable[[NullCallback], None]") -> None:
+        for callback in list(self.callbacks):
+            try:
+                call(callback)
+            except Exception as error:  # of whatever kind: trackers are other people's code
+                if callback not in self.callbacks:
+                    continue
+                self.callbacks.remove(callback)
+                self.message(
+                    f"note: {type(callback).__name__} failed and is left out from now on; the run goes on "
+                    f"({type(error).__name__}: {error})"
+                )
+
+    def run_begins(self, recipe: "Recipe", folder: Path, planned: "Sequence[PlannedStage]") -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.run_begins(recipe, folder, planned))
+
+    def message(self, text: str) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.message(text))
+
+    def stage_begins(self, planned: "PlannedStage") -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.stage_begins(planned))
+
+    def training_begins(self, node: "Node", step: int) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.training_begins(node, step))
+
+    def progress(self, node: "Node", progress: Progress) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.progress(node, progress))
+
+    def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.stage_scored(node, targets))
+
+    def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.stage_examples(node, examples))
+
+    def run_ends(self, results: "Results", *, finished: bool) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.run_ends(results, finished=finished))
+
+    def close(self) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.close())
+
+    @property
+    def wants_examples(self) -> bool:
+        """Whether any callback shows example images."""
+        return any(type(callback).stage_examples is not NullCallback.stage_examples for callback in self.callbacks)
+
+
+CALLBACKS: Registry[type[NullCallback]] = Registry(
+    "runtime.callbacks", "domainbridge.run.callbacks", "domainbridge.callbacks"
+)
+
+
+def register_callback(name: str) -> "Callable[[Registered], Registered]":
+    """Class decorator: ``runtime.callbacks: [NAME]`` in a recipe means this callback, made without arguments.
+
+    Another distribution also names its module as an entry point of the group ``domainbridge.callbacks``.
+    """
+    return CALLBACKS.register(name)

@@ -1,0 +1,79 @@
+"""``STAGE/metrics.jsonl``: a line per progress report of a training stage."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from domainbridge.errors import StorageError
+from domainbridge.files import write_text
+from domainbridge.run.callbacks.base import NullCallback, register_callback
+from domainbridge.training.loop import Progress
+
+if TYPE_CHECKING:
+    from domainbridge.config.schema import Recipe
+    from domainbridge.run.graph import Node, PlannedStage
+
+__all__ = ["JSONLCallback", "read_metrics", "seconds_per_step"]
+
+_FILE = "metrics.jsonl"
+
+
+@register_callback("jsonl")
+class JSONLCallback(NullCallback):
+    """Appends each report; after a restart the lines of steps that are taken again are dropped."""
+
+    folder: Path
+
+    def run_begins(self, recipe: "Recipe", folder: Path, planned: "Sequence[PlannedStage]") -> None:
+        """Remember the run folder."""
+        self.folder = folder
+
+    def training_begins(self, node: "Node", step: int) -> None:
+        """Keep the lines of earlier steps."""
+        path = self.folder / node.name / _FILE
+        kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def progress(self, node: "Node", progress: Progress) -> None:
+        """Append a line."""
+        if node.training is None:
+            return
+        path = self.folder / node.name / _FILE
+        entry = {
+            "step": progress.step,
+            "losses": progress.losses,
+            "lr": progress.learning_rate,
+            "seconds": progress.seconds,
+            "metrics": progress.metrics,
+        }
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a ``metrics.jsonl``; lines that a crash cut short are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            entries.append(entry)
+    return entries
+
+
+def seconds_per_step(stage_folder: Path) -> float | None:
+    """Median of the measured seconds per step; None where nothing was measured."""
+    seconds = [entry.get("seconds") for entry in read_metrics(stage_folder / _FILE)]
+    numbers = [value for value in seconds if isinstance(value, int | float)]
+    return median(numbers) if numbers else None

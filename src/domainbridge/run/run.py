@@ -1,0 +1,217 @@
+"""A whole run: check everything, then carry out the stages that are not done, one after the other."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from domainbridge.build.batches import TrainingData, rare_classes, training_data
+from domainbridge.build.datasets import DataSets, open_data, resolved_root
+from domainbridge.build.label_space import scoring_rule
+from domainbridge.build.networks import check_network, model_config
+from domainbridge.config.load import dump_recipe
+from domainbridge.config.schema import Recipe
+from domainbridge.errors import RunFolderError
+from domainbridge.evaluation.predictor import Predictor
+from domainbridge.files import read_json, remove_temporaries, write_file, write_text
+from domainbridge.run.callbacks.base import CallbackList, NullCallback
+from domainbridge.run.context import Context
+from domainbridge.run.example_images import example_images
+from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, selected, stage_graph
+from domainbridge.run.results import StageScores, evaluate_stage, gather_results
+from domainbridge.run.stage import run_stage
+from domainbridge.runtime.device import environment, resolve_runtime
+from domainbridge.runtime.distributed import Processes, joined_processes
+from domainbridge.runtime.signals import graceful_shutdown
+from domainbridge.tools.cache import training_datasets
+from domainbridge.tools.check import check_data, check_fingerprint
+from domainbridge.tools.estimate import memory_notes
+
+__all__ = ["check_run_folder", "run_recipe"]
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    callbacks: Sequence[NullCallback] = (),
+    *,
+    only: str | None = None,
+    until: str | None = None,
+) -> bool:
+    """Carry out what is not done, resume what is half done, repeat what changed.
+
+    Args:
+        recipe: complete.
+        folder: of the run.
+        callbacks: told of everything that happens, in the main process only.
+        only: carry out this stage alone.
+        until: stop after this stage.
+
+    Returns:
+        True when all that was asked for is done, False after a requested stop.
+
+    Raises:
+        InputError: something is wrong with the recipe, the data or the folder; nothing was changed.
+        TrainingError: a loss was not finite, or another process failed.
+    """
+    with joined_processes(recipe.runtime.device) as processes:
+        callback = CallbackList(callbacks if processes.is_main else ())
+        try:
+            return _run_together(recipe, folder, callback, processes, only, until)
+        finally:
+            callback.close()
+
+
+def _run_together(
+    recipe: Recipe,
+    folder: Path,
+    callback: CallbackList,
+    processes: Processes,
+    only: str | None,
+    until: str | None,
+) -> bool:
+    """See :func:`run_recipe`; the same in every process."""
+    settings = recipe.runtime
+    runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes)
+    scoring_rule(recipe)
+    data = open_data(recipe)
+    check_run_folder(recipe, folder)
+    nodes = stage_graph(recipe, data)
+    for node in nodes:
+        if node.training is not None:
+            processes.rows(node.training.batch_size, node.training.gradient_accumulation_steps)
+    wanted = selected(plan(nodes, folder), only, until)
+    passed = {"passed": check_fingerprint(recipe, data)}
+    if processes.is_main:
+        check_network(recipe, [node.spec for node in nodes], processes.count)
+        if read_json(folder / "data-check.json") != passed:
+            check_data(recipe, data, callback.message)
+        for note in memory_notes(recipe, [item.node for item in wanted if item.open]):
+            callback.message(f"note: {note}")
+        folder.mkdir(parents=True, exist_ok=True)
+    processes.barrier()
+    alone = _only_process(folder) if processes.is_main else nullcontext()
+    with alone, graceful_shutdown(callback.message) as stop_requested:
+        if processes.is_main:
+            remove_temporaries(folder)
+            resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
+            write_text(folder / "recipe.yaml", dump_recipe(resolved))
+            write_text(folder / "data-check.json", json.dumps(passed) + "\n")
+            write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
+        # Read again now that no other run can finish a stage, and in all processes before a stage changes a folder.
+        statuses = processes.broadcast({item.name: item.status for item in selected(plan(nodes, folder), only, until)})
+        planned = [PlannedStage(node, statuses[node.name]) for node in nodes if node.name in statuses]
+        training = _training_data(recipe, data, planned, folder, processes, callback, stop_requested)
+        if training is None:
+            return False
+        callback.run_begins(recipe, folder, planned)
+        context = Context(recipe, training, folder, runtime, callback, stop_requested)
+        finished = _run_stages(planned, nodes, context, data)
+        if processes.is_main:
+            callback.run_ends(gather_results(nodes, recipe, data, folder), finished=finished)
+        return finished
+
+
+def _training_data(
+    recipe: Recipe,
+    data: DataSets,
+    planned: Sequence[PlannedStage],
+    folder: Path,
+    processes: Processes,
+    callback: NullCallback,
+    stop_requested: Callable[[], bool],
+) -> TrainingData | None:
+    """What training reads; missing reduced copies and class counts are made first. None after a requested stop."""
+    if not any(item.open for item in planned):
+        return training_data(recipe, data, data.source, data.target)
+    with processes.main_first():
+        datasets = training_datasets(recipe, data, callback.message, stop_requested)
+        rare = rare_classes(recipe, data, folder / "class-counts.npz") if datasets is not None else None
+    if processes.any(datasets is None) or datasets is None:
+        return None
+    return training_data(recipe, data, *datasets, rare)
+
+
+def _run_stages(planned: Sequence[PlannedStage], nodes: Sequence[Node], context: Context, data: DataSets) -> bool:
+    recipe, folder, processes = context.recipe, context.folder, context.runtime.processes
+    final = final_stage(nodes)
+    for item in planned:
+        node = item.node
+        context.callback.stage_begins(item)
+        if item.open and not run_stage(node, context, resume=item.status.action == "resume"):
+            return False
+        if node.training is not None and data.validation:
+            scored = evaluate_stage(node, context, data)
+            if scored is None:
+                return False
+            if processes.is_main:
+                context.callback.stage_scored(node, scored.targets)
+                _show_examples(node, scored, context, data)
+        if processes.is_main:
+            results = gather_results(nodes, recipe, data, folder)
+            write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+            if node.name == final:
+                _publish(folder / final / "model", folder / "model")
+        if processes.any(context.stop_requested()):
+            return item is planned[-1]
+    return True
+
+
+def _show_examples(node: Node, scored: StageScores, context: Context, data: DataSets) -> None:
+    """Hand example images of a newly scored model to the callbacks that show pictures."""
+    callback = context.callback
+    if scored.model is None or not (isinstance(callback, CallbackList) and callback.wants_examples):
+        return
+    predictor = Predictor(scored.model, model_config(context.recipe), scoring_rule(context.recipe).inference)
+    examples = example_images(predictor, context.recipe, data)
+    if examples is not None:
+        callback.stage_examples(node, examples)
+
+
+def check_run_folder(recipe: Recipe, folder: Path) -> None:
+    """A run folder belongs to one recipe name, so that a typing slip cannot overwrite another run.
+
+    Raises:
+        RunFolderError: the folder is another recipe's, or holds something else.
+    """
+    if not folder.exists():
+        return
+    path = folder / "recipe.yaml"
+    if not folder.is_dir() or (not path.exists() and any(entry.name != ".lock" for entry in folder.iterdir())):
+        raise RunFolderError(f"{folder}: exists and is not a run folder; choose another with --out")
+    if path.exists():
+        owner = _owner(path)
+        if owner != recipe.name:
+            raise RunFolderError(
+                f"{folder}: belongs to recipe {owner!r}, not to {recipe.name!r}; choose another folder with --out"
+            )
+
+
+def _owner(path: Path) -> object:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
+        return None
+    return content.get("name") if isinstance(content, dict) else None
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFolderError(f"{folder}: another process is running in it; wait for it, or use --out") from None
+        yield
+
+
+def _publish(model: Path, destination: Path) -> None:
+    """Copy the final model beside the stages; the configuration goes last, as when it was written."""
+    destination.mkdir(exist_ok=True)
+    for name in ("model.safetensors", "config.json"):
+        write_file(destination / name, partial(shutil.copyfile, model / name))

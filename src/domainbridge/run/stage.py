@@ -1,0 +1,129 @@
+"""Carrying out one stage in its folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from domainbridge.build.batches import batchnorm_batches, paired_crops
+from domainbridge.build.networks import build_objective, initial_student, model_config
+from domainbridge.config.schema import Recipe
+from domainbridge.config.sections import TrainingConfig
+from domainbridge.data.batches import batches
+from domainbridge.files import write_text
+from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
+from domainbridge.methods.base import TrainingStage
+from domainbridge.models.model_folder import load_model, save_model
+from domainbridge.run.context import Context
+from domainbridge.run.graph import Node
+from domainbridge.run.prototype_stage import collect_prototypes
+from domainbridge.run.stage_inputs import FinishedStages
+from domainbridge.run.stage_state import StageCheckpoint, identity, mark_started
+from domainbridge.runtime.device import enough_memory
+from domainbridge.runtime.distributed import averaging_gradients
+from domainbridge.training.amp import loss_scale
+from domainbridge.training.loop import TrainConfig, fit
+from domainbridge.training.optimizer import Schedule, build_optimizer
+
+__all__ = ["run_stage", "train_config"]
+
+
+def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
+    """Carry out a stage from its beginning or from its checkpoint, and mark it done.
+
+    Returns:
+        True when the stage is done, False after a requested stop.
+
+    Raises:
+        TrainingError: a loss was not finite, or a step does not fit into memory.
+        RunFolderError: the checkpoint is not this stage's.
+    """
+    folder = context.folder / node.name
+    processes = context.runtime.processes
+    if processes.is_main and not resume:
+        _empty(folder)
+        mark_started(folder, node, 0)
+    processes.barrier()
+    work = _train if node.training is not None else collect_prototypes
+    with enough_memory(f"stage {node.name}"):
+        outcome = work(node, context, folder)
+    if outcome is None:
+        return False
+    steps, seconds = outcome
+    if processes.is_main:
+        done = {**identity(node), "steps": steps, "seconds": seconds}
+        write_text(folder / "done.json", json.dumps(done, indent=1) + "\n")
+        for leftover in ("state.pt", "started.json"):
+            (folder / leftover).unlink(missing_ok=True)
+    processes.barrier()
+    return True
+
+
+def _empty(folder: Path) -> None:
+    """An empty folder where an old stage may be."""
+    if folder.exists():
+        (folder / "done.json").unlink(missing_ok=True)  # first: half a folder must not look finished
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | None:
+    """Train the stage's student; (steps, seconds), or None after a requested stop."""
+    recipe, runtime, training, stage = context.recipe, context.runtime, node.training, node.spec
+    assert isinstance(stage, TrainingStage)
+    assert training is not None
+    if stage.init is None:
+        student = initial_student(recipe, stage.stream)
+    else:
+        student, _ = load_model(context.folder / stage.init / "model")
+    student = runtime.place(student.train(), channels_last=training.channels_last)
+    inputs = FinishedStages(context.folder, runtime, channels_last=training.channels_last)
+    objective = build_objective(recipe, stage, student, inputs)
+    optimizer = build_optimizer(student, training.learning_rate, training.head_lr_mult, training.weight_decay)
+    state = StageCheckpoint(node, folder, objective, optimizer, loss_scale(training.precision, runtime.device), runtime)
+    start = state.restore()
+    objective.student = averaging_gradients(student, runtime.processes, runtime.device)
+    context.callback.training_begins(node, start)
+    rows = runtime.processes.rows(training.batch_size)
+    crops = paired_crops(recipe, stage, training.batch_size, context.data, student, rows)
+    finished = fit(
+        objective,
+        optimizer,
+        batches(
+            crops,
+            range(start, training.steps),
+            num_workers=runtime.num_workers,
+            pin_memory=runtime.device.type == "cuda",
+        ),
+        train_config(recipe, stage, training, start),
+        runtime,
+        report=lambda progress: context.callback.progress(node, progress),
+        checkpoint=state.save,
+        stop_requested=context.stop_requested,
+        scale=state.scale,
+    )
+    if not finished:
+        return None
+    if stage.uses_target and training.adapt_batchnorm == "target":
+        # By all processes: their BatchNorm layers may share statistics.
+        recompute_bn_stats(
+            student, batchnorm_batches(recipe, stage, training.batch_size, context.data, student, runtime)
+        )
+    if runtime.processes.is_main:
+        save_model(folder / "model", student, model_config(recipe))
+    return training.steps, state.seconds()
+
+
+def train_config(
+    recipe: Recipe, stage: TrainingStage, training: TrainingConfig, start: int, **changes: Any
+) -> TrainConfig:
+    """How a stage trains from step ``start`` on."""
+    values = {
+        "precision": training.precision,
+        "log_every": training.log_every,
+        "checkpoint_every": training.checkpoint_every,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "stream": stage.stream,
+    }
+    schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
+    return TrainConfig(stage.name, recipe.seed, start, schedule, **(values | changes))

@@ -1,0 +1,152 @@
+"""Device, number formats and versions of the machine; for several processes see ``distributed``."""
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+
+from domainbridge.errors import RecipeError, TrainingError
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.runtime.distributed import Processes, local_rank
+
+__all__ = ["Runtime", "enough_memory", "environment", "resolve_runtime", "synchronized"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The machine that does the work.
+
+    Attributes:
+        device: this process's.
+        num_workers: data loader processes.
+        processes: that train together.
+    """
+
+    device: torch.device
+    num_workers: int
+    processes: Processes = Processes()
+
+    def autocast(self, precision: str) -> contextlib.AbstractContextManager[object]:
+        """Mixed precision for forward passes; "float32" changes nothing."""
+        if precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, precision))
+
+    def place(self, model: Segmenter, *, channels_last: bool) -> Segmenter:
+        """Move to the device, in the memory layout asked for."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        if self.processes.count > 1 and self.device.type == "cuda" and model.training:
+            model = synchronized(model)  # SyncBatchNorm takes no CPU tensors
+        return model.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+
+def synchronized(model: Segmenter) -> Segmenter:
+    """BatchNorm statistics over the batch of all processes, as published; in place where possible.
+
+    timm's own conversion, because torch's would drop the activations that timm keeps inside its BatchNorm layers.
+    """
+    converted = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    assert isinstance(converted, Segmenter)
+    return converted
+
+
+@contextlib.contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Turn a lack of memory inside the block into one message.
+
+    Raises:
+        TrainingError: the work does not fit into the memory of the device.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch's allocator for the CPU raises a plain RuntimeError.
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not short:
+            raise
+        raise TrainingError(
+            f"{what} does not fit into this device's memory; what was saved before is kept. `domainbridge plan` counts "
+            "what a step needs and names keys that make it smaller, such as training.activation_checkpointing=true, "
+            "training.precision=bfloat16 or training.gradient_accumulation_steps=2"
+        ) from error
+
+
+def resolve_runtime(
+    device: str = "auto", threads: int | None = None, num_workers: int = 0, processes: Processes | None = None
+) -> Runtime:
+    """From the recipe's keys to a runtime; each of several processes on a machine takes a GPU of its own.
+
+    Raises:
+        RecipeError: no such device here.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and processes is not None and processes.count > 1:
+        device = f"cuda:{local_rank()}"
+    try:
+        resolved = torch.device(device)
+        if resolved.type == "meta":
+            raise RuntimeError("nothing is computed there")
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
+    # More loaders than cores only take turns; how many there are changes no result.
+    return Runtime(resolved, min(num_workers, _cores()), processes or Processes())
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(runtime: Runtime) -> dict[str, object]:
+    """Versions, commit and device, for a run's ``environment.json``."""
+    names = (
+        "domainbridge",
+        "torch",
+        "timm",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "pydantic",
+        "safetensors",
+    )
+    cuda = runtime.device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in names},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "processes": runtime.processes.count,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The package's own commit when it runs from a checkout."""
+    folder = Path(__file__).parent
+    if not any((parent / ".git").exists() for parent in folder.parents[:4]):
+        return None
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

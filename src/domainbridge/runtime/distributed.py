@@ -1,0 +1,214 @@
+"""Several processes that train one network together, one device each, as torchrun starts them.
+
+Every process takes its own rows of every batch. ``DistributedDataParallel`` averages the gradients while the last
+backward pass of a step runs; only the main process writes. A process that fails ends; the collectives of the others
+then fail too, and torchrun shows the first failure (its ``record`` writes the file for it).
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.errors import record
+from torch.nn.parallel import DistributedDataParallel
+
+from domainbridge.errors import RecipeError, TrainingError
+from domainbridge.types import Rows
+
+__all__ = ["Processes", "averaging_gradients", "is_main_process", "joined_processes", "local_rank", "recorded"]
+
+_PATIENCE = timedelta(hours=6)
+"""How long processes wait for the main one, which looks at all files and counts classes."""
+
+Decision = TypeVar("Decision")
+Network = TypeVar("Network", bound=nn.Module)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run. The default is a single process, for which nothing here costs anything.
+
+    Attributes:
+        rank: of this process.
+        count: number of processes.
+        control: gloo group for messages between the processes' CPUs; None for one process.
+    """
+
+    rank: int = 0
+    count: int = 1
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def rows(self, batch_size: int, parts: int = 1) -> Rows:
+        """This process's rows of a batch of ``batch_size`` over all processes, in ``parts`` equal parts.
+
+        Raises:
+            RecipeError: the batch cannot be shared evenly.
+        """
+        if batch_size % self.count:
+            raise RecipeError(
+                f"training.batch_size: {batch_size} rows for {self.count} processes; batch_size is the size of the "
+                "batch over all processes, take a multiple"
+            )
+        share = batch_size // self.count
+        if share % parts:
+            raise RecipeError(
+                f"training.gradient_accumulation_steps: {share} rows in each of {self.count} process(es) for {parts} "
+                "parts; take a divisor of the rows"
+            )
+        return Rows(self.rank * share, share, batch_size)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes, as a new tensor."""
+        if self.count == 1:
+            return value
+        return self.all_reduce_sum(value.clone()) / self.count
+
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def all_gather(self, rows: Tensor) -> Tensor:
+        """The rows of all processes one after the other; every process has the same number of rows."""
+        if self.count == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.count)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process; a message between CPUs, no device waits."""
+        if self.count == 1:
+            return flag
+        raised = torch.tensor(int(flag))
+        dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.control)
+        return bool(raised)
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            dist.barrier(group=self.control)
+
+    def broadcast(self, value: Decision) -> Decision:
+        """The main process's value, for all: e.g. what a disk holds, which machines may see at different times."""
+        if self.count == 1:
+            return value
+        values: list[Any] = [value]
+        dist.broadcast_object_list(values, src=0, group=self.control)
+        return cast(Decision, values[0])
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process runs the block, then the others do: for files that one process writes and all read."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
+
+def _peer_is_gone(error: RuntimeError) -> bool:
+    """Whether a collective failed, as it does in every process when one of them has ended."""
+    return isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
+
+
+def averaging_gradients(student: Network, processes: Processes, device: torch.device) -> Network:
+    """The student, wrapped so that its gradients are averaged over the processes; itself for one process.
+
+    BatchNorm buffers are not broadcast: on GPUs all processes have the same ones (SyncBatchNorm), on CPUs each its own.
+    """
+    if processes.count == 1:
+        return student
+    wrapped = DistributedDataParallel(
+        student,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+    return cast(Network, wrapped)
+
+
+def recorded(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorator: a failure of the function is written for torchrun, which shows the first one of all processes."""
+
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+            return function(*args, **kwargs)
+        return cast(Result, record(function)(*args, **kwargs))
+
+    return run
+
+
+def is_main_process() -> bool:
+    """Whether this is the main process, before the processes are joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def local_rank() -> int:
+    """Which of its machine's processes this is, as torchrun says."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextlib.contextmanager
+def joined_processes(device: str) -> Iterator[Processes]:
+    """The processes that torchrun started, joined for the block; without torchrun a single process.
+
+    Args:
+        device: the recipe's: auto, cpu or cuda; each process of a machine takes a GPU of its own.
+
+    Raises:
+        RecipeError: one GPU is asked for by number, or a machine has fewer GPUs than processes.
+        TrainingError: the processes do not find each other, or one of them failed.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    backend = _backend(device)
+    try:
+        dist.init_process_group(backend)
+        control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        raise TrainingError(f"WORLD_SIZE is {count}, but the processes do not meet: {error}; use torchrun") from error
+    assert isinstance(control, dist.ProcessGroup)
+    try:
+        yield Processes(dist.get_rank(), count, control)
+    except BaseException as error:
+        if backend == "gloo":  # taking an NCCL group down can wait for processes that never come
+            dist.destroy_process_group()
+        if isinstance(error, RuntimeError) and _peer_is_gone(error):
+            raise TrainingError(
+                "another process failed; torchrun names the first failure below. The last checkpoint is kept: the same "
+                "command goes on from it"
+            ) from error
+        raise
+    dist.destroy_process_group()
+
+
+def _backend(device: str) -> str:
+    """NCCL for GPUs, gloo for CPUs."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "gloo"
+    if device not in ("auto", "cuda"):
+        raise RecipeError(f"runtime.device: {device!r} is one device, but torchrun started several processes; use cuda")
+    if local_rank() >= torch.cuda.device_count():
+        raise RecipeError(
+            f"runtime.device: {torch.cuda.device_count()} GPUs here for at least {local_rank() + 1} processes; lower "
+            "--nproc-per-node"
+        )
+    torch.cuda.set_device(local_rank())
+    return "nccl"

@@ -1,0 +1,114 @@
+"""Memory and arithmetic of one training step, counted on the network without running it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from domainbridge.build.networks import meta_pass
+from domainbridge.config.schema import Recipe
+from domainbridge.config.sections import TrainingConfig
+from domainbridge.methods.base import TrainingStage
+from domainbridge.models.activation_checkpointing import blocks_of, checkpoint_blocks
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.losses import cross_entropy
+
+__all__ = ["Costs", "costs_of"]
+
+_COPIES = 4
+"""Copies of the student's weights in float32: weights, gradients, two moments of AdamW; each teacher is one more."""
+_BACKWARD = 2
+"""A backward pass does twice the arithmetic of its forward pass: gradients of the inputs and of the weights."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one step's rows through the student.
+
+    Attributes:
+        parameters: number of weights.
+        activations: bytes that the backward pass needs of one forward pass, of a part of the batch, and of its loss.
+        operations: floating point operations of one forward pass; a multiply-add counts as two.
+        recomputed: operations that activation checkpointing repeats in every backward pass.
+    """
+
+    parameters: int
+    activations: int
+    operations: int
+    recomputed: int = 0
+
+    def memory(self, stage: TrainingStage) -> int:
+        """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward."""
+        return (_COPIES + stage.teacher_passes) * self.parameters * 4 + self.activations
+
+    def step_operations(self, stage: TrainingStage) -> int:
+        """Of a whole training step."""
+        passes = stage.student_passes * (1 + _BACKWARD) + stage.teacher_passes
+        return passes * self.operations + stage.student_passes * self.recomputed
+
+
+def costs_of(recipe: Recipe, training: TrainingConfig) -> Costs:
+    """Count on the meta device: nothing is allocated or computed.
+
+    Raises:
+        ModelError: the backbone has no blocks for activation checkpointing.
+        RecipeError: the rows of a step are too few and small for BatchNorm.
+    """
+    student, image = meta_pass(recipe, training)
+    label = torch.empty(len(image), recipe.crop.height, recipe.crop.width, dtype=torch.long, device="meta")
+    loss = partial(_loss, student, image, label)
+    recomputed = 0
+    with FlopCounterMode(display=False) as counter:
+        activations = _saved_bytes(student, loss)
+    if training.activation_checkpointing:
+        block, recomputed = _largest_block(student, image)
+        checkpoint_blocks(student.backbone)
+        activations = _saved_bytes(student, loss) + block
+    if training.precision != "float32":
+        activations //= 2  # nearly all of them are inputs of convolutions and norms, kept in the compute type
+    parts = training.gradient_accumulation_steps
+    parameters = sum(weight.numel() for weight in student.parameters())
+    return Costs(parameters, activations, counter.get_total_flops() * parts, recomputed * parts)
+
+
+def _loss(student: Segmenter, image: Tensor, label: Tensor) -> Tensor:
+    return cross_entropy(student(image).logits, label)
+
+
+def _largest_block(student: Segmenter, image: Tensor) -> tuple[int, int]:
+    """Bytes that one block keeps at most while it is computed again, and the operations of all blocks."""
+    inputs: list[tuple[nn.Module, Any]] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda module, given: inputs.append((module, *given)))
+        for block in blocks_of(student.backbone)
+    ]
+    student(image)
+    for hook in hooks:
+        hook.remove()
+    with FlopCounterMode(display=False) as counter:
+        # Blocks that take lists, as HRNet's, are not computed again.
+        single = [(block, given) for block, given in inputs if isinstance(given, Tensor)]
+        largest = max((_saved_bytes(block, partial(block, given)) for block, given in single), default=0)
+    return largest, counter.get_total_flops()
+
+
+def _saved_bytes(module: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes of the distinct tensors, other than the module's weights, that autograd keeps of a forward pass."""
+    weights = {weight.untyped_storage()._cdata for weight in (*module.parameters(), *module.buffers())}
+    kept: dict[int, Any] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(remember, lambda tensor: tensor):
+        result = forward()
+    assert result.requires_grad
+    return sum(storage.nbytes() for storage in kept.values())

@@ -1,0 +1,216 @@
+"""Memory and time of a run: memory from the network's own tensors, time from a probe, earlier steps, or arithmetic."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Protocol
+
+import torch
+
+from domainbridge.config.schema import Recipe
+from domainbridge.config.sections import TrainingConfig
+from domainbridge.methods.base import StageSpec, TrainingStage
+from domainbridge.tools.costs import Costs, costs_of
+from domainbridge.tools.probe import Probe
+
+__all__ = ["Estimate", "StageToDo", "device_memory", "estimate", "memory_notes"]
+
+_GPU_RATE = 40e12
+"""Operations a second that a large data-centre GPU sustains on such networks, about an A100 with mixed precision."""
+_THREAD_RATE = 20e9
+"""Operations a second of a CPU thread: measured 3e9 to 70e9, for depthwise and for plain convolutions."""
+_GIB = 2**30
+_USABLE = 0.9
+"""Share of a device's memory; the rest is for its driver, fragments and the data."""
+_SAVINGS: tuple[dict[str, Any], ...] = (
+    {"activation_checkpointing": True},
+    {"precision": "bfloat16"},
+    {"gradient_accumulation_steps": 2},
+    {"precision": "bfloat16", "activation_checkpointing": True},
+    {"precision": "bfloat16", "gradient_accumulation_steps": 4},
+)
+"""Keys of `training` that make a step smaller, the milder ones first."""
+
+
+class StageToDo(Protocol):
+    """What an estimate needs of a stage."""
+
+    @property
+    def name(self) -> str:
+        """Of the stage."""
+        ...
+
+    @property
+    def spec(self) -> StageSpec:
+        """The stage."""
+        ...
+
+    @property
+    def training(self) -> TrainingConfig | None:
+        """Its settings of `training`; None for a stage that does not train."""
+        ...
+
+    @property
+    def steps(self) -> int | None:
+        """Steps or batches, where known."""
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds per stage where an estimate exists, and how the figures were found."""
+
+    seconds: dict[str, float]
+    explanation: str
+
+
+@dataclass(frozen=True)
+class _Load:
+    """A training stage with its costs."""
+
+    stage: TrainingStage
+    training: TrainingConfig
+    costs: Costs
+
+    @property
+    def memory(self) -> int:
+        return self.costs.memory(self.stage)
+
+    @property
+    def operations(self) -> int:
+        return self.costs.step_operations(self.stage)
+
+
+def estimate(
+    recipe: Recipe,
+    stages: Sequence[StageToDo],
+    measured: Mapping[str, float] | None = None,
+    probed: Mapping[str, Probe] | None = None,
+    available: int | None = None,
+) -> Estimate:
+    """Memory and time of a recipe's stages.
+
+    Args:
+        recipe: complete.
+        stages: all of them.
+        measured: seconds per step of earlier starts, by stage.
+        probed: by kind of stage, as :func:`domainbridge.tools.probe.probe` gives them; used instead of ``measured``.
+        available: bytes of the device; default: of the recipe's device on this machine.
+    """
+    loads = _loads(recipe, stages)
+    memory = "\n".join([_memory_text(recipe, loads, probed), *_ways_to_fit(recipe, loads, available)])
+    if probed:
+        seconds = {s.name: probed[s.spec.kind].seconds * s.steps for s in stages if s.steps and s.spec.kind in probed}
+        note = "time: from a few real steps of each kind on this device, loading included; scoring comes on top"
+        return Estimate(seconds, f"{memory}\n{note}")
+    rates = [load.operations / measured[load.stage.name] for load in loads if measured and load.stage.name in measured]
+    rate = median(rates) if rates else _assumed_rate(recipe)
+    operations = {load.stage.name: load.operations * load.training.steps for load in loads}
+    text = _time_text(loads, sum(operations.values()), rate, measured=bool(rates))
+    return Estimate({name: count / rate for name, count in operations.items()}, f"{memory}\n{text}")
+
+
+def memory_notes(recipe: Recipe, stages: Sequence[StageToDo], available: int | None = None) -> list[str]:
+    """What to say before the first step when a step needs more memory than the device has."""
+    return _ways_to_fit(recipe, _loads(recipe, stages), available)
+
+
+def device_memory(device: str) -> int | None:
+    """Bytes of the GPU that a run would use, or of the machine for the CPU; None for a device that is not here."""
+    resolved = _resolved(device)
+    if resolved is None:
+        return None
+    if resolved.type == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    number = resolved.index or 0
+    if resolved.type != "cuda" or number >= torch.cuda.device_count():
+        return None
+    return torch.cuda.get_device_properties(number).total_memory
+
+
+def _loads(recipe: Recipe, stages: Sequence[StageToDo]) -> list[_Load]:
+    """The training stages; stages whose steps cost the same are counted once."""
+    counted: dict[tuple[object, ...], Costs] = {}
+    loads = []
+    for item in stages:
+        if item.training is not None and isinstance(item.spec, TrainingStage):
+            t = item.training
+            key = (t.batch_size, t.gradient_accumulation_steps, t.precision, t.activation_checkpointing)
+            counted[key] = counted.get(key) or costs_of(recipe, t)
+            loads.append(_Load(item.spec, t, counted[key]))
+    return loads
+
+
+def _ways_to_fit(recipe: Recipe, loads: list[_Load], available: int | None) -> list[str]:
+    """Keys to change if a step needs more memory than the device has."""
+    there = available if available is not None else device_memory(recipe.runtime.device)
+    worst = max(loads, key=lambda load: load.memory, default=None)
+    if worst is None or there is None or worst.memory <= _USABLE * there:
+        return []
+    fitting = []
+    for change in _SAVINGS:
+        if worst.training.batch_size % change.get("gradient_accumulation_steps", 1):
+            continue
+        try:
+            smaller = costs_of(recipe, worst.training.model_copy(update=change)).memory(worst.stage)
+        except ValueError:  # no blocks to compute again, or parts too small for BatchNorm
+            continue
+        if smaller <= _USABLE * there:
+            keys = " ".join(f"training.{key}={str(value).lower()}" for key, value in change.items())
+            fitting.append(f"{keys} ({smaller / _GIB:.1f} GiB)")
+    hint = f"these fit: {', '.join(fitting)}" if fitting else "take a smaller crop or backbone"
+    return [
+        f"a step of {worst.stage.name} needs about {worst.memory / _GIB:.1f} GiB, more than this device's "
+        f"{there / _GIB:.1f} GiB leave room for; {hint}"
+    ]
+
+
+def _resolved(device: str) -> torch.device | None:
+    """The device that a run would use; None for a name that is no device."""
+    try:
+        return torch.device(("cuda" if torch.cuda.device_count() else "cpu") if device == "auto" else device)
+    except RuntimeError:
+        return None
+
+
+def _assumed_rate(recipe: Recipe) -> float:
+    resolved = _resolved(recipe.runtime.device)
+    if resolved is None or resolved.type != "cpu":
+        return _GPU_RATE
+    return _THREAD_RATE * (recipe.runtime.threads or torch.get_num_threads())
+
+
+def _memory_text(recipe: Recipe, loads: list[_Load], probed: Mapping[str, Probe] | None) -> str:
+    peaks = [result.peak_bytes for result in (probed or {}).values() if result.peak_bytes is not None]
+    if peaks:
+        return f"memory on this device: {max(peaks) / _GIB:.1f} GiB allocated at the peak of the probed steps"
+    if not loads:
+        return "memory: no stage trains"
+    by_kind = {
+        load.stage.kind: max(other.memory for other in loads if other.stage.kind == load.stage.kind) for load in loads
+    }
+    return (
+        f"memory on one device, crops of {recipe.crop.width}x{recipe.crop.height}: "
+        + ", ".join(f"{size / _GIB:.1f} GiB in {kind}" for kind, size in by_kind.items())
+        + f" ({loads[0].costs.parameters / 1e6:.1f} M parameters in float32 with gradients, two AdamW moments and "
+        f"teachers; {max(load.costs.activations for load in loads) / _GIB:.2f} GiB of saved activations per student "
+        "pass; counted on the network's tensors without running it, the allocator's reserve comes on top)"
+    )
+
+
+def _time_text(loads: list[_Load], operations: int, rate: float, *, measured: bool) -> str:
+    forward = max((load.costs.operations for load in loads), default=0) / 1e9
+    if measured:
+        source = f"the median of the steps measured in this folder, {rate / 1e9:.1f} GFLOP/s"
+    elif rate == _GPU_RATE:
+        source = f"an assumed {rate / 1e12:.0f} TFLOP/s of one large GPU; the first steps on yours will replace it"
+    else:
+        source = (
+            f"an assumed {rate / 1e9:.0f} GFLOP/s of this CPU, which may be three times off (--probe measures it); one "
+            f"large GPU would take {operations / _GPU_RATE / 3600:.2g} hours, at {_GPU_RATE / 1e12:.0f} TFLOP/s"
+        )
+    return (
+        f"time: {forward:.1f} GFLOP a forward pass, twice as many for a backward pass, teachers forward only; "
+        f"{operations / 1e15:.3g} PFLOP in all, at {source}"
+    )

@@ -1,0 +1,86 @@
+"""A recipe's domains as shards, and the lines of a recipe that reads them."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from domainbridge.build.datasets import DataSets, completed_validation
+from domainbridge.build.label_space import scoring_rule
+from domainbridge.config.domains import SourceConfig, TargetConfig, ValidationConfig
+from domainbridge.config.schema import Recipe
+from domainbridge.data.storage.tar import IMAGE_PATTERN, LABEL_PATTERN, shard_pattern, shards_of, write_shards
+from domainbridge.errors import DataError
+
+__all__ = ["pack_domains", "recipe_lines"]
+
+
+def pack_domains(recipe: Recipe, data: DataSets, out: Path, size: int, announce: Callable[[str], None]) -> None:
+    """Write the shards of every source, target and validation set into ``out``.
+
+    Args:
+        recipe: with the domains.
+        data: their files.
+        out: folder.
+        size: bytes per shard.
+        announce: called with a line per domain.
+
+    Raises:
+        DataError: there are shards already, two domains' names are too alike, a file cannot be read, or the disk is
+            full.
+    """
+    names = [_shards(role, domain.name) for role, domain in _domains(recipe)]
+    names += [_shards("validation", name) for name in data.validation]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"several domains would be called {twice[0]} in file names; rename one in the recipe")
+    domains = dict(zip(names, data.domains, strict=True))
+    existing = [path for name in domains for path in shards_of(name, out)]
+    if existing:
+        raise DataError(
+            f"{existing[0]}: {len(existing)} shards are there already; delete them, or choose another --out"
+        )
+    for name, samples in domains.items():
+        count = write_shards(samples, name, out, size, lambda done: None)
+        announce(f"{samples.name}: {len(samples)} images in {count} shards, {out / name}-*.tar")
+
+
+def recipe_lines(recipe: Recipe, out: Path) -> str:
+    """The recipe's sources and targets as YAML that reads the shards."""
+    folder = str(out.absolute())
+    sources = [
+        {"name": source.name, "root": folder, **_labelled(_shards("source", source.name)), **_resize(source)}
+        for source in recipe.sources
+    ]
+    targets: list[dict[str, Any]] = []
+    for target in recipe.targets:
+        images = {"images": shard_pattern(_shards("target", target.name)), "image_pattern": IMAGE_PATTERN}
+        lines: dict[str, Any] = {"name": target.name, "root": folder, **images, **_resize(target)}
+        if target.validation is not None:
+            validation = completed_validation(target)
+            # Labels of validation sets are stored as scoring reads them.
+            space = {"label_space": scoring_rule(recipe).space.name, "label_scale": validation.label_scale}
+            lines["validation"] = {**_labelled(_shards("validation", target.name)), **space, **_resize(validation)}
+        targets.append(lines)
+    return yaml.safe_dump({"sources": sources, "targets": targets}, sort_keys=False)
+
+
+def _domains(recipe: Recipe) -> list[tuple[str, SourceConfig | TargetConfig]]:
+    return [*(("source", source) for source in recipe.sources), *(("target", target) for target in recipe.targets)]
+
+
+def _labelled(shards: str) -> dict[str, str]:
+    files = shard_pattern(shards)
+    return {"images": files, "image_pattern": IMAGE_PATTERN, "labels": files, "label_pattern": LABEL_PATTERN}
+
+
+def _resize(domain: SourceConfig | TargetConfig | ValidationConfig) -> dict[str, Any]:
+    return {} if domain.resize is None else {"resize": domain.resize.model_dump(exclude_none=True)}
+
+
+def _shards(role: str, name: str) -> str:
+    """What a domain's shards are called; domains of one name in different roles stay apart."""
+    return f"{role}-{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
