@@ -370,4 +370,4 @@ def test_data_pack(done: tuple[Path, Path], tmp_path: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     again = call("data", "pack", recipe, "--out", tmp_path / "shards")
     assert again.returncode == 2
-    assert "shards exist already" in again.stderr
+    assert "shards are there already" in again.stderr

@@ -1,6 +1,7 @@
 """From a recipe's crop and sampling keys to the batches of its stages."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,8 +113,9 @@ def batchnorm_batches(
         mixture=data.target_mixture,
     )
     steps = range(min(len(data.target) * passes // batch_size, -(-_BATCHNORM_CROPS // batch_size)))
-    for image in batches(stream, steps, num_workers=runtime.num_workers):
-        yield as_unit_float(image.to(runtime.device, non_blocking=True))
+    with closing(batches(stream, steps, num_workers=runtime.num_workers)) as loaded:
+        for image in loaded:
+            yield as_unit_float(image.to(runtime.device, non_blocking=True))
 
 
 def _crop_rule(recipe: Recipe, network: Segmenter) -> CropRule:

@@ -1,6 +1,6 @@
 """Training batches as a function of the step: ``stream[step]`` has the same value at any time and in any worker."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -172,8 +172,10 @@ def _channels_first(image: NDArray[np.uint8], rule: CropRule) -> NDArray[np.uint
 
 def batches(
     stream: torch.utils.data.Dataset[T], steps: range, *, num_workers: int, pin_memory: bool = False
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Items ``steps`` of a stream in order, prefetched by ``num_workers`` processes (0: loaded on demand).
+
+    Close the generator (``contextlib.closing``): that ends the processes.
 
     Raises:
         DataError: a file cannot be used.
@@ -188,8 +190,9 @@ def batches(
         prefetch_factor=_PREFETCH if num_workers else None,
         worker_init_fn=_quiet_worker if num_workers else None,
     )
+    loaded = iter(loader)
     try:
-        yield from loader
+        yield from loaded
     except DataError as error:
         # The error of a worker contains the worker's traceback; only the last line is for the user.
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
@@ -201,6 +204,11 @@ def batches(
             f"({str(error).splitlines()[0]}); lower runtime.num_workers, or make reduced copies (cache.folder), then "
             "start the same command again"
         ) from error
+    finally:
+        # Not left to the garbage collector: an error's traceback may keep the iterator until Python exits. Python then
+        # ends the workers by a signal that they ignore, and waits for them.
+        if num_workers:
+            loaded._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _quiet_worker(_: int) -> None:

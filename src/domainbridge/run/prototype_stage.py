@@ -1,6 +1,7 @@
 """Carrying out a prototype stage: passes over target crops with each student; a stopped stage resumes where it was."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from domainbridge.files import write_file
 from domainbridge.methods.base import PrototypeStage
 from domainbridge.methods.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.models.model_folder import load_model
+from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
 from domainbridge.run.stage_state import load_own_checkpoint, mark_started
+from domainbridge.runtime.device import Runtime
 from domainbridge.training.checkpoint import Checkpoint, save_checkpoint
 from domainbridge.training.loop import Progress
 from domainbridge.types import as_unit_float
@@ -86,32 +89,48 @@ def _collect(
     bank = bank or empty_bank(*shape, runtime.device)
     bank = PrototypeBank(bank.vectors.to(runtime.device), bank.counts.to(runtime.device))
     own = range(start + processes.rank, len(crops), processes.count)
-    loaded = iter(batches(crops, own, num_workers=runtime.num_workers))
-    for position in range(start, len(crops), processes.count):
-        means = torch.zeros(crops.batch_size, *shape, device=runtime.device)
-        seen = torch.zeros(crops.batch_size, shape[0], dtype=torch.bool, device=runtime.device)
-        image = next(loaded, None)  # None: the last turn may have fewer batches than processes
-        if image is not None:
-            unit = as_unit_float(image.to(runtime.device, non_blocking=True))
-            means[: len(unit)], seen[: len(unit)] = image_means(model, unit, shape[0], stage.config.min_pixels)
-        bank = running_mean(bank, processes.all_gather(means), processes.all_gather(seen), stage.config.max_count)
-        done = min(position + processes.count, len(crops))
-        if done == len(crops) and processes.is_main:
-            save_prototypes(folder, student, bank)
-        if processes.is_main:
-            _report(node, context, first + done, processes.count, began)
-        if first + done == node.steps:
-            break
-        stopping = processes.any(context.stop_requested())
-        due = (first + done) % recipe.training.checkpoint_every < processes.count
-        if processes.is_main and (stopping or due):
-            tensors = {"vectors": bank.vectors, "counts": bank.counts}
-            seconds = time.perf_counter() - began
-            save_checkpoint(folder / "state.pt", Checkpoint(first + done, node.fingerprint, {}, tensors, {}, seconds))
-            mark_started(folder, node, first + done)
-        if stopping:
-            return False
+    with closing(batches(crops, own, num_workers=runtime.num_workers)) as loaded:
+        for position in range(start, len(crops), processes.count):
+            means, seen = _means(model, next(loaded, None), crops.batch_size, stage, shape, runtime)
+            bank = running_mean(bank, processes.all_gather(means), processes.all_gather(seen), stage.config.max_count)
+            done = min(position + processes.count, len(crops))
+            if processes.is_main:
+                if done == len(crops):
+                    save_prototypes(folder, student, bank)
+                _report(node, context, first + done, processes.count, began)
+            if first + done == node.steps:
+                break
+            stopping = processes.any(context.stop_requested())
+            due = (first + done) % recipe.training.checkpoint_every < processes.count
+            if processes.is_main and (stopping or due):
+                _save(node, folder, bank, first + done, time.perf_counter() - began)
+            if stopping:
+                return False
     return True
+
+
+def _means(
+    model: Segmenter,
+    image: torch.Tensor | None,
+    batch_size: int,
+    stage: PrototypeStage,
+    shape: tuple[int, int],
+    runtime: Runtime,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means of one process's batch and which of them count; none without a batch, which the last turn may lack."""
+    means = torch.zeros(batch_size, *shape, device=runtime.device)
+    seen = torch.zeros(batch_size, shape[0], dtype=torch.bool, device=runtime.device)
+    if image is not None:
+        unit = as_unit_float(image.to(runtime.device, non_blocking=True))
+        means[: len(unit)], seen[: len(unit)] = image_means(model, unit, shape[0], stage.config.min_pixels)
+    return means, seen
+
+
+def _save(node: Node, folder: Path, bank: PrototypeBank, done: int, seconds: float) -> None:
+    """Write the state after ``done`` batches."""
+    tensors = {"vectors": bank.vectors, "counts": bank.counts}
+    save_checkpoint(folder / "state.pt", Checkpoint(done, node.fingerprint, {}, tensors, {}, seconds))
+    mark_started(folder, node, done)
 
 
 def _report(node: Node, context: Context, done: int, turn: int, began: float) -> None:

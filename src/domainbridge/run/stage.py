@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -86,22 +87,19 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     context.callback.training_begins(node, start)
     rows = runtime.processes.rows(training.batch_size)
     crops = paired_crops(recipe, stage, training.batch_size, context.data, student, rows)
-    finished = fit(
-        objective,
-        optimizer,
-        batches(
-            crops,
-            range(start, training.steps),
-            num_workers=runtime.num_workers,
-            pin_memory=runtime.device.type == "cuda",
-        ),
-        train_config(recipe, stage, training, start),
-        runtime,
-        report=lambda progress: context.callback.progress(node, progress),
-        checkpoint=state.save,
-        stop_requested=context.stop_requested,
-        scale=state.scale,
-    )
+    steps, pin = range(start, training.steps), runtime.device.type == "cuda"
+    with closing(batches(crops, steps, num_workers=runtime.num_workers, pin_memory=pin)) as loaded:
+        finished = fit(
+            objective,
+            optimizer,
+            loaded,
+            train_config(recipe, stage, training, start),
+            runtime,
+            report=lambda progress: context.callback.progress(node, progress),
+            checkpoint=state.save,
+            stop_requested=context.stop_requested,
+            scale=state.scale,
+        )
     if not finished:
         return None
     if stage.uses_target and training.adapt_batchnorm == "target":
