@@ -1,6 +1,6 @@
-"""Run questions: ``python -m benchmarks [QUESTION ...] [--out FILE]``; without words, all but `small run`.
+"""Run benchmarks: ``python -m benchmarks [NAME ...] [--out FILE]``; without words, all but `small run`.
 
-Every question runs in a process of its own with one thread, so that none inherits another's memory.
+Every benchmark runs in a process of its own with one thread, so that none inherits another's memory.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.report import markdown, table
 
-QUESTIONS = {
+BENCHMARKS = {
     "self-training step": "steps:self_training",
     "distillation step": "steps:distillation",
     "ensemble weights and pseudo-labels": "steps:ensemble",
@@ -32,7 +32,7 @@ _ONLY_WHEN_NAMED = ("small run",)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("questions", nargs="*", help=f"some of: {'; '.join(QUESTIONS)}; a part of a name is enough")
+    parser.add_argument("benchmarks", nargs="*", help=f"some of: {'; '.join(BENCHMARKS)}; a part of a name is enough")
     parser.add_argument("--out", type=Path, help="merge the answers into this JSON file")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--markdown", type=Path, help="print the table of this JSON file and ask nothing")
@@ -40,11 +40,11 @@ def main() -> None:
     if arguments.markdown:
         print(markdown(json.loads(arguments.markdown.read_text())))
         return
-    chosen = [name for name in QUESTIONS if not arguments.questions or any(w in name for w in arguments.questions)]
-    if not arguments.questions:
+    chosen = [name for name in BENCHMARKS if not arguments.benchmarks or any(w in name for w in arguments.benchmarks)]
+    if not arguments.benchmarks:
         chosen = [name for name in chosen if name not in _ONLY_WHEN_NAMED]
     if not chosen:
-        parser.error(f"no such question; there are {'; '.join(QUESTIONS)}")
+        parser.error(f"no such benchmark; there are {'; '.join(BENCHMARKS)}")
     if arguments.here:
         print(json.dumps(_ask(chosen[0])))
         return
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _ask(name: str) -> dict[str, object]:
-    module, _, function = QUESTIONS[name].partition(":")
+    module, _, function = BENCHMARKS[name].partition(":")
     answer: dict[str, object] = getattr(importlib.import_module(f"benchmarks.{module}"), function)()
     return answer
 

@@ -1,4 +1,4 @@
-"""Question d: training pairs per second and core, from full-size PNGs, from JPEGs, and from reduced copies."""
+"""Training pairs per second and core, from full-size PNGs, from JPEGs, and from reduced copies."""
 
 import tempfile
 import zlib
@@ -15,7 +15,7 @@ from benchmarks.measure import interleaved
 from benchmarks.reference_implementation.data import training_pair
 from benchmarks.report import Answer, answer
 from domainbridge.data.batches import CropRule, PairedCrops
-from domainbridge.data.dataset import FileDataset, Samples
+from domainbridge.data.dataset import Dataset, FileDataset
 from domainbridge.data.label_spaces import BUILT_IN, space_table
 from domainbridge.data.labels import IdLabels
 from domainbridge.data.storage.cache import CacheRule, build_cache
@@ -53,12 +53,12 @@ def from_jpeg(rounds: int = 9) -> Answer:
 
 
 def from_cache(rounds: int = 9) -> Answer:
-    """Lossless reduced copies, against the published way on the PNGs; floor: copying two crops and a label."""
+    """Lossless copies, against the reference implementation on PNGs; floor: copying two crops and a label."""
     return _cached("png", "lossless", rounds)
 
 
 def from_jpeg_cache(rounds: int = 9) -> Answer:
-    """JPEG copies, against the published way on JPEGs."""
+    """JPEG copies, against the reference implementation on JPEGs."""
     return _cached("jpg", "jpeg", rounds)
 
 
@@ -75,7 +75,7 @@ def _cached(kind: str, copies: str, rounds: int) -> Answer:
 def _compare(
     source: FileDataset,
     target: FileDataset,
-    read: tuple[Samples, Samples],
+    read: tuple[Dataset, Dataset],
     floor: Callable[[], object],
     rounds: int,
 ) -> Answer:
@@ -104,8 +104,8 @@ def _files(folder: Path, suffix: str) -> tuple[FileDataset, FileDataset]:
         clear = sorted((shipped / "clear/images/train").iterdir())[number]
         fog = sorted((shipped / "fog/images/train").iterdir())[number]
         label = shipped / "clear/labels/train" / f"{clear.stem}.png"
-        made["source"].append(_save(folder / f"source-{number}.{suffix}", _enlarged(clear, _SOURCE, number)))
-        made["target"].append(_save(folder / f"target-{number}.{suffix}", _enlarged(fog, _TARGET, number)))
+        made["source"].append(_save(folder / f"source-{number}.{suffix}", _upscaled(clear, _SOURCE, number)))
+        made["target"].append(_save(folder / f"target-{number}.{suffix}", _upscaled(fog, _TARGET, number)))
         large = np.asarray(Image.open(label).resize(_SOURCE, Image.Resampling.NEAREST))
         made["label"].append(_save(folder / f"label-{number}.png", large))
     space = BUILT_IN["cityscapes19"]
@@ -114,7 +114,7 @@ def _files(folder: Path, suffix: str) -> tuple[FileDataset, FileDataset]:
     return source, FileDataset("target", tuple(made["target"]), resize=ResizeRule(1024, 512))
 
 
-def _enlarged(path: Path, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+def _upscaled(path: Path, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
     image = np.asarray(Image.open(path).convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32)
     noise = np.random.default_rng(seed).normal(0, _SENSOR_NOISE, image.shape)
     return (image + noise).clip(0, 255).astype(np.uint8)

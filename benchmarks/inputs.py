@@ -1,4 +1,4 @@
-"""What the questions about steps have in common: the published network at a crop size, and a plausible batch."""
+"""What the benchmarks about steps have in common: the published network at a crop size, and a plausible batch."""
 
 import copy
 
@@ -11,7 +11,7 @@ from domainbridge.models.segmenter import ModelSpec, Segmentation, Segmenter, bu
 from domainbridge.training.optimizer import build_optimizer
 from domainbridge.types import Batch
 
-__all__ = ["CHANNELS", "CLASSES", "bank", "batch", "fused", "opinion", "plain_optimiser", "published_network"]
+__all__ = ["CHANNELS", "CLASSES", "bank", "batch", "fused", "plain_optimizer", "published_network", "teacher_output"]
 
 CLASSES, CHANNELS = 19, 256
 
@@ -31,7 +31,7 @@ def batch(size: int, rows: int = 1) -> Batch:
     return Batch(images[0], label, images[1])
 
 
-def opinion(rows: int, cells: int, seed: int) -> tuple[Segmentation, PrototypeBank]:
+def teacher_output(rows: int, cells: int, seed: int) -> tuple[Segmentation, PrototypeBank]:
     """A teacher's logits and features, (rows, channels, cells, cells), near its prototypes."""
     generator = torch.Generator().manual_seed(seed)
     prototypes = torch.rand(CLASSES, CHANNELS, generator=generator)
@@ -53,7 +53,7 @@ def fused(student: Segmenter) -> torch.optim.Optimizer:
     return build_optimizer(student, 1e-12, 10, 0.0)
 
 
-def plain_optimiser(student: Segmenter) -> torch.optim.Optimizer:
+def plain_optimizer(student: Segmenter) -> torch.optim.Optimizer:
     """The same updates, parameter by parameter."""
     return torch.optim.AdamW(student.parameters(), lr=1e-12, weight_decay=0.0, foreach=False, fused=False)
 

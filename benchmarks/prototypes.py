@@ -1,8 +1,8 @@
-"""Question c: a prototype pass over target crops with ResNet-101."""
+"""A prototype pass over target crops with ResNet-101."""
 
 import torch
 
-from benchmarks.inputs import CHANNELS, CLASSES, batch, opinion, published_network
+from benchmarks.inputs import CHANNELS, CLASSES, batch, published_network, teacher_output
 from benchmarks.measure import interleaved
 from benchmarks.reference_implementation.prototypes import Centroids
 from benchmarks.report import Answer, answer
@@ -15,15 +15,15 @@ _CPU = torch.device("cpu")
 
 def beyond_the_network(size: int = 512, rounds: int = 7) -> Answer:
     """Class means and their running mean alone, from the outputs of a network of ResNet-101's shape."""
-    said, _ = opinion(1, size // 8, 1)
+    output, _ = teacher_output(1, size // 8, 1)
 
     def ours() -> torch.Tensor:
-        means, seen = means_of(said, (size, size), CLASSES, 10)
+        means, seen = means_of(output, (size, size), CLASSES, 10)
         return running_mean(empty_bank(CLASSES, CHANNELS, _CPU), means, seen, 3000).vectors
 
     def published() -> torch.Tensor:
         centroids = Centroids(CLASSES, CHANNELS)
-        centroids.add(said.logits, said.features, (size, size))
+        centroids.add(output.logits, output.features, (size, size))
         return centroids.vectors
 
     with torch.no_grad():

@@ -11,12 +11,12 @@ _MIB = 2**20
 
 
 def answer(figures: dict[str, Figures], **about: object) -> Answer:
-    """Figures of every way, ratios to ours, and facts about the question."""
+    """Figures of every way, ratios to ours, and facts about the benchmark."""
     return {**{name: value.tree() for name, value in figures.items()}, "ratio": ratios(figures), "about": about}
 
 
 def ratios(figures: dict[str, Figures]) -> dict[str, float]:
-    """How many times as much the published way takes of each resource; and what we take beyond the floor."""
+    """How many times as much the reference implementation takes of each resource; and what we take beyond the floor."""
     ours, published = figures["ours"], figures.get("reference_implementation")
     result = {}
     if published is not None:
@@ -30,10 +30,10 @@ def ratios(figures: dict[str, Figures]) -> dict[str, float]:
     return {key: round(value, 4) for key, value in result.items()}
 
 
-def table(question: str, content: Answer) -> str:
+def table(benchmark: str, content: Answer) -> str:
     """An answer as lines of text."""
     about = ", ".join(f"{key} {value}" for key, value in content["about"].items())
-    lines = [f"{question}: {about}"]
+    lines = [f"{benchmark}: {about}"]
     for name, figures in content.items():
         if name in ("ratio", "about"):
             continue
@@ -48,20 +48,24 @@ def table(question: str, content: Answer) -> str:
 
 def markdown(answers: dict[str, Answer]) -> str:
     """All answers as the table of docs/performance.md."""
-    columns = "question", *("ours, CPU s", "published way", "ratio"), *("ours, MiB", "published way", "ratio")
+    columns = (
+        "benchmark",
+        *("ours, CPU s", "reference implementation", "ratio"),
+        *("ours, MiB", "reference implementation", "ratio"),
+    )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for question, content in answers.items():
-        lines.append(_row(question, content, "", ""))
+    for benchmark, content in answers.items():
+        lines.append(_row(benchmark, content, "", ""))
         if "ours, whole run" in content:
-            lines.append(_row(f"{question}, to its end", content, ", whole run", "whole run, "))
+            lines.append(_row(f"{benchmark}, to its end", content, ", whole run", "whole run, "))
     return "\n".join(lines)
 
 
-def _row(question: str, content: Answer, way: str, figure: str) -> str:
+def _row(benchmark: str, content: Answer, way: str, figure: str) -> str:
     ours, published, ratio = content[f"ours{way}"], content[f"reference_implementation{way}"], content["ratio"]
     cells = [ours["cpu_seconds"], published["cpu_seconds"], ratio.get(f"{figure}cpu_seconds")]
     cells += [_mib(ours["peak_bytes"]), _mib(published["peak_bytes"]), ratio.get(f"{figure}peak_bytes")]
-    return f"| {' | '.join([question, *map(_short, cells)])} |"
+    return f"| {' | '.join([benchmark, *map(_short, cells)])} |"
 
 
 def _mib(size: int | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Question g: a whole small run, time to a given mIoU."""
+"""A whole small run, time to a given mIoU."""
 
 import json
 import tempfile
@@ -11,13 +11,13 @@ import cv2
 import torch
 
 from benchmarks.measure import Figures
-from benchmarks.reference_implementation.run import PublishedRun
+from benchmarks.reference_implementation.run import ReferenceRun
 from benchmarks.report import Answer, ratios
 from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import load_recipe
 from domainbridge.config.schema import Recipe
-from domainbridge.run.graph import Stage, plan_stages
-from domainbridge.run.run import NullCallback, run_recipe
+from domainbridge.run.graph import Node, stage_graph
+from domainbridge.run.run import run_recipe
 
 __all__ = ["small_run"]
 
@@ -34,13 +34,13 @@ def small_run() -> Answer:
     recipe = load_recipe("quickstart", ["rounds=1", "runtime.num_workers=0", "runtime.threads=1"])
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(recipe)
-        published = PublishedRun(recipe, data, Path(folder), _SIZE)
-        ways: dict[str, Callable[[Stage], float | None]] = {
+        published = ReferenceRun(recipe, data, Path(folder), _SIZE)
+        ways: dict[str, Callable[[Node], float | None]] = {
             "ours": lambda stage: _ours(recipe, Path(folder) / "ours", stage),
             "reference_implementation": published.stage,
         }
         course: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
-        for stage in plan_stages(recipe, data):
+        for stage in stage_graph(recipe, data):
             for name, work in ways.items():
                 began, worked = time.perf_counter(), time.process_time()
                 score = work(stage)
@@ -63,8 +63,8 @@ def _answer(course: dict[str, list[dict[str, Any]]]) -> Answer:
     }
 
 
-def _ours(recipe: Recipe, folder: Path, stage: Stage) -> float | None:
-    run_recipe(recipe, folder, NullCallback(), until=stage.name)
+def _ours(recipe: Recipe, folder: Path, stage: Node) -> float | None:
+    run_recipe(recipe, folder, until=stage.name)
     scored = json.loads((folder / "results.json").read_text())["stages"].get(stage.name, {}).get("targets")
     return float(scored["fog"]["miou"]) if scored else None
 

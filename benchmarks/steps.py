@@ -1,10 +1,10 @@
-"""Questions a and b: what a training step costs beyond the network's own passes."""
+"""What a training step costs beyond the network's own passes."""
 
 from collections.abc import Callable
 
 import torch
 
-from benchmarks.inputs import batch, fused, opinion, plain_optimiser, published_network, twin
+from benchmarks.inputs import batch, fused, plain_optimizer, published_network, teacher_output, twin
 from benchmarks.measure import interleaved
 from benchmarks.reference_implementation.distillation import DistillationStep, pseudo_label, weights_of_prototypes
 from benchmarks.reference_implementation.self_training import SelfTrainingStep
@@ -12,8 +12,8 @@ from benchmarks.report import Answer, answer
 from domainbridge.methods.base import Objective
 from domainbridge.methods.distillation import Distillation, Teacher, TeacherOutput
 from domainbridge.methods.self_training import SelfTraining
-from domainbridge.ops.photometric import AugmentationConfig
 from domainbridge.models.segmenter import Segmentation, Segmenter
+from domainbridge.ops.photometric import AugmentationConfig
 from domainbridge.runtime.device import Runtime
 from domainbridge.training.loop import TrainConfig, fit
 from domainbridge.training.optimizer import Schedule
@@ -27,7 +27,7 @@ def self_training(size: int = 256, rounds: int = 5) -> Answer:
     student = published_network().train()
     crops = batch(size)
     other = published_network().train()
-    published = SelfTrainingStep(other, twin(other), plain_optimiser(other))
+    published = SelfTrainingStep(other, twin(other), plain_optimizer(other))
     ours = _loop_step(SelfTraining(student, "class", augmentation=AugmentationConfig()), crops)
     bfloat16 = _loop_step(SelfTraining(student, "class", augmentation=AugmentationConfig()), crops, "bfloat16")
     ways = {
@@ -43,11 +43,13 @@ def self_training(size: int = 256, rounds: int = 5) -> Answer:
 def distillation(size: int = 512, rounds: int = 5) -> Answer:
     """A distillation step of ResNet-101 with two teachers; the floor is the network's passes alone."""
     student = published_network().train()
-    teachers = [(published_network(seed).eval().requires_grad_(False), opinion(1, 8, seed)[1]) for seed in (1, 2)]
+    teachers = [
+        (published_network(seed).eval().requires_grad_(False), teacher_output(1, 8, seed)[1]) for seed in (1, 2)
+    ]
     crops = batch(size)
     published_student = published_network().train()
     pairs = [(model, known.vectors) for model, known in teachers]
-    published = DistillationStep(published_student, pairs, plain_optimiser(published_student))
+    published = DistillationStep(published_student, pairs, plain_optimizer(published_student))
     objective = Distillation(student, tuple(Teacher(*pair) for pair in teachers), augmentation=AugmentationConfig())
     ways = {
         "ours": _loop_step(objective, crops),
@@ -60,16 +62,19 @@ def distillation(size: int = 512, rounds: int = 5) -> Answer:
 
 def ensemble(size: int = 512, rows: int = 1, rounds: int = 7) -> Answer:
     """Ensemble weights and pseudo-labels alone, from the outputs of two teachers of ResNet-101's shape."""
-    said = [opinion(rows, size // 8, seed) for seed in (1, 2)]
-    teachers = tuple(Teacher(_Saying(words), known) for words, known in said)
+    outputs = [teacher_output(rows, size // 8, seed) for seed in (1, 2)]
+    teachers = tuple(Teacher(_GivenOutput(output), bank) for output, bank in outputs)
     ours = Distillation(published_network(), teachers)
     image = torch.zeros(rows, 3, size, size)
-    opinions = [(*words, known.vectors) for words, known in said]
-    ways = {"ours": lambda: ours.pseudo_label(image), "reference_implementation": lambda: pseudo_label(opinions, (size, size))}
+    parts = [(*output, bank.vectors) for output, bank in outputs]
+    ways = {
+        "ours": lambda: ours.pseudo_label(image),
+        "reference_implementation": lambda: pseudo_label(parts, (size, size)),
+    }
     with torch.no_grad():
-        other = (ours.pseudo_label(image).label != pseudo_label(opinions, (size, size))).float().mean().item()
-        plain = weights_of_prototypes(opinions[0][1], opinions[0][2], (size, size))
-        weights = TeacherOutput(*said[0], (size, size), use_missing_prototypes=False).weights(slice(0, size))
+        other = (ours.pseudo_label(image).label != pseudo_label(parts, (size, size))).float().mean().item()
+        plain = weights_of_prototypes(parts[0][1], parts[0][2], (size, size))
+        weights = TeacherOutput(*outputs[0], (size, size)).weights(slice(0, size))
         assert weights is not None
         difference = (weights - plain).abs().max().item()
         figures = interleaved(ways, rounds=rounds)
@@ -78,15 +83,15 @@ def ensemble(size: int = 512, rows: int = 1, rounds: int = 7) -> Answer:
     )
 
 
-class _Saying(Segmenter):
-    """A network that has already answered."""
+class _GivenOutput(Segmenter):
+    """A network that always gives the same output."""
 
-    def __init__(self, words: Segmentation) -> None:
+    def __init__(self, output: Segmentation) -> None:
         torch.nn.Module.__init__(self)
-        self.words = words
+        self.output = output
 
     def forward(self, image: torch.Tensor) -> Segmentation:
-        return self.words
+        return self.output
 
 
 def _loop_step(objective: Objective, crops: Batch, precision: str = "float32") -> Callable[[], bool]:

@@ -1,4 +1,4 @@
-"""A whole run of the published way: a script per stage, weights on disk in between, everything loaded in the loop."""
+"""A whole run: a script per stage, weights on disk in between, everything loaded in the loop."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -18,18 +18,19 @@ from domainbridge.build.datasets import DataSets
 from domainbridge.build.networks import initial_student, model_spec
 from domainbridge.config.schema import Recipe
 from domainbridge.data.labels import IdLabels
+from domainbridge.methods.base import PrototypeStage, TrainingStage
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.run.graph import Stage
+from domainbridge.run.graph import Node
 from domainbridge.training.optimizer import Schedule
 from domainbridge.types import Batch
 
-__all__ = ["PublishedRun"]
+__all__ = ["ReferenceRun"]
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
-class PublishedRun:
+class ReferenceRun:
     """The recipe's stages one by one, on images that are all ``size`` (width, height)."""
 
     def __init__(self, recipe: Recipe, data: DataSets, folder: Path, size: tuple[int, int]) -> None:
@@ -42,32 +43,34 @@ class PublishedRun:
         random.seed(recipe.seed)
         torch.manual_seed(recipe.seed)
 
-    def stage(self, stage: Stage) -> float | None:
+    def stage(self, stage: Node) -> float | None:
         """Do a stage; the mIoU of its student on the first target, None for prototypes."""
-        if not stage.trains:
-            for teacher in stage.teachers:
-                self._collect(teacher)
+        if isinstance(stage.spec, PrototypeStage):
+            for student in stage.spec.students:
+                self._collect(student)
             return None
         student = self._student(stage)
         self._train(stage, student.train())
         torch.save(student.state_dict(), self.folder / f"{stage.name}.pth")
         name = self.recipe.targets[0].name
         samples = self.data.validation[name]
-        loaded = (samples.load(index) for index in range(len(samples)))
+        loaded = (samples[index] for index in range(len(samples)))
         return mean_iou(student.eval(), loaded, self.spec.num_classes)
 
-    def _student(self, stage: Stage) -> Segmenter:
+    def _student(self, stage: Node) -> Segmenter:
         student = self._network(stage.name)
-        if stage.init is not None:
-            student.load_state_dict(torch.load(self.folder / f"{stage.init}.pth"))
+        assert isinstance(stage.spec, TrainingStage)
+        if stage.spec.init is not None:
+            student.load_state_dict(torch.load(self.folder / f"{stage.spec.init}.pth"))
         return student
 
     def _network(self, name: str) -> Segmenter:
-        """In the memory layout that ours has: what it saves is not the question."""
+        """In the memory layout that ours has: what it saves is not the benchmark."""
         return initial_student(self.recipe, name).to(memory_format=torch.channels_last)
 
-    def _train(self, stage: Stage, student: Segmenter) -> None:
-        training = self.recipe.training_of(stage.name)
+    def _train(self, stage: Node, student: Segmenter) -> None:
+        training = stage.training
+        assert training is not None
         rates = {
             student.backbone: training.learning_rate,
             student.head: training.learning_rate * training.head_lr_mult,
@@ -81,17 +84,20 @@ class PublishedRun:
         )
         step = self._step(stage, student, optimizer)
         schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)
-        for number, batch in enumerate(self._batches(training.steps, training.batch_size, stage.kind == "distil")):
+        distort = stage.name.endswith("distill")
+        for number, batch in enumerate(self._batches(training.steps, training.batch_size, distort)):
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * schedule.factor(number)
             step(batch)
 
-    def _step(self, stage: Stage, student: Segmenter, optimizer: torch.optim.Optimizer) -> Callable[[Batch], Any]:
-        if stage.kind in ("cut", "class"):
+    def _step(self, stage: Node, student: Segmenter, optimizer: torch.optim.Optimizer) -> Callable[[Batch], Any]:
+        part = stage.name.rpartition("-")[2]
+        if part in ("cut", "class"):
             teacher = self._network(stage.name).requires_grad_(False).train()
-            return SelfTrainingStep(student, teacher, optimizer, stage.kind)
-        if stage.kind == "distil":
-            return DistillationStep(student, [self._teacher(name) for name in stage.teachers], optimizer)
+            return SelfTrainingStep(student, teacher, optimizer, part)
+        if part == "distill":
+            paths = [name for name in stage.spec.inputs if name.endswith(("-cut", "-class"))]
+            return DistillationStep(student, [self._teacher(name) for name in paths], optimizer)
 
         def supervised(batch: Batch) -> float:
             optimizer.zero_grad()

@@ -19,7 +19,7 @@ from layout_trees import TREES
 
 NAMES = sorted(shipped_recipes())
 SMALL = [
-    *("quickstart", "city-to-camvid", "city-to-cityscapes", "city+airsim-to-cityscapes"),
+    *("quickstart", "quickstart-self-training", "city-to-camvid", "city-to-cityscapes", "city+airsim-to-cityscapes"),
     *("city-to-cityscapes+camvid", "city+airsim-to-cityscapes+camvid"),
 ]
 PUBLISHED_SIZE = [
@@ -89,7 +89,7 @@ def fabricate_folder(root: Path, split: str, labels: str | None) -> None:
     (root / split).write_text("\n".join(stems))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "quickstart"])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("quickstart")])
 def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     fabricate(load_recipe(name), tmp_path / "data")
     words = [f"data_root={tmp_path / 'data'}", "training.steps=1", "training.batch_size=2", "stages={}"]
@@ -106,8 +106,9 @@ def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     assert ("mean" in results) == (len(recipe.targets) > 1)
 
 
-def test_quickstart_images_come_with_the_package() -> None:
-    recipe = load_recipe("quickstart")
+@pytest.mark.parametrize("name", ["quickstart", "quickstart-self-training"])
+def test_quickstart_images_come_with_the_package(name: str) -> None:
+    recipe = load_recipe(name)
     data = open_data(recipe)
     assert (len(data.source), len(data.target), len(data.validation["fog"])) == (120, 123, 30)
     label = data.sources[0][0].label
@@ -115,7 +116,7 @@ def test_quickstart_images_come_with_the_package() -> None:
     assert set(np.unique(label)) <= {*range(len(training_space(recipe))), 255}
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "quickstart"])
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith("quickstart")])
 def test_files_of_the_small_sets_pair_up(name: str) -> None:
     recipe = load_recipe(name, ["data_root=" + str(SHARED)] if SHARED.is_dir() else [])
     if not (data_root(recipe) / "city").is_dir():

@@ -1,6 +1,6 @@
 """Draw validation images with two stages' predictions and the true labels, side by side.
 
-    python scripts/compare.py RUN_FOLDER --out compare.jpg [--stages source-only r2-distill] [--images 4]
+    python docs/images/compare.py RUN_FOLDER --out compare.jpg [--stages source-only r2-distill] [--images 4]
 
 Reads the run's own recipe.yaml, so it needs the data where the run found it.
 """
@@ -17,7 +17,7 @@ from domainbridge.build.recipe import load_recipe
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.transforms import resize_image
 from domainbridge.evaluation.predictor import load_predictor
-from domainbridge.run.graph import final_stage
+from domainbridge.run.graph import final_stage, stage_graph
 
 
 def comparison(run: Path, stages: list[str], count: int, target: str | None) -> np.ndarray:
@@ -29,27 +29,32 @@ def comparison(run: Path, stages: list[str], count: int, target: str | None) -> 
     predictors = [load_predictor(run / stage / "model") for stage in stages]
     rows = []
     for index in np.linspace(0, len(samples) - 1, count).round().astype(int):
-        sample = samples.load(int(index))
+        sample = samples[int(index)]
         assert sample.label is not None
         image = resize_image(sample.image, (sample.label.shape[0], sample.label.shape[1]))
-        labels = [rule.table[predictor(image).argmax(0).cpu().numpy()] for predictor in predictors]
+        labels = [rule.table[predictor.predict(image)] for predictor in predictors]
         painted = [rule.space.palette[label] for label in (*labels, sample.label)]
         rows.append(np.concatenate([image, *painted], 1))
     return np.concatenate(rows)
 
 
 def main() -> None:
-    """Parse the words and write the picture."""
+    """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stages", nargs="+")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--target")
-    words = parser.parse_args()
-    stages = words.stages or ["source-only", final_stage(load_recipe(str(words.run / "recipe.yaml")))]
-    words.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(comparison(words.run, stages, words.images, words.target)).save(words.out, quality=88)
+    arguments = parser.parse_args()
+    stages = arguments.stages or [
+        "source-only",
+        final_stage(stage_graph(load_recipe(str(arguments.run / "recipe.yaml")), None)),
+    ]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(comparison(arguments.run, stages, arguments.images, arguments.target)).save(
+        arguments.out, quality=88
+    )
 
 
 if __name__ == "__main__":
