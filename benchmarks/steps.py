@@ -97,13 +97,13 @@ class _GivenOutput(Segmenter):
 def _loop_step(objective: Objective, crops: Batch, precision: str = "float32") -> Callable[[], bool]:
     """One turn of the product's own loop, step 1 of 2: the moving average moves."""
     optimizer = fused(objective.student)
-    stored = Batch(
+    batch_on_disk = Batch(
         (255 * crops.source_image).byte(), crops.source_label.byte(), (255 * crops.target_image).byte(), crops.rows
     )
     plan = TrainConfig("benchmark", 0, 1, Schedule(2), precision)
     runtime = Runtime(torch.device("cpu"), 0)
     return lambda: fit(
-        objective, optimizer, iter([stored]), plan, runtime, report=lambda _: None, checkpoint=lambda _: None
+        objective, optimizer, iter([batch_on_disk]), plan, runtime, report=lambda _: None, checkpoint=lambda _: None
     )
 
 

@@ -50,18 +50,18 @@ class SelfTrainingStep:
 
     def _update_teacher(self) -> None:
         decay = min(1 - 1 / (self.number + 1), 0.99)
-        for averaged, own in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            averaged.data[:] = decay * averaged[:].data[:] + (1 - decay) * own[:].data[:]
+        for averaged, values in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            averaged.data[:] = decay * averaged[:].data[:] + (1 - decay) * values[:].data[:]
 
     def _bridged(self, batch: Batch, pseudo: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
         images, labels, weights = [], [], []
         for number in range(len(batch.source_image)):
-            own = batch.source_label[number]
-            mask = _class_mask(own) if self.path == "class" else _cut_mask(own)
+            values = batch.source_label[number]
+            mask = _class_mask(values) if self.path == "class" else _cut_mask(values)
             mixed = mask * batch.source_image[number] + (1 - mask) * batch.target_image[number]
             images.append(photometric(mixed[None]))
-            labels.append((mask * own + (1 - mask) * pseudo[number])[None])
-            weights.append((mask * torch.ones(own.shape) + (1 - mask) * share)[None])
+            labels.append((mask * values + (1 - mask) * pseudo[number])[None])
+            weights.append((mask * torch.ones(values.shape) + (1 - mask) * share)[None])
         return torch.cat(images), torch.cat(labels), torch.cat(weights)
 
 
@@ -130,18 +130,18 @@ def _to_hsv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     sector = torch.floor(hue * 6) % 6
     rest = hue * 6 % 6 - sector
-    low, falling, rising = (
+    low, down_right, down_left = (
         value * (1 - saturation),
         value * (1 - rest * saturation),
         value * (1 - (1 - rest) * saturation),
     )
     table = [
-        (value, rising, low),
-        (falling, value, low),
-        (low, value, rising),
-        (low, falling, value),
-        (rising, low, value),
-        (value, low, falling),
+        (value, down_left, low),
+        (down_right, value, low),
+        (low, value, down_left),
+        (low, down_right, value),
+        (down_left, low, value),
+        (value, low, down_right),
     ]
     channels = []
     for channel in range(3):

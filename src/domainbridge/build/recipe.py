@@ -93,8 +93,8 @@ def method_of(recipe: Recipe) -> Method:
     """The recipe's method with its configuration."""
     method = METHODS[recipe.method]
     config = method.config_class
-    own = config.model_construct(**{name: getattr(recipe, name) for name in config.model_fields})
-    return method(own, published=recipe.fidelity == "published")
+    values = config.model_construct(**{name: getattr(recipe, name) for name in config.model_fields})
+    return method(values, published=recipe.fidelity == "published")
 
 
 def stages_of(recipe: Recipe) -> list[StageSpec]:

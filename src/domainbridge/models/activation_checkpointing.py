@@ -38,18 +38,18 @@ def checkpoint_blocks(backbone: Backbone) -> None:
 
 def blocks_of(backbone: Backbone) -> list[nn.Module]:
     """The residual blocks: the outermost members of sequences that are no sequences and hold several convolutions."""
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
 
     def search(module: nn.Module) -> None:
         for child in module.children():
             member = isinstance(module, nn.Sequential) and not isinstance(child, nn.Sequential)
             if member and sum(isinstance(part, nn.Conv2d) for part in child.modules()) >= _CONVOLUTIONS:
-                found.append(child)
+                blocks.append(child)
             else:
                 search(child)
 
     search(backbone.body)
-    return found
+    return blocks
 
 
 def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:

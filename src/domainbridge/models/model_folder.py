@@ -93,22 +93,22 @@ def _contradictions(config: ModelConfig, content: dict[str, Any]) -> list[str]:
     """What an edited or damaged description says that cannot be."""
     spec, head = config.spec, config.spec.head
     numbers = (spec.output_stride, spec.num_classes, head.channels, head.skip_channels, *head.dilations)
-    found = [
+    problems = [
         f"{number!r} is not a positive whole number" for number in numbers if type(number) is not int or number < 1
     ]
     if not len(config.classes) == len(set(config.classes)) == len(config.colors) == spec.num_classes:
-        found.append(
+        problems.append(
             f"{spec.num_classes} outputs, {len(config.classes)} class names ({len(set(config.classes))} different) "
             f"and {len(config.colors)} colors; all must be as many"
         )
     if not all(type(channel) is int and 0 <= channel <= 255 for color in config.colors for channel in color):
-        found.append("colors must be three whole numbers from 0 to 255 each")
+        problems.append("colors must be three whole numbers from 0 to 255 each")
     mean, std = (list(values) for values in normalization_of(spec.backbone))
-    for name, own in (("mean", mean), ("std", std)):
+    for name, expected in (("mean", mean), ("std", std)):
         given = content[name]
-        if len(given) != len(own) or any(abs(a - b) > _ROUNDED for a, b in zip(given, own, strict=True)):
-            found.append(f"{name} {given} is not that of {spec.backbone}, {own}")
-    return found
+        if len(given) != len(expected) or any(abs(a - b) > _ROUNDED for a, b in zip(given, expected, strict=True)):
+            problems.append(f"{name} {given} is not that of {spec.backbone}, {expected}")
+    return problems
 
 
 def load_model(folder: Path, device: torch.device | None = None) -> tuple[Segmenter, ModelConfig]:

@@ -54,13 +54,13 @@ def load_backbone_weights(backbone: Backbone, name: str, weights: str, data_root
     if weights == "none":
         return
     if weights == "imagenet":
-        found, where = _imagenet(name), f"the ImageNet weights of {name}"
+        initial, where = _imagenet(name), f"the ImageNet weights of {name}"
     else:
         path = data_root / weights
-        found, where = read_state_dict(path), str(path)
-        found = {backbone_name(key.removeprefix("backbone.")): value for key, value in found.items()}
+        initial, where = read_state_dict(path), str(path)
+        initial = {backbone_name(key.removeprefix("backbone.")): value for key, value in initial.items()}
     expected = set(backbone.body.state_dict())
-    load_checked(backbone.body, {key: value for key, value in found.items() if key in expected}, where)
+    load_checked(backbone.body, {key: value for key, value in initial.items() if key in expected}, where)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -79,8 +79,8 @@ def read_checkpoint(path: Path, hint: str = _HINT) -> tuple[dict[str, Tensor], d
         ModelError: missing, unreadable, or not a mapping of tensors.
     """
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        raise ModelError(f"weights: {path}: {found}; {hint}")
+        state = "is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"weights: {path}: {state}; {hint}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path), {}
@@ -89,10 +89,10 @@ def read_checkpoint(path: Path, hint: str = _HINT) -> tuple[dict[str, Tensor], d
     except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
         if isinstance(error, UnpicklingError):
             # torch's own words recommend switching its protection off.
-            words = "no torch checkpoint, or one with code in it, which is never executed"
+            reason = "no torch checkpoint, or one with code in it, which is never executed"
         else:
-            words = f"{type(error).__name__}: {error}"
-        raise ModelError(f"{path}: cannot be read as weights: {words}") from error
+            reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{path}: cannot be read as weights: {reason}") from error
     meta = content.get("meta") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -107,13 +107,13 @@ def load_checked(module: torch.nn.Module, weights: Mapping[str, Tensor], where: 
     Raises:
         ModelError: the weights are of another architecture; ``module`` is unchanged then.
     """
-    own = module.state_dict()
-    problems = [f"{key}: missing" for key in own if key not in weights and "num_batches_tracked" not in key]
-    problems += [f"{key}: unexpected" for key in weights if key not in own]
+    expected = module.state_dict()
+    problems = [f"{key}: missing" for key in expected if key not in weights and "num_batches_tracked" not in key]
+    problems += [f"{key}: unexpected" for key in weights if key not in expected]
     problems += [
-        f"{key}: shape {tuple(weights[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
+        f"{key}: shape {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in expected
+        if key in weights and weights[key].shape != expected[key].shape
     ]
     if problems:
         raise ModelError(problem_list(f"{where}: weights of another architecture", problems, limit=6))

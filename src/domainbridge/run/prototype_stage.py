@@ -88,8 +88,8 @@ def _collect(
     shape = (config.spec.num_classes, config.spec.head.channels)
     bank = bank or empty_bank(*shape, runtime.device)
     bank = PrototypeBank(bank.vectors.to(runtime.device), bank.counts.to(runtime.device))
-    own = range(start + processes.rank, len(crops), processes.count)
-    with closing(batches(crops, own, num_workers=runtime.num_workers)) as loaded:
+    turns = range(start + processes.rank, len(crops), processes.count)
+    with closing(batches(crops, turns, num_workers=runtime.num_workers)) as loaded:
         for position in range(start, len(crops), processes.count):
             means, seen = _means(model, next(loaded, None), crops.batch_size, stage, shape, runtime)
             bank = running_mean(bank, processes.all_gather(means), processes.all_gather(seen), stage.config.max_count)

@@ -158,10 +158,10 @@ def _digests(dataset: FileDataset, folder: Path) -> dict[Path, str]:
     for path in (*dataset.images, *(dataset.labels if dataset.decoder is not None and dataset.labels else ())):
         key = str(path.absolute())
         try:
-            stamp = list(size_and_mtime(key))
+            status = list(size_and_mtime(key))
             entry = known.get(key)
-            if entry is None or entry[:2] != stamp:
-                entry = [*stamp, hashlib.blake2b(read_bytes(path), digest_size=16).hexdigest()]
+            if entry is None or entry[:2] != status:
+                entry = [*status, hashlib.blake2b(read_bytes(path), digest_size=16).hexdigest()]
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         current[key], digests[path] = entry, str(entry[2])
