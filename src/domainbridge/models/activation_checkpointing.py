@@ -31,7 +31,7 @@ def checkpoint_blocks(backbone: Backbone) -> None:
     """
     blocks = blocks_of(backbone)
     if not blocks:
-        raise ModelError("training.recompute: this backbone has no residual blocks; leave the key out")
+        raise ModelError("training.activation_checkpointing: this backbone has no residual blocks; leave the key out")
     for block in blocks:
         block.forward = partial(_recomputed, block, block.forward)
 
