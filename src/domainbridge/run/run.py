@@ -4,9 +4,10 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,9 +24,9 @@ from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
 from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, selected, stage_graph
-from domainbridge.run.results import StageScores, evaluate_stage, gather_results
+from domainbridge.run.results import evaluate_stage, gather_results
 from domainbridge.run.stage import run_stage
-from domainbridge.runtime.device import environment, resolve_runtime
+from domainbridge.runtime.device import Runtime, environment, resolve_runtime
 from domainbridge.runtime.distributed import Processes, joined_processes
 from domainbridge.runtime.signals import graceful_shutdown
 from domainbridge.tools.cache import training_datasets
@@ -59,27 +60,54 @@ def run_recipe(
         InputError: something is wrong with the recipe, the data or the folder; nothing was changed.
         TrainingError: a loss was not finite, or another process failed.
     """
-    with joined_processes(recipe.runtime.device) as processes:
-        callback = CallbackList(callbacks if processes.is_main else ())
-        try:
-            return _run_together(recipe, folder, callback, processes, only, until)
-        finally:
-            callback.close()
+    with (
+        joined_processes(recipe.runtime.device) as processes,
+        closing(CallbackList(callbacks if processes.is_main else ())) as callback,
+    ):
+        settings = recipe.runtime
+        runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes)
+        data = open_data(recipe)
+        nodes, passed = _checked(recipe, folder, data, callback, processes, only, until)
+        alone = _only_process(folder) if processes.is_main else nullcontext()
+        with alone, graceful_shutdown(callback.message) as stop_requested:
+            if processes.is_main:
+                _describe(recipe, folder, runtime, passed)
+            # Read again now that no other run can finish a stage, and in all processes before a stage changes a folder.
+            statuses = processes.broadcast(
+                {item.name: item.status for item in selected(plan(nodes, folder), only, until)}
+            )
+            planned = [PlannedStage(node, statuses[node.name]) for node in nodes if node.name in statuses]
+            training = _training_data(recipe, data, planned, folder, processes, callback, stop_requested)
+            if training is None:
+                return False
+            callback.run_begins(recipe, folder, planned)
+            context = Context(recipe, training, folder, runtime, callback, stop_requested)
+            finished = True
+            for item in planned:
+                callback.stage_begins(item)
+                trained = not item.open or run_stage(item.node, context, resume=item.status.action == "resume")
+                if not (trained and _score(item.node, nodes, context, data)):
+                    finished = False
+                    break
+                if processes.any(stop_requested()):
+                    finished = item is planned[-1]
+                    break
+            if processes.is_main:
+                callback.run_ends(gather_results(nodes, recipe, data, folder), finished=finished)
+            return finished
 
 
-def _run_together(
+def _checked(
     recipe: Recipe,
     folder: Path,
-    callback: CallbackList,
+    data: DataSets,
+    callback: NullCallback,
     processes: Processes,
     only: str | None,
     until: str | None,
-) -> bool:
-    """See :func:`run_recipe`; the same in every process."""
-    settings = recipe.runtime
-    runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes)
+) -> tuple[list[Node], dict[str, Any]]:
+    """Look at everything before anything is changed; the stages, and what was checked."""
     scoring_rule(recipe)
-    data = open_data(recipe)
     check_run_folder(recipe, folder)
     nodes = stage_graph(recipe, data)
     for node in nodes:
@@ -95,26 +123,16 @@ def _run_together(
             callback.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)
     processes.barrier()
-    alone = _only_process(folder) if processes.is_main else nullcontext()
-    with alone, graceful_shutdown(callback.message) as stop_requested:
-        if processes.is_main:
-            remove_temporaries(folder)
-            resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
-            write_text(folder / "recipe.yaml", dump_recipe(resolved))
-            write_text(folder / "data-check.json", json.dumps(passed) + "\n")
-            write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
-        # Read again now that no other run can finish a stage, and in all processes before a stage changes a folder.
-        statuses = processes.broadcast({item.name: item.status for item in selected(plan(nodes, folder), only, until)})
-        planned = [PlannedStage(node, statuses[node.name]) for node in nodes if node.name in statuses]
-        training = _training_data(recipe, data, planned, folder, processes, callback, stop_requested)
-        if training is None:
-            return False
-        callback.run_begins(recipe, folder, planned)
-        context = Context(recipe, training, folder, runtime, callback, stop_requested)
-        finished = _run_stages(planned, nodes, context, data)
-        if processes.is_main:
-            callback.run_ends(gather_results(nodes, recipe, data, folder), finished=finished)
-        return finished
+    return nodes, passed
+
+
+def _describe(recipe: Recipe, folder: Path, runtime: Runtime, passed: dict[str, Any]) -> None:
+    """Write what is run, on which data and where."""
+    remove_temporaries(folder)
+    resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
+    write_text(folder / "recipe.yaml", dump_recipe(resolved))
+    write_text(folder / "data-check.json", json.dumps(passed) + "\n")
+    write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
 
 
 def _training_data(
@@ -137,40 +155,27 @@ def _training_data(
     return training_data(recipe, data, *datasets, rare)
 
 
-def _run_stages(planned: Sequence[PlannedStage], nodes: Sequence[Node], context: Context, data: DataSets) -> bool:
-    recipe, folder, processes = context.recipe, context.folder, context.runtime.processes
-    final = final_stage(nodes)
-    for item in planned:
-        node = item.node
-        context.callback.stage_begins(item)
-        if item.open and not run_stage(node, context, resume=item.status.action == "resume"):
+def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets) -> bool:
+    """Score a finished stage and write the results so far; False after a requested stop."""
+    recipe, folder, callback = context.recipe, context.folder, context.callback
+    main = context.runtime.processes.is_main
+    if node.training is not None and data.validation:
+        scored = evaluate_stage(node, context, data)
+        if scored is None:
             return False
-        if node.training is not None and data.validation:
-            scored = evaluate_stage(node, context, data)
-            if scored is None:
-                return False
-            if processes.is_main:
-                context.callback.stage_scored(node, scored.targets)
-                _show_examples(node, scored, context, data)
-        if processes.is_main:
-            results = gather_results(nodes, recipe, data, folder)
-            write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-            if node.name == final:
-                _publish(folder / final / "model", folder / "model")
-        if processes.any(context.stop_requested()):
-            return item is planned[-1]
+        if main:
+            callback.stage_scored(node, scored.targets)
+            if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
+                predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
+                examples = example_images(predictor, recipe, data)
+                if examples is not None:
+                    callback.stage_examples(node, examples)
+    if main:
+        results = gather_results(nodes, recipe, data, folder)
+        write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+        if node.name == final_stage(nodes):
+            _publish(folder / node.name / "model", folder / "model")
     return True
-
-
-def _show_examples(node: Node, scored: StageScores, context: Context, data: DataSets) -> None:
-    """Hand example images of a newly scored model to the callbacks that show pictures."""
-    callback = context.callback
-    if scored.model is None or not (isinstance(callback, CallbackList) and callback.wants_examples):
-        return
-    predictor = Predictor(scored.model, model_config(context.recipe), scoring_rule(context.recipe).inference)
-    examples = example_images(predictor, context.recipe, data)
-    if examples is not None:
-        callback.stage_examples(node, examples)
 
 
 def check_run_folder(recipe: Recipe, folder: Path) -> None:

@@ -143,14 +143,10 @@ def averaging_gradients(student: Network, processes: Processes, device: torch.de
 
 
 def recorded(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorator: a failure of the function is written for torchrun, which shows the first one of all processes."""
-
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        if "TORCHELASTIC_ERROR_FILE" not in os.environ:
-            return function(*args, **kwargs)
-        return cast(Result, record(function)(*args, **kwargs))
-
-    return run
+    """The function; below torchrun its failure is written, so that torchrun shows the first one of all processes."""
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        return function
+    return cast(Callable[Parameters, Result], record(function))
 
 
 def is_main_process() -> bool:

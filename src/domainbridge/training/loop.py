@@ -184,42 +184,32 @@ def fit(
 def _backward(
     objective: Objective, batch: Batch, config: TrainConfig, step: int, runtime: Runtime, scale: LossScale | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Call ``backward`` on each loss of each part of the batch; means of losses and metrics over the parts."""
+    """Call ``backward`` on each loss of each part of the batch; means of losses and metrics over the parts.
+
+    Every draw is a function of (seed, stream, step); each part drops other channels. Gradients are averaged over the
+    processes in the backward pass of the last loss of the last part only.
+    """
     means: dict[str, Tensor] = {}
     metrics: dict[str, Tensor] = {}
     parts = batch.parts(config.gradient_accumulation_steps)
+    student, stream, name_of = objective.student, config.stream or config.stage, type(objective).__name__
     for number, part in enumerate(parts):
-        last_part = number == len(parts) - 1
-        for name, loss in _losses(objective, part, config, step, number, runtime, last_part=last_part):
-            share = loss / len(parts)
-            scaled = share if scale is None else share * scale.value
-            scaled.backward()  # type: ignore[no-untyped-call]
-            means[name] = means.get(name, 0) + share.detach()
+        place = runtime.processes.rank * len(parts) + number
+        seed_global_generator(config.seed, stream, step, f"dropout {place}" if place else "dropout")
+        losses = objective.losses(part, torch_generator(config.seed, stream, step, "objective"))
+        for index in range(objective.num_losses):
+            last = number == len(parts) - 1 and index == objective.num_losses - 1
+            alone = student.no_sync() if isinstance(student, DistributedDataParallel) and not last else nullcontext()
+            with alone, runtime.autocast(config.precision):  # of the forward pass only: backward runs outside
+                named = next(losses, None)
+            assert named is not None, f"{name_of} yields fewer losses than num_losses"
+            share = named[1] / len(parts)
+            (share if scale is None else share * scale.value).backward()  # type: ignore[no-untyped-call]
+            means[named[0]] = means.get(named[0], 0) + share.detach()
+        assert next(losses, None) is None, f"{name_of} yields more losses than num_losses"
         for name, value in objective.metrics.items():
             metrics[name] = metrics.get(name, 0) + value.detach() / len(parts)
     return means, metrics
-
-
-def _losses(
-    objective: Objective, batch: Batch, config: TrainConfig, step: int, part: int, runtime: Runtime, *, last_part: bool
-) -> Iterator[tuple[str, Tensor]]:
-    """The objective's losses; every draw is a function of (seed, stream, step), each part drops other channels.
-
-    Gradients are averaged over the processes in the backward pass of the last loss of the last part only.
-    """
-    stream = config.stream or config.stage
-    place = runtime.processes.rank * config.gradient_accumulation_steps + part
-    seed_global_generator(config.seed, stream, step, f"dropout {place}" if place else "dropout")
-    named = objective.losses(batch, torch_generator(config.seed, stream, step, "objective"))
-    student = objective.student
-    for number in range(objective.num_losses):
-        averaging = last_part and number == objective.num_losses - 1
-        alone = student.no_sync() if isinstance(student, DistributedDataParallel) and not averaging else nullcontext()
-        with alone, runtime.autocast(config.precision):  # of the forward pass only: backward runs outside
-            item = next(named, None)
-        assert item is not None, f"{type(objective).__name__} yields fewer losses than num_losses"
-        yield item
-    assert next(named, None) is None, f"{type(objective).__name__} yields more losses than num_losses"
 
 
 def _not_finite(stage: str, step: int, losses: Mapping[str, Tensor]) -> str:
