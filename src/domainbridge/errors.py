@@ -5,6 +5,7 @@
         InputError                 exit code 2: what was given is wrong
           RecipeError              a recipe's keys or values
           DataError                folders, images, labels
+            FileError              one file; many with one cause are reported together
           ModelError               a model folder, a checkpoint, weights
           RunFolderError           a run folder that does not fit the recipe
         TrainingError              exit code 1: failed while running, e.g. a non-finite loss
@@ -13,11 +14,14 @@
 Anything else that escapes is a defect of ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 __all__ = [
     "DataError",
     "DomainbridgeError",
+    "FileError",
     "InputError",
     "ModelError",
     "RecipeError",
@@ -46,6 +50,35 @@ class RecipeError(InputError):
 
 class DataError(InputError):
     """A folder, an image or a label is missing, unreadable or not what the recipe says."""
+
+
+class FileError(DataError):
+    """One file of a domain cannot be used.
+
+    Attributes:
+        path: of the file.
+        text: what was found and what to do, without the path.
+        group: the cause, equal for all files that are reported in one line; default: ``text``.
+        values: found values -> number of pixels, where values are the cause.
+        limits: smallest and largest value, where the range of the values is the cause.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        text: str,
+        group: str | None = None,
+        values: Mapping[str, int] | None = None,
+        limits: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(f"{path}: {text}")
+        self.path, self.text = path, text
+        self.group = group or text
+        self.values = dict(values or {})
+        self.limits = limits
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileError, (self.path, self.text, self.group, self.values, self.limits)
 
 
 class ModelError(InputError):

@@ -38,7 +38,7 @@ def test_pipeline(case: dict, compare) -> None:
     image, label = arrays["in_img"][..., ::-1].copy(), arrays["in_lab"]
     size = rule_of(case["resize"]).size_for(*case["in_hw"])
     assert list(size) == case["resized_hw"]
-    image, label = resize_image(image, size), resize_label(label, size)
+    image, label = resize_image(image, size), resize_label(label, size, published=True)
     compare("l resized image (gray levels)", image[..., ::-1], arrays["resize_img"], 0)
     compare("l resized label", label, arrays["resize_lab"], 0)
 

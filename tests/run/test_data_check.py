@@ -54,7 +54,7 @@ def test_twelve_planted_defects_in_one_pass(recipe: Path) -> None:
     (labels / "003.png").write_bytes(content[: len(content) // 2])  # 4 truncated
     save(labels / "004.png", np.zeros((20, 48), np.uint8))  # 5 another size
     save(labels / "005.png", np.full((40, 48), 77, np.uint8))  # 6 a value outside the space
-    save(labels / "006.png", np.zeros((40, 48, 3), np.uint8))  # 7 colors where indices are expected
+    save(labels / "006.png", np.tile(np.uint8([9, 0, 0]), (40, 48, 1)))  # 7 colors where indices are expected
     save(labels / "007.png", np.full((40, 48), 255, np.uint8))  # 8 no class at all
     save(root / "target-val/labels/000.png", np.full((40, 48), 4, np.uint8))  # 9 a class that only validation has
     shutil.copy(root / "target/images/001.png", root / "target-val/images/001.png")  # 10 train = validation

@@ -15,9 +15,10 @@ from domainbridge.config.sections import CropConfig
 from domainbridge.data import fingerprint
 from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops, batches
 from domainbridge.data.dataset import ConcatDataset, FileDataset
-from domainbridge.data.decode import image_size, read_image, read_index_image
+from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.folder import FolderRule, list_folder
+from domainbridge.data.index_image import read_index_image
 from domainbridge.data.label_spaces import BUILT_IN, label_space, space_table, table_by_names
 from domainbridge.data.labels import IdLabels, label_map_decoder
 from domainbridge.data.sampling import Mixture, epoch_index
@@ -57,9 +58,17 @@ class TestDecoding:
             strict().read(path)
 
     def test_a_painted_label_is_refused_as_an_index_image(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "x.png", np.zeros((4, 4, 3), np.uint8))
-        with pytest.raises(DataError, match="found mode RGB"):
+        colors = np.zeros((4, 4, 3), np.uint8)
+        colors[0, :, 1] = 200
+        path = save(tmp_path / "x.png", colors)
+        with pytest.raises(DataError, match="found mode RGB with 2 colors: '#000000' 75%, '#00c800' 25%"):
             read_index_image(path)
+
+    def test_equal_channels_are_one_channel(self, tmp_path: Path) -> None:
+        ids = np.random.default_rng(0).integers(0, 3, (5, 6), np.uint8)
+        assert (read_index_image(save(tmp_path / "x.png", np.repeat(ids[..., None], 3, 2))) == ids).all()
+        opaque = np.concatenate([np.repeat(ids[..., None], 3, 2), np.full((5, 6, 1), 255, np.uint8)], 2)
+        assert (read_index_image(save(tmp_path / "a.png", opaque)) == ids).all()
 
     def test_palette_images_keep_their_indices(self, tmp_path: Path) -> None:
         label = np.array([[0, 1], [2, 255]], np.uint8)
@@ -120,7 +129,7 @@ class TestDecoding:
 
     def test_deep_images_are_refused_instead_of_saturated(self, tmp_path: Path) -> None:
         save(tmp_path / "deep.png", np.full((4, 4), 30000, np.uint16))
-        with pytest.raises(DataError, match="expected an 8-bit image, found mode I"):
+        with pytest.raises(DataError, match=r"1 band of uint16; values 30000 to 30000; .*scale: \[0, 32767\]"):
             read_image(tmp_path / "deep.png")
 
     def test_deep_labels_keep_their_values(self, tmp_path: Path) -> None:
@@ -242,10 +251,14 @@ class TestListing:
 
     def test_bad_split_files(self, tmp_path: Path) -> None:
         save(tmp_path / "i/1.png", np.zeros((2, 2, 3), np.uint8))
-        for text, message in (("1\n1\n", "more than once"), ("\n", "lists nothing"), ("7\n", "1 of 1 have no file")):
+        for text, message in (("\n", "lists nothing"), ("7\n", "1 of 1 have no file")):
             (tmp_path / "list.txt").write_text(text)
             listing = list_folder(tmp_path / "i", None, FolderRule(tmp_path / "list.txt"))
             assert message in listing.problems[0]
+        (tmp_path / "list.txt").write_text("1\n1\n")
+        listing = list_folder(tmp_path / "i", None, FolderRule(tmp_path / "list.txt"))
+        assert len(listing.images) == 1
+        assert "lists 1 more than once" in listing.notes[0]
 
     def test_a_link_to_its_own_folder_adds_no_image(self, tmp_path: Path) -> None:
         save(tmp_path / "images/a.png", np.zeros((4, 4, 3), np.uint8))
@@ -259,9 +272,39 @@ class TestListing:
         split = tmp_path / "split.txt"
         split.write_bytes(b"\xef\xbb\xbfa\r\n")
         assert len(list_folder(tmp_path / "images", None, FolderRule(split)).images) == 1
-        split.write_text("a.png\n")
-        (problem,) = list_folder(tmp_path / "images", None, FolderRule(split)).problems
-        assert "names are without ending: a" in problem
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"a.png\nday 1/b.png\n",
+            b"./a\n./day 1/b\n",
+            "a\r\nday 1\\b\r\n".encode("utf-16"),
+            b"# chosen by hand\na\n\nday 1/b  # the second\n",
+            b"image,label\na.png,a_mask.png\nday 1/b.png,day 1/b_mask.png\n",
+            b'"a.png";"x"\n"day 1/b.png";"y"\n',
+            b"images/a.png\nimages/day 1/b.png\n",
+            b"/home/me/data/images/a.png\n/home/me/data/images/day 1/b.png\n",
+            b"a 1\nday 1/b\t-1\n",
+            b"/images/a.png\t/labels/a.png\n/images/day 1/b.png\t/labels/day 1/b.png\n",
+            b"a.jpg\nday 1/b.jpg\n",
+        ],
+    )
+    def test_forms_of_split_files(self, content: bytes, tmp_path: Path) -> None:
+        for name in ("a", "day 1/b", "c"):
+            save(tmp_path / f"images/{name}.png", np.zeros((4, 4, 3), np.uint8))
+        (tmp_path / "split.txt").write_bytes(content)
+        listing = list_folder(tmp_path / "images", None, FolderRule(tmp_path / "split.txt"))
+        assert listing.problems == ()
+        assert [path.name for path in listing.images] == ["a.png", "b.png"]
+
+    def test_a_typing_error_in_a_folder_is_no_other_image(self, tmp_path: Path) -> None:
+        for name in ("monday/1", "tuesday/1", "1"):
+            save(tmp_path / f"images/{name}.png", np.zeros((4, 4, 3), np.uint8))
+        (tmp_path / "split.txt").write_text("monday/1\ntuseday/1\n")
+        listing = list_folder(tmp_path / "images", None, FolderRule(tmp_path / "split.txt"))
+        assert "1 of 2 have no file" in listing.problems[0]
+        assert "tuseday/1 (did you mean tuesday/1?)" in listing.problems[0]
+        assert [path.parent.name for path in listing.images] == ["monday"]
 
     def test_sizes_of_image_and_label_must_agree(self, tmp_path: Path) -> None:
         image = save(tmp_path / "i.png", np.zeros((4, 6, 3), np.uint8))

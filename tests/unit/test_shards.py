@@ -13,9 +13,10 @@ from PIL import Image
 
 from domainbridge.build.datasets import DataSets, open_data
 from domainbridge.build.recipe import parse_recipe
-from domainbridge.data.decode import image_size, read_image, read_index_image
+from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.folder import FolderRule, list_folder
+from domainbridge.data.index_image import read_index_image
 from domainbridge.data.storage import tar
 from domainbridge.data.storage.tar import open_path, read_bytes, size_and_mtime
 from domainbridge.errors import DataError, StorageError

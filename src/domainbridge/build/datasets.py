@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from domainbridge.build.label_space import source_decoder, validation_decoder
-from domainbridge.config.domains import ResizeConfig, SourceConfig, TargetConfig, ValidationConfig
+from domainbridge.build.label_space import source_decoder, training_space, validation_decoder
+from domainbridge.config.domains import ImagesConfig, ResizeConfig, SourceConfig, TargetConfig, ValidationConfig
 from domainbridge.config.schema import Recipe
+from domainbridge.data.bands import ImageRule
 from domainbridge.data.dataset import ConcatDataset, FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
 from domainbridge.data.layout_listing import list_layout, split_of
@@ -18,6 +19,7 @@ __all__ = [
     "DataSets",
     "completed_validation",
     "data_root",
+    "image_rule",
     "list_data",
     "open_data",
     "resize_rule",
@@ -26,6 +28,7 @@ __all__ = [
 
 _PACKAGED = "package:"
 _ANY_NAME = "{stem}"
+_IMAGE_KEYS = frozenset({"bands", "scale", "percentiles", "exif"})
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ def resize_rule(resize: ResizeConfig | None) -> ResizeRule | None:
     return None if resize is None else ResizeRule(resize.width, resize.height, resize.keep_ratio, resize.min_side)
 
 
+def image_rule(domain: ImagesConfig) -> ImageRule:
+    """How a domain's image files become 8-bit RGB."""
+    return ImageRule(domain.bands, domain.scale, domain.percentiles, domain.exif)
+
+
 def open_data(recipe: Recipe) -> DataSets:
     """List the files of every domain; nothing is decoded.
 
@@ -124,6 +132,8 @@ def completed_validation(target: TargetConfig) -> ValidationConfig:
         "image_pattern": given.image_pattern if given.image_pattern != _ANY_NAME else target.image_pattern,
         "resize": given.resize or target.resize,
     }
+    if not given.model_fields_set & _IMAGE_KEYS:
+        inherited |= {key: getattr(target, key) for key in _IMAGE_KEYS}
     return given.model_copy(update=inherited)
 
 
@@ -148,6 +158,10 @@ def _open(
         resize_labels=not isinstance(domain, ValidationConfig),
         label_scale=domain.label_scale if isinstance(domain, ValidationConfig) else 1.0,
         notes=listing.notes,
+        image_rule=image_rule(domain),
+        label_resize=not isinstance(domain, TargetConfig) and domain.label_resize,
+        published=recipe.fidelity == "published",
+        classes=training_space(recipe).classes,
     )
     return samples, listing.problems
 

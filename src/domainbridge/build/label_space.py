@@ -5,7 +5,7 @@ from pathlib import Path
 from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
-from domainbridge.data.labels import IdLabels, LabelDecoder, label_map_decoder
+from domainbridge.data.labels import ColorLabels, IdLabels, LabelDecoder, label_map_decoder
 from domainbridge.data.layout_listing import known_layout
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule
@@ -77,6 +77,18 @@ def _native_decoder(
     recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str
 ) -> tuple[LabelDecoder, LabelSpace]:
     """A decoder to the files' native label space, and that space."""
+    decoder, native = _stored_decoder(recipe, rule, dataset, root, where)
+    if not rule.label_nearest:
+        return decoder, native
+    if not isinstance(decoder, IdLabels | ColorLabels):
+        raise RecipeError(f"{where}: label_nearest is for labels of values or colors")
+    return decoder.with_nearest(), native
+
+
+def _stored_decoder(
+    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str
+) -> tuple[LabelDecoder, LabelSpace]:
+    """As :func:`_native_decoder`, for values as stored."""
     space = training_space(recipe)
     if rule.label_map is not None and rule.label_space is not None:
         raise RecipeError(f"{where}: give label_map or label_space, not both")

@@ -60,13 +60,15 @@ def print_survey(survey: "Survey") -> None:
     """A line per domain and per warning, on stdout."""
     console = Console()
     for domain in survey.domains:
-        unusable = f", {len(domain.errors)} cannot be used" if domain.errors else ""
+        unusable = f", {domain.unusable} cannot be used" if domain.unusable else ""
         console.print(f"{domain.name}: {domain.images} images{unusable}", highlight=False, markup=False, soft_wrap=True)
         if domain.counts is not None:
             pixels = domain.ignored + int(domain.counts.sum())
             console.print(f"  {domain.ignored / max(pixels, 1):.1%} of the pixels have no class", highlight=False)
     for warning in survey.all_warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    for note in survey.all_notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_shares(shares: "list[DomainShares]") -> None:

@@ -1,6 +1,6 @@
 """The part of a recipe that is about data: label spaces, domains, sizes."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,7 @@ __all__ = [
     "ValidationConfig",
 ]
 
+_Percent = Annotated[float, Field(ge=0, le=100)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
 Pattern = Annotated[str, Field(pattern=r"^[^{}]*\{stem\}[^{}]*$")]
 Color = tuple[_Channel, _Channel, _Channel]
@@ -57,11 +58,28 @@ class LabelsConfig(Section):
         None,
         description="value or '#rrggbb' of the files -> class name, train id or 'ignore'; unlisted values are ignored",
     )
+    label_nearest: bool = Field(
+        False,
+        description="take an unlisted value or color for the nearest listed one: for JPEG or anti-aliased masks, whose "
+        "edges have values between those of two classes",
+    )
+    label_resize: bool = Field(
+        False, description="bring labels of another size to the size of their images, nearest neighbor"
+    )
     label_pattern: Pattern = Field(
         "{stem}",
         description="path of a label below labels; {stem} is the part that image and label share, e.g. "
         "'{stem}_mask.png'",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_section(cls, given: Any) -> Any:
+        """``labels: {path: masks, nearest: true}`` is another spelling of ``labels`` and ``label_nearest``."""
+        if not isinstance(given, dict) or not isinstance(given.get("labels"), dict):
+            return given
+        section = {"labels" if key == "path" else f"label_{key}": value for key, value in given["labels"].items()}
+        return {**{key: value for key, value in given.items() if key != "labels"}, **section}
 
 
 class ImagesConfig(Section):
@@ -75,12 +93,38 @@ class ImagesConfig(Section):
         description="folder: path to a text file, relative to root, with one stem per line; layout: name of a split",
     )
     image_pattern: Pattern = Field("{stem}", description="path of an image below images, e.g. '{stem}_rgb.jpg'")
+    bands: tuple[PositiveInt, ...] | None = Field(
+        None,
+        description="bands to take as red, green and blue, e.g. [4, 3, 2], or one band as gray; the first band is 1; "
+        "default: the file's only band, or its three",
+    )
+    scale: tuple[float, float] | None = Field(
+        None, description="values that become black and white, e.g. [0, 4095]; needed for files of more than 8 bits"
+    )
+    percentiles: tuple[_Percent, _Percent] | None = Field(
+        None, description="in place of scale: percentiles of each image and band, e.g. [2, 98]"
+    )
+    exif: Literal["upright", "raw"] = Field(
+        "upright", description="upright: images are turned as their EXIF data say; raw: rows as stored, as labels are"
+    )
     exclude_files: tuple[str, ...] = Field(
         (), description="stems to leave out (layout: file names without their ending)"
     )
     resize: ResizeConfig | None = Field(
         None, description="size at the network's input; default of a validation: the target's"
     )
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        if self.bands is not None and len(self.bands) not in (1, 3):
+            raise ValueError(f"bands: {list(self.bands)}; expected one band or three")
+        if self.scale is not None and self.percentiles is not None:
+            raise ValueError("scale and percentiles: give one of them")
+        for key in ("scale", "percentiles"):
+            limits = getattr(self, key)
+            if limits is not None and not limits[0] < limits[1]:
+                raise ValueError(f"{key}: {list(limits)}; expected [low, high] with low < high")
+        return self
 
 
 class SourceConfig(ImagesConfig, LabelsConfig):

@@ -1,133 +1,86 @@
-"""From files to arrays, with messages that name the file.
+"""Image files to arrays, with messages that name the file.
 
-Pillow opens every file. Pillow raises an error on a truncated file, where OpenCV may return a half-gray image, and
-Pillow keeps the indices of a palette PNG. OpenCV decodes complete color JPEGs, color PNGs and gray PNGs, because OpenCV
-gives the same values in less time. OpenCV also decodes PNGs of several 16-bit channels, which Pillow cannot read.
+Pillow opens every file. Pillow raises an error on a truncated file, where OpenCV may return a half-gray image. OpenCV
+decodes complete color JPEGs and color PNGs, because OpenCV gives the same values in less time.
 """
 
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from domainbridge.data.storage.tar import open_path, read_bytes
-from domainbridge.errors import DataError
+from domainbridge.data.bands import ImageRule, decode_bands, needs_rule, to_rgb
+from domainbridge.data.headers import UNREADABLE, Header, header_of, read_header, unreadable
+from domainbridge.data.storage.tar import read_bytes
+from domainbridge.errors import FileError
 
-__all__ = ["image_size", "read_first_channel", "read_image", "read_index_image"]
+__all__ = ["PNG_END", "image_size", "is_complete", "read_image"]
 
-_INDEX_MODES = ("L", "P", "1")
-_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
-_PNG_END = b"IEND\xaeB`\x82"
-_ENDS = {"PNG": _PNG_END, "JPEG": b"\xff\xd9"}
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+PNG_END = b"IEND\xaeB`\x82"
+_ENDS = {"PNG": PNG_END, "JPEG": b"\xff\xd9"}
+_PLAIN = ImageRule()
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, rule: ImageRule = _PLAIN) -> NDArray[np.uint8]:
     """Decode to RGB, uint8 (height, width, 3).
 
+    Args:
+        path: of a file or archive member.
+        rule: choice of bands, scale of the values, EXIF orientation.
+
     Raises:
-        DataError: missing, unreadable or truncated.
+        FileError: missing, unreadable or truncated; or bands or a scale are needed.
     """
     try:
         content = read_bytes(path)
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode in (*_DEEP_MODES, "F"):
-                raise DataError(f"{path}: expected an 8-bit image, found mode {image.mode}; convert it to 8 bits")
-            decoded = None
-            if image.mode == "RGB" and _opencv_decodes(content, image):
-                decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-            if decoded is None:
-                decoded = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-            return decoded.astype(np.uint8, copy=False)
-    except DataError:
+        header = header_of(path, io.BytesIO(content))
+        if needs_rule(header) or rule.by_value or (header.format == "TIFF" and header.alpha):
+            rgb = to_rgb(path, decode_bands(path, content, header), header, rule)
+            return _oriented(rgb, header.orientation if rule.exif == "upright" else 1)
+        return _decode_plain(content, header, rule)
+    except FileError:
         raise
-    except _UNREADABLE as error:
-        raise _data_error(path, error) from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
 
 
-def _opencv_decodes(content: bytes, header: Image.Image) -> bool:
-    """Whether the file is a complete JPEG or PNG; Pillow decodes everything else."""
-    end = _ENDS.get(header.format or "")
-    return end is not None and "transparency" not in header.info and content.endswith(end)
+def _decode_plain(content: bytes, header: Header, rule: ImageRule) -> NDArray[np.uint8]:
+    decoded: NDArray[Any] | None = None
+    raw = rule.exif == "raw"
+    with Image.open(io.BytesIO(content)) as image:
+        if image.mode == "RGB" and "transparency" not in image.info and is_complete(content, header.format):
+            flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if raw else 0)
+            decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        if decoded is None:
+            decoded = np.asarray((image if raw else ImageOps.exif_transpose(image)).convert("RGB"))
+    return decoded.astype(np.uint8, copy=False)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def is_complete(content: bytes, file_format: str) -> bool:
+    """Whether the content is a JPEG or PNG with its end, which OpenCV decodes as Pillow does."""
+    end = _ENDS.get(file_format)
+    return end is not None and content.endswith(end)
+
+
+def image_size(path: Path, rule: ImageRule = _PLAIN) -> tuple[int, int]:
     """(height, width) of the array that :func:`read_image` returns, from the header; no pixel is decoded.
 
     Raises:
-        DataError: missing, or no image.
+        FileError: missing, or no image.
     """
-    try:
-        with open_path(path) as file, Image.open(file) as image:
-            return (image.width, image.height) if _is_rotated(image) else (image.height, image.width)
-    except DataError:
-        raise
-    except _UNREADABLE as error:
-        raise _data_error(path, error) from error
+    return read_header(path).size(upright=rule.exif == "upright")
 
 
-def _is_rotated(header: Image.Image) -> bool:
-    """Whether EXIF data swap height and width. Without EXIF data in the header, Pillow would decode the whole image."""
-    return "exif" in header.info and header.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-
-
-def read_index_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Decode a one-channel image to its values, uint8 or uint16 (height, width); palettes are not applied.
-
-    Raises:
-        DataError: as for images, or more than one channel, or more than 16 bits.
-    """
-    try:
-        content = read_bytes(path)
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode not in (*_INDEX_MODES, *_DEEP_MODES):
-                raise DataError(
-                    f"{path}: expected a one-channel label image, found mode {image.mode}; if its colors are "
-                    "classes, list them in label_map as '#rrggbb': class"
-                )
-            values = None
-            if image.mode == "L" and image.format == "PNG" and _opencv_decodes(content, image):
-                values = cv2.imdecode(
-                    np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-                )
-            if values is None:
-                # A mask of one bit per pixel becomes 0 and 255, like the same mask in 8 bits.
-                values = np.asarray(image.convert("L") if image.mode == "1" else image)
-    except DataError:
-        raise
-    except _UNREADABLE as error:
-        raise _data_error(path, error) from error
-    if image.mode not in _DEEP_MODES:
-        return values.astype(np.uint8, copy=False)
-    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise DataError(f"{path}: label values from {values.min()} to {values.max()}; expected 0 to 65535")
-    return values.astype(np.uint16, copy=False)
-
-
-def read_first_channel(path: Path) -> NDArray[np.uint16]:
-    """The first (red) channel of a PNG of several 16-bit channels, uint16 (height, width).
-
-    Raises:
-        DataError: missing, unreadable, truncated, or of one channel.
-    """
-    try:
-        content = read_bytes(path)
-    except OSError as error:
-        raise _data_error(path, error) from error
-    # OpenCV fills the missing part of a truncated PNG instead of failing, so the end of the file is checked first.
-    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if _PNG_END in content else None
-    if values is None:
-        raise DataError(f"{path}: unreadable or truncated (no complete PNG); restore or remove the file")
-    if values.ndim != 3:
-        raise DataError(f"{path}: expected several channels with the class in the first channel, found one channel")
-    return values[:, :, 2].astype(np.uint16)  # OpenCV's order is blue, green, red
-
-
-def _data_error(path: Path, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: no such file")
-    reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
-    return DataError(f"{path}: unreadable or truncated ({reason}); restore or remove the file")
+def _oriented(array: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn and mirror as EXIF's orientation (1 to 8) says."""
+    if orientation >= 5:
+        array = array.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)

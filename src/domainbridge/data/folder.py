@@ -1,19 +1,20 @@
 """Files of a domain: a folder of images, with or without a folder of labels at the same relative paths."""
 
 import difflib
-import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from domainbridge.data.storage.tar import archive_members, archives, is_archives
+from domainbridge.data.pairing import ambiguous_names, common_folder_advice
+from domainbridge.data.split_file import normalized, read_split, resolve
+from domainbridge.data.storage.tar import archives, is_archives
+from domainbridge.data.walk import IMAGE_SUFFIXES, LABEL_SUFFIXES, FolderFiles, files_below, suffix_of
 from domainbridge.errors import DataError, problem_list
 
-__all__ = ["IMAGE_SUFFIXES", "FolderRule", "Listing", "list_folder", "names_below", "report_missing"]
+__all__ = ["FolderRule", "Listing", "list_folder", "report_missing"]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 _STEM = "{stem}"
 
 
@@ -64,134 +65,177 @@ class FolderRule:
     exclude_files: tuple[str, ...] = ()
 
 
-def names_below(folder: Path) -> Iterator[str]:
-    """Paths of the files below ``folder``, relative, with forward slashes, sorted; no hidden files.
+@dataclass
+class _Files:
+    """The files of one kind: stem -> relative path of those that fit the pattern, and everything else."""
 
-    For archives (``name-*.tar``): paths of the members, relative to the folder of the archives.
+    folder: Path
+    kind: str
+    pattern: "_Pattern"
+    found: FolderFiles = field(default_factory=FolderFiles)
+    by_stem: dict[str, str] = field(default_factory=dict)
 
-    Raises:
-        DataError: an archive is damaged or compressed.
-    """
-    if is_archives(folder):
-        yield from _names_in_archives(folder)
-        return
-    for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not _is_symlink_loop(directory, name))
-        below = os.path.relpath(directory, folder)
-        prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
-        yield from (prefix + name for name in sorted(names) if not name.startswith("."))
+    def paths(self, stems: Iterable[str]) -> tuple[Path, ...]:
+        """Paths of the files of ``stems``; names in archives are relative to the folder of the archives."""
+        base = self.folder.parent if is_archives(self.folder) else self.folder
+        return tuple(base / self.by_stem[stem] for stem in stems)
 
 
-def _names_in_archives(pattern: Path) -> Iterator[str]:
-    for archive in archives(pattern):
-        names = sorted(archive_members(archive))
-        yield from (f"{archive.name}/{name}" for name in names if not Path(name).name.startswith("."))
+class _Pattern:
+    """``{stem}`` with text around it, as in recipes."""
 
+    def __init__(self, pattern: str, suffixes: frozenset[str]) -> None:
+        self.text, self.suffixes = pattern, suffixes
+        self.with_suffix = suffix_of(pattern) in suffixes
+        before, _, after = normalized(pattern).partition(_STEM)
+        self.expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
 
-def _is_symlink_loop(directory: str, name: str) -> bool:
-    """Whether a subfolder is a link to one of its parents, so that a walk would not end."""
-    path = os.path.join(directory, name)  # noqa: PTH118 - strings, as os.walk gives them
-    if not os.path.islink(path):  # noqa: PTH114
-        return False
-    here, destination = os.path.realpath(directory), os.path.realpath(path)
-    return os.path.commonpath([here, destination]) == destination
+    def stem_of(self, name: str) -> str | None:
+        """The stem of a relative file name; None for a name that does not fit."""
+        if suffix_of(name) not in self.suffixes:
+            return None
+        match = self.expression.fullmatch(normalized(name if self.with_suffix else name.rpartition(".")[0]))
+        return match["stem"] if match else None
 
 
 def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     """Images below a folder, and labels with the same stems below another folder; ``labels`` None: unlabeled.
 
-    Either folder may be archives instead (``name-*.tar``), which are read like folders.
+    Either folder may be archives instead (``name-*.tar``), which are read like folders. Hidden files, system folders
+    and files of other types are left out; the notes give their number.
 
     Raises:
         DataError: an archive is damaged or compressed.
     """
     problems: list[str] = []
     notes: list[str] = []
-    by_stem = _index(images, rule.image_pattern, "images", problems)
-    stems = _select(images, by_stem, rule, problems)
+    image_files = _files(images, "images", _Pattern(rule.image_pattern, IMAGE_SUFFIXES), problems)
     if labels is None:
-        return Listing(_paths(images, by_stem, stems), None, tuple(problems))
-    label_by_stem = _index(labels, rule.label_pattern, "labels", problems)
-    if label_by_stem:
-        report_missing(stems, label_by_stem, "images without label", labels, problems)
+        _index(image_files, problems, (), rule)
+        stems = _select(image_files, rule, problems, notes)
+        notes += _left_out(image_files, ())
+        return Listing(image_files.paths(stems), None, tuple(problems), tuple(notes))
+    label_files = _files(labels, "labels", _Pattern(rule.label_pattern, LABEL_SUFFIXES), problems)
+    one_folder = images.absolute() == labels.absolute()
+    _leave_to(image_files, label_files)
+    _leave_to(label_files, image_files)
+    if one_folder and rule.image_pattern == rule.label_pattern:
+        advice = common_folder_advice(image_files.found.names)
+        return Listing((), (), (*problems, f"images and labels: both are {images}; {advice}"))
+    _index(label_files, problems, (), rule)
+    _index(image_files, problems, label_files.by_stem.values() if one_folder else (), rule)
+    stems = _select(image_files, rule, problems, notes)
+    if label_files.by_stem:
+        report_missing(stems, label_files.by_stem, "images without label", labels, problems)
     if rule.split is None:
-        unused = [stem for stem in label_by_stem if stem not in by_stem]
+        unused = [stem for stem in label_files.by_stem if stem not in image_files.by_stem]
         if unused:
-            (example,) = _paths(labels, label_by_stem, unused[:1])
-            notes.append(f"labels without image: {len(unused)} of {len(label_by_stem)}, e.g. {example}")
-    paired = [stem for stem in stems if stem in label_by_stem]
-    return Listing(
-        _paths(images, by_stem, paired), _paths(labels, label_by_stem, paired), tuple(problems), tuple(notes)
-    )
+            (example,) = label_files.paths(unused[:1])
+            notes.append(f"labels without image: {len(unused)} of {len(label_files.by_stem)}, e.g. {example}")
+    paired = [stem for stem in stems if stem in label_files.by_stem]
+    notes += _left_out(image_files, label_files.by_stem.values() if one_folder else ())
+    if not one_folder:
+        notes += _left_out(label_files, ())
+    return Listing(image_files.paths(paired), label_files.paths(paired), tuple(problems), tuple(notes))
 
 
-def _select(images: Path, by_stem: dict[str, str], rule: FolderRule, problems: list[str]) -> list[str]:
-    """Stems of the domain's images: all stems, or the stems of the split file, without excluded stems."""
-    stems = list(by_stem)
-    if rule.split is not None:
-        stems = _split_stems(rule.split, problems)
-        if by_stem:
-            report_missing(stems, by_stem, f"{rule.split} lists images that do not exist", images, problems)
-    excluded = set(rule.exclude_files)
-    report_missing(rule.exclude_files, by_stem, "exclude_files names images that do not exist", images, problems)
-    stems = [stem for stem in stems if stem in by_stem and stem not in excluded]
-    if by_stem and not stems and not problems:
-        problems.append(f"exclude_files leaves none of the {len(by_stem)} images below {images}")
-    return stems
+def _leave_to(outer: _Files, inner: _Files) -> None:
+    """Take the files of a folder inside another one out of the outer folder's."""
+    here, there = outer.folder.absolute(), inner.folder.absolute()
+    if here != there and there.is_relative_to(here):
+        prefix = f"{there.relative_to(here).as_posix()}/"
+        outer.found.names = [name for name in outer.found.names if not name.startswith(prefix)]
 
 
-def _paths(folder: Path, names: dict[str, str], stems: Iterable[str]) -> tuple[Path, ...]:
-    """Paths of the files of ``stems``; their names are relative to ``folder``, or to the folder of archives."""
-    base = folder.parent if is_archives(folder) else folder
-    return tuple(base / names[stem] for stem in stems)
-
-
-def _index(folder: Path, pattern: str, kind: str, problems: list[str]) -> dict[str, str]:
-    """Stem -> relative path of the image file, for the files that fit the pattern."""
+def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _Files:
+    """What is below a folder or in archives."""
+    files = _Files(folder, kind, pattern)
     if not (archives(folder) if is_archives(folder) else folder.is_dir()):
         expected = "archive" if is_archives(folder) else "folder"
         is_file = f"{folder} is a file; expected a folder, or .tar archives without compression"
         problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}'}")
-        return {}
-    with_suffix = Path(pattern).suffix.lower() in IMAGE_SUFFIXES
-    before, _, after = pattern.partition(_STEM)
-    expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
-    by_stem: dict[str, str] = {}
-    num_images, example = 0, ""
-    for name in names_below(folder):
-        body, _, ending = name.rpartition(".")
-        if f".{ending.lower()}" not in IMAGE_SUFFIXES:
-            continue
-        num_images, example = num_images + 1, example or name
-        match = expression.fullmatch(name if with_suffix else body)
-        if match is None:
-            continue
-        stem = match["stem"]
-        if stem in by_stem:
-            (twin,) = _paths(folder, by_stem, [stem])
-            problems.append(f"{kind}: {twin} and {name} have the same stem; keep one")
-        by_stem[stem] = name
-    if not num_images:
-        problems.append(f"{kind}: no image (of {', '.join(sorted(IMAGE_SUFFIXES))}) below {folder}")
-    elif not by_stem:
-        problems.append(f"{kind}: none of the {num_images} images below {folder} is named {pattern}, e.g. {example}")
-    return by_stem
+        return files
+    files.found = files_below(folder)
+    for names, text in (
+        (files.found.broken, "links to files that do not exist"),
+        (files.found.special, "pipes or devices instead of files"),
+    ):
+        known = [name for name in names if suffix_of(name) in pattern.suffixes]
+        if known:
+            problems.append(f"{kind}: {len(known)} {text}, e.g. {folder / known[0]}; remove or restore them")
+    if not any(suffix_of(name) in pattern.suffixes for name in files.found.names):
+        others = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in _others(files).most_common(5))
+        found = f"; found {others}" if others else "; the folder is empty"
+        suffixes = ", ".join(sorted(pattern.suffixes))
+        problems.append(f"{kind}: no image (of {suffixes}) below {folder}{found}")
+    return files
 
 
-def _split_stems(split: Path, problems: list[str]) -> list[str]:
-    """Stems in a split file, one per line, each once; blank lines are skipped."""
+def _others(files: _Files) -> Counter[str]:
+    return files.found.other_suffixes(files.pattern.suffixes)
+
+
+def _index(files: _Files, problems: list[str], others: Iterable[str], rule: FolderRule) -> None:
+    """Fill ``by_stem`` with the files that fit the pattern, without ``others``; each stem may occur once."""
+    taken = set(others)
+    fitting = [name for name in files.found.names if suffix_of(name) in files.pattern.suffixes]
+    twins: dict[str, list[str]] = {}
+    for name in fitting:
+        stem = files.pattern.stem_of(name)
+        if stem is None or name in taken:
+            continue
+        if stem in files.by_stem:
+            twins.setdefault(stem, [files.by_stem[stem]]).append(name)
+        else:
+            files.by_stem[stem] = name
+    if twins:
+        problems.append(f"{files.kind}: {ambiguous_names(files.folder, files.kind, files.pattern.text, twins)}")
+    if fitting and not files.by_stem:
+        problems.append(
+            f"{files.kind}: none of the {len(fitting)} images below {files.folder} is named {files.pattern.text}, "
+            f"e.g. {fitting[0]}"
+        )
+
+
+def _select(files: _Files, rule: FolderRule, problems: list[str], notes: list[str]) -> list[str]:
+    """Stems of the domain's images: all stems, or the stems of the split file, without excluded stems."""
+    stems = list(files.by_stem)
+    if rule.split is not None:
+        stems = _split_stems(rule.split, files, problems, notes)
+    excluded = {normalized(stem) for stem in rule.exclude_files}
+    report_missing(
+        sorted(excluded), files.by_stem, "exclude_files names images that do not exist", files.folder, problems
+    )
+    stems = [stem for stem in stems if stem not in excluded]
+    if files.by_stem and not stems and not problems:
+        problems.append(f"exclude_files leaves none of the {len(files.by_stem)} images below {files.folder}")
+    return stems
+
+
+def _split_stems(split: Path, files: _Files, problems: list[str], notes: list[str]) -> list[str]:
+    """Stems in a split file, in its order, each once."""
     try:
-        stems = [line.strip() for line in split.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"the split file {split} cannot be read: {error}")
+        listed = read_split(split)
+    except OSError as error:
+        problems.append(f"the split file {split} cannot be read: {error.strerror}")
         return []
-    unique = list(dict.fromkeys(stems))
-    if not stems:
+    notes += listed.notes
+    if not listed.entries:
         problems.append(f"the split file {split} lists nothing")
-    if len(unique) < len(stems):
-        twice = [stem for stem, count in Counter(stems).items() if count > 1]
-        problems.append(f"the split file {split} lists {', '.join(twice[:5])} more than once")
-    return unique
+    matches = [resolve(readings, files.by_stem, files.pattern.stem_of) for readings in listed.entries]
+    prefixes = Counter(match.dropped for match in matches if match is not None)
+    usual = prefixes.most_common(1)[0][0] if prefixes else ""
+    names = [
+        match.stem if match is not None and match.dropped == usual else readings[0]
+        for readings, match in zip(listed.entries, matches, strict=True)
+    ]
+    if files.by_stem:
+        report_missing(names, files.by_stem, f"{split} lists images that do not exist", files.folder, problems)
+    stems = [match.stem for match in matches if match is not None and match.dropped == usual]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        notes.append(f"the split file {split} lists {', '.join(twice[:5])} more than once; each image is taken once")
+    return list(dict.fromkeys(stems))
 
 
 def report_missing(
@@ -202,8 +246,17 @@ def report_missing(
     if missing:
         close = difflib.get_close_matches(missing[0], list(known)[:2000], n=1, cutoff=0.8)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        without_suffix = missing[0].rpartition(".")[0]
-        if without_suffix in known:
-            hint = f" (names are without ending: {without_suffix})"
         listed = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         problems.append(f"{message}: {len(missing)} of {len(stems)} have no file below {folder}: {listed}{hint}")
+
+
+def _left_out(files: _Files, others: Iterable[str]) -> list[str]:
+    """A sentence about the files that are not read; ``others`` of them are read as something else."""
+    parts = [f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(_others(files).items())]
+    taken = {*files.by_stem.values(), *others}
+    unfit = [name for name in files.found.names if suffix_of(name) in files.pattern.suffixes and name not in taken]
+    if unfit:
+        parts.append(f"{len(unfit)} not named {files.pattern.text} (e.g. {unfit[0]})")
+    if files.found.hidden:
+        parts.append(f"{files.found.hidden} hidden or of the system")
+    return [f"{files.kind}: files left out below {files.folder}: {', '.join(parts)}"] if parts else []

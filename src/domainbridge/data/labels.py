@@ -13,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from domainbridge.data.decode import read_first_channel, read_image, read_index_image
+from domainbridge.data.bands import ImageRule
+from domainbridge.data.decode import read_image
+from domainbridge.data.index_image import read_first_channel, read_index_image
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.storage.tar import read_bytes
-from domainbridge.errors import DataError, RecipeError
+from domainbridge.errors import DataError, FileError, RecipeError
 from domainbridge.types import IGNORE
 
-__all__ = ["ColorLabels", "IdLabels", "LabelDecoder", "PolygonLabels", "color_labels", "label_map_decoder"]
+__all__ = ["ColorLabels", "IdLabels", "LabelDecoder", "PolygonLabels", "color_labels", "label_map_decoder", "shares"]
 
 _VALUES = 2**16
+_AS_STORED = ImageRule(exif="raw")
 _HEX = re.compile(r"^#[0-9a-fA-F]{6}$")
 
 
@@ -34,12 +37,14 @@ class IdLabels:
         allowed: whether a value may occur, bool (65536,); any other value is an error. None allows every value.
         space: name of the label space of the values, for messages.
         first_channel: the files have several 16-bit channels, and the first channel is the id.
+        listed: whether a value has a meaning, bool (65536,), for reports on the others. None: as ``allowed``.
     """
 
     table: NDArray[np.uint8]
     allowed: NDArray[np.bool_] | None
     space: str
     first_channel: bool = False
+    listed: NDArray[np.bool_] | None = None
 
     @classmethod
     def in_space(cls, table: NDArray[np.uint8], space: LabelSpace) -> "IdLabels":
@@ -61,25 +66,76 @@ class IdLabels:
         """Decoder of the same files that maps the train ids further by ``table``, uint8 (256,)."""
         return replace(self, table=table[self.table])
 
+    def with_nearest(self) -> "IdLabels":
+        """Decoder that takes every value for the nearest listed one, the smaller of two."""
+        listed = np.flatnonzero(self._meant())
+        values = np.arange(_VALUES)
+        above = listed[np.searchsorted(listed, values).clip(max=len(listed) - 1)]
+        below = listed[(np.searchsorted(listed, values, side="right") - 1).clip(min=0)]
+        nearest = np.where(np.abs(values - below) <= np.abs(above - values), below, above)
+        return replace(self, table=self.table[nearest], allowed=None, listed=np.ones(_VALUES, bool))
+
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Train ids, uint8 (height, width).
 
         Raises:
             DataError: the file is unreadable, or has a value outside the label space.
         """
-        values = read_first_channel(path) if self.first_channel else read_index_image(path)
+        return self.train_ids(path, self.values(path))
+
+    def values(self, path: Path) -> NDArray[Any]:
+        """The stored values, uint8 or uint16 (height, width).
+
+        Raises:
+            DataError: the file is unreadable.
+        """
+        if self.first_channel:
+            return read_first_channel(path)
+        meant = self._meant()
+        # A mask of one bit per pixel has 0 and 1; a map for 0 and 255 is for the same mask in 8 bits.
+        return read_index_image(path, one_bit_value=IGNORE if meant[IGNORE] and not meant[1] else 1)
+
+    def train_ids(self, path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """The train id of each value of ``path``.
+
+        Raises:
+            DataError: a value is outside the label space.
+        """
         if self.allowed is not None and not _look_up(self.allowed, values).all():
-            distinct, counts = np.unique(values, return_counts=True)
-            shares = ", ".join(
-                f"{value} ({count / values.size:.2%} of the pixels)"
-                for value, count in zip(distinct.tolist(), counts.tolist(), strict=True)
-                if not self.allowed[value]
-            )
-            raise DataError(
-                f"{path}: label value outside {self.space}: {shares}; allowed are "
+            found = {value: count for value, count in self.found(values).items() if not self.allowed[value]}
+            raise FileError(
+                path,
+                f"label value outside {self.space}: {shares(found, values.size)}; allowed are "
                 f"{_ranges(np.flatnonzero(self.allowed))}. Set label_space or label_map if the files use other ids"
+                f"{_lossy(path)}",
+                f"label values outside {self.space}",
+                {str(value): count for value, count in found.items()},
             )
         return _look_up(self.table, values)
+
+    def found(self, values: NDArray[Any]) -> dict[int, int]:
+        """Value -> number of pixels, of all values that occur."""
+        counts = np.bincount(values.ravel())
+        present = np.flatnonzero(counts)
+        return dict(zip(present.tolist(), counts[present].tolist(), strict=True))
+
+    def means(self, value: int) -> bool:
+        """Whether a value is listed in the label map, or belongs to the label space."""
+        return bool(self._meant()[value])
+
+    def describe(self, value: int) -> str:
+        """A value as recipes write it."""
+        return str(value)
+
+    def nearest_listed(self, value: int) -> str:
+        """The listed value nearest to another one, as recipes write it."""
+        listed = np.flatnonzero(self._meant())
+        return str(listed[np.abs(listed - value).argmin()])
+
+    def _meant(self) -> NDArray[np.bool_]:
+        if self.listed is not None:
+            return self.listed
+        return self.allowed if self.allowed is not None else np.ones(_VALUES, bool)
 
 
 @dataclass(frozen=True)
@@ -88,19 +144,25 @@ class ColorLabels:
 
     Attributes:
         colors: RGB as 24-bit numbers, ascending, int32 (n,).
-        train_ids: train id of each color, uint8 (n,).
+        train_ids_of_colors: train id of each color, uint8 (n,).
+        nearest: take an unlisted color for the nearest listed one (squared distance in RGB).
     """
 
     colors: NDArray[np.int32]
-    train_ids: NDArray[np.uint8]
+    train_ids_of_colors: NDArray[np.uint8]
+    nearest: bool = False
 
     def fingerprint(self) -> str:
         """A text that changes if the same files would give other train ids."""
-        return _digest(self.colors.tobytes(), self.train_ids.tobytes())
+        return _digest(self.colors.tobytes(), self.train_ids_of_colors.tobytes(), b"nearest" * self.nearest)
 
     def compose(self, table: NDArray[np.uint8]) -> "ColorLabels":
         """Decoder of the same files that maps the train ids further by ``table``, uint8 (256,)."""
-        return replace(self, train_ids=table[self.train_ids])
+        return replace(self, train_ids_of_colors=table[self.train_ids_of_colors])
+
+    def with_nearest(self) -> "ColorLabels":
+        """Decoder that takes every color for the nearest listed one."""
+        return replace(self, nearest=True)
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Train ids, uint8 (height, width).
@@ -108,10 +170,58 @@ class ColorLabels:
         Raises:
             DataError: the file is unreadable.
         """
-        rgb = read_image(path).astype(np.int32)
-        packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
-        position = np.searchsorted(self.colors, packed).clip(max=len(self.colors) - 1)
-        return np.where(self.colors[position] == packed, self.train_ids[position], np.uint8(IGNORE))
+        return self.train_ids(path, self.values(path))
+
+    def values(self, path: Path) -> NDArray[np.int32]:
+        """The stored colors as 24-bit numbers, int32 (height, width).
+
+        Raises:
+            DataError: the file is unreadable.
+        """
+        rgb = read_image(path, _AS_STORED).astype(np.int32)
+        packed: NDArray[np.int32] = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+        return packed
+
+    def train_ids(self, path: Path, values: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The train id of each color; ``path`` is not used."""
+        del path
+        position, known = self._positions(values)
+        if self.nearest and not known.all():
+            colors, inverse = np.unique(values[~known], return_inverse=True)
+            position[~known] = self._nearest(colors)[inverse.ravel()]
+            return self.train_ids_of_colors[position]
+        return np.where(known, self.train_ids_of_colors[position], np.uint8(IGNORE))
+
+    def found(self, values: NDArray[np.int32]) -> dict[int, int]:
+        """Color as a 24-bit number -> number of pixels, of all colors that occur."""
+        position, known = self._positions(values)
+        counts = np.bincount(position[known], minlength=len(self.colors)).tolist()
+        listed = {int(color): count for color, count in zip(self.colors, counts, strict=True) if count}
+        others, of_others = np.unique(values[~known], return_counts=True)
+        return {**listed, **dict(zip(others.tolist(), of_others.tolist(), strict=True))}
+
+    def means(self, value: int) -> bool:
+        """Whether a color is listed, or taken for a listed one."""
+        return self.nearest or bool(np.isin(value, self.colors))
+
+    def describe(self, value: int) -> str:
+        """A color as recipes write it."""
+        return f"'#{value:06x}'"
+
+    def nearest_listed(self, value: int) -> str:
+        """The listed color nearest to another one, as recipes write it."""
+        return self.describe(int(self.colors[self._nearest(np.array([value], np.int32))[0]]))
+
+    def _positions(self, values: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Position of each value in ``colors``, and whether the color there is the same."""
+        position = np.searchsorted(self.colors, values).clip(max=len(self.colors) - 1)
+        return position, self.colors[position] == values
+
+    def _nearest(self, colors: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Positions of the nearest listed colors; a few thousand colors at a time."""
+        listed = _channels(self.colors)
+        parts = np.array_split(colors, max(len(colors) * len(listed) // 2**22, 1))
+        return np.concatenate([((_channels(part)[:, None] - listed) ** 2).sum(2).argmin(1) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -183,13 +293,34 @@ def label_map_decoder(mapping: Mapping[int | str, int | str], space: LabelSpace,
         return color_labels(train_ids)
     table = np.full(_VALUES, IGNORE, np.uint8)
     table[list(train_ids)] = list(train_ids.values())
-    return IdLabels.native_ids(table, space.name)
+    listed = np.zeros(_VALUES, bool)
+    listed[list(train_ids)] = True
+    return replace(IdLabels.native_ids(table, space.name), listed=listed)
 
 
 def color_labels(train_ids: Mapping[int, int]) -> ColorLabels:
     """Decoder for a map from RGB as 24-bit numbers to train ids."""
     colors = sorted(train_ids)
     return ColorLabels(np.asarray(colors, np.int32), np.asarray([train_ids[c] for c in colors], np.uint8))
+
+
+def shares(found: Mapping[int, int], pixels: int, limit: int = 6) -> str:
+    """The commonest values with their shares of the pixels."""
+    ordered = sorted(found.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{value} ({count / pixels:.2%} of the pixels)" for value, count in ordered[:limit])
+    return listed + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
+
+
+def _lossy(path: Path) -> str:
+    """What to add about a file whose format changes values."""
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".jpe", ".jfif"):
+        return ""
+    return "; JPEG changes values: save labels as PNG, or set label_nearest: true"
+
+
+def _channels(colors: NDArray[np.int32]) -> NDArray[np.int32]:
+    """24-bit numbers as (n, 3)."""
+    return np.stack([colors >> 16 & 255, colors >> 8 & 255, colors & 255], axis=-1)
 
 
 def _digest(*parts: bytes) -> str:

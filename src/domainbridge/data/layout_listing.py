@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbridge.data.folder import IMAGE_SUFFIXES, Listing, names_below, report_missing
+from domainbridge.data.folder import Listing, report_missing
 from domainbridge.data.layouts.base import LAYOUTS, DirectoryScheme, Layout
+from domainbridge.data.walk import IMAGE_SUFFIXES, files_below, suffix_of
 from domainbridge.errors import RecipeError
 
 __all__ = ["known_layout", "list_layout", "split_of"]
@@ -106,15 +107,15 @@ def _pairs(
             return []
     ending = scheme.image_ending
     by_name = {}  # image -> beginning of its label's name
-    for name in names_below(images):
-        body, _, suffix = name.rpartition(".")
-        if f".{suffix.lower()}" in IMAGE_SUFFIXES and body.endswith(ending):
+    for name in files_below(images).names:
+        body = name.rpartition(".")[0]
+        if suffix_of(name) in IMAGE_SUFFIXES and body.endswith(ending):
             by_name[name] = body.removesuffix(ending)
     if not by_name:
         named = f" has a name ending in {ending}" if ending else ""
         problems.append(f"no image below {images}{named}")
     if not labeled:
         return [(images / name, None) for name in by_name]
-    existing = set(names_below(labels))
+    existing = set(files_below(labels).names)
     named_labels = ((name, beginning + scheme.label_ending) for name, beginning in by_name.items())
     return [(images / name, labels / label if label in existing else None) for name, label in named_labels]

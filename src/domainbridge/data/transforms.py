@@ -66,11 +66,17 @@ def resize_image(image: Image, size: tuple[int, int]) -> Image:
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def resize_label(label: Image, size: tuple[int, int]) -> Image:
-    """Nearest neighbor, to (height, width)."""
+def resize_label(label: Image, size: tuple[int, int], *, published: bool = False) -> Image:
+    """Nearest neighbor, to (height, width).
+
+    The sampled pixel is the one under the center of the new pixel, as in the bilinear resizing of the image. OpenCV's
+    faster INTER_NEAREST of the ``published`` pipeline samples at the corner, so that labels are half a pixel off and
+    thin objects lose up to a third of their IoU with the image at a reduction by 4.
+    """
     if label.shape == size:
         return label
-    return cv2.resize(label, (size[1], size[0]), interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+    interpolation = cv2.INTER_NEAREST if published else cv2.INTER_NEAREST_EXACT
+    return cv2.resize(label, (size[1], size[0]), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
 def draw_offset(image_size: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> Offset:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainbridge.data.decode import read_image, read_index_image
+from domainbridge.data.decode import read_image
+from domainbridge.data.index_image import read_index_image
 from domainbridge.data.label_ids import CITYSCAPES_IDS
 from domainbridge.data.labels import LabelDecoder
 from domainbridge.data.layout_listing import list_layout

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainbridge.data.decode import read_image
-from domainbridge.data.folder import IMAGE_SUFFIXES, FolderRule, list_folder
+from domainbridge.data.folder import FolderRule, list_folder
+from domainbridge.data.walk import IMAGE_SUFFIXES
 from domainbridge.errors import DataError, problem_list
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.files import write_file

@@ -28,7 +28,7 @@ from domainbridge.types import Sample
 __all__ = ["CacheRule", "CachedDataset", "build_cache", "bytes_needed"]
 
 _DEFAULTS = CacheConfig()
-_VERSION = 1
+_VERSION = 2
 """Part of every entry's name; must be raised if decoding or resizing gives other values."""
 _MAX_DISK_SHARE = 0.9
 """Share of the free disk that a cache may take."""
@@ -97,13 +97,13 @@ def build_cache(dataset: FileDataset, rule: CacheRule, progress: Callable[[int],
         StorageError: a copy cannot be written.
     """
     digests = _digests(dataset, rule.folder)
-    operations = f"{_VERSION} {dataset.resize}"
+    operations = f"{_VERSION} {dataset.resize} {dataset.image_rule}"
     image_operations = f"{operations} {rule.quality if rule.format == 'jpeg' else ''}"
     suffix = "jpg" if rule.format == "jpeg" else "npy"
     images = tuple(_entry(rule.folder, digests[path], image_operations, suffix) for path in dataset.images)
     labels = None
     if dataset.labels is not None and dataset.decoder is not None:
-        operations = f"{operations} {dataset.decoder.fingerprint()}"
+        operations = f"{operations} {dataset.decoder.fingerprint()} {dataset.label_resize} {dataset.published}"
         labels = tuple(_entry(rule.folder, digests[path], operations, "npy") for path in dataset.labels)
     missing = [
         index
@@ -129,7 +129,7 @@ def bytes_needed(dataset: FileDataset, rule: CacheRule) -> int:
 
 
 def _bytes_per_sample(dataset: FileDataset, rule: CacheRule) -> int:
-    original = image_size(dataset.images[0])
+    original = image_size(dataset.images[0], dataset.image_rule)
     height, width = dataset.resize.size_for(*original) if dataset.resize is not None else original
     per_pixel = (3.0 if rule.format == "lossless" else 0.4) + (dataset.labels is not None)
     return int(height * width * per_pixel)

@@ -1,0 +1,177 @@
+"""Images of more than 8 bits or with other bands than red, green and blue: from their values to 8-bit RGB."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from domainbridge.data.headers import Header
+from domainbridge.errors import FileError
+
+__all__ = ["ImageRule", "decode_bands", "needs_rule", "scale_advice", "to_rgb"]
+
+_ALPHA_SHARE = 0.9
+"""Share of 0 and 255 from which a band is taken for transparency; photographs of plants in infrared have few."""
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """How the values of image files become 8-bit RGB.
+
+    Attributes:
+        bands: the bands to take as red, green and blue, or one band as gray; the first band is 1. None: the file's
+            only band, or its three.
+        scale: the values that become 0 and 255; values outside are clipped. None: 8-bit values as they are.
+        percentiles: in place of ``scale``: the percentiles of each image and band that become 0 and 255.
+        exif: "upright" turns the image as its EXIF data say; "raw" keeps the rows as stored.
+    """
+
+    bands: tuple[int, ...] | None = None
+    scale: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+    exif: Literal["upright", "raw"] = "upright"
+
+    @property
+    def by_value(self) -> bool:
+        """Whether values are chosen or scaled."""
+        return not (self.bands is None and self.scale is None and self.percentiles is None)
+
+
+def needs_rule(header: Header) -> bool:
+    """Whether a file's pixels are no 8-bit gray or color values, so that its values must be read one by one."""
+    return not header.plain
+
+
+def decode_bands(path: Path, content: bytes, header: Header) -> NDArray[Any]:
+    """All bands as stored: (height, width, bands), any type.
+
+    Raises:
+        FileError: a part for reading is not installed, or the file cannot be read.
+        OSError, ValueError ...: the file is damaged.
+    """
+    if header.format == "TIFF" and not (header.bands == 1 and header.mode):
+        return _tiff_bands(path, content, header)
+    if header.format == "PNG" and header.dtype == "uint16":
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+        if values is None or b"IEND" not in content[-16:]:  # OpenCV fills the missing part of a truncated PNG
+            raise ValueError("no complete PNG")
+        return _in_rgb_order(values)
+    with Image.open(io.BytesIO(content)) as image:
+        if image.mode not in ("L", "RGB", "RGBA", "LA", "F", "I") and not image.mode.startswith("I;16"):
+            return np.asarray(image.convert("RGB"))
+        return np.atleast_3d(np.asarray(image))
+
+
+def _tiff_bands(path: Path, content: bytes, header: Header) -> NDArray[Any]:
+    """With rasterio where it is installed; OpenCV reads up to four bands."""
+    try:
+        import rasterio.io
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    except ImportError:
+        values = None
+        if header.bands in (1, 3, 4):
+            values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None:
+            raise FileError(
+                path, f"{header}; a TIFF of this kind is read with rasterio: pip install 'domainbridge[geotiff]'"
+            ) from None
+        return _in_rgb_order(values)
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.io.MemoryFile(content) as memory, memory.open() as opened:  # type: ignore[no-untyped-call]
+                return np.moveaxis(opened.read(), 0, -1)
+    except RasterioError as error:
+        raise ValueError(str(error)) from error
+
+
+def _in_rgb_order(values: NDArray[Any]) -> NDArray[Any]:
+    """OpenCV's blue, green, red (alpha) as red, green, blue (alpha)."""
+    if values.ndim == 2:
+        return values[..., None]
+    order = [2, 1, 0, 3][: values.shape[2]]
+    return values[..., order]
+
+
+def to_rgb(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -> NDArray[np.uint8]:
+    """Choose bands and scale the values: uint8 (height, width, 3), rows as stored.
+
+    Raises:
+        FileError: bands or a scale must be given, or the given ones do not fit the file.
+    """
+    chosen = _choose(path, values, header, rule)
+    if rule.scale is None and rule.percentiles is None:
+        if chosen.dtype != np.uint8:
+            raise _no_scale(path, chosen, header)
+        rgb = chosen
+    else:
+        rgb = _scaled(path, chosen, rule)
+    return np.ascontiguousarray(np.repeat(rgb, 3, axis=2) if rgb.shape[2] == 1 else rgb).astype(np.uint8, copy=False)
+
+
+def _choose(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -> NDArray[Any]:
+    if rule.bands is not None:
+        if max(rule.bands) > values.shape[2]:
+            raise FileError(path, f"{header}, but bands asks for band {max(rule.bands)}", "too few bands")
+        return values[..., [band - 1 for band in rule.bands]]
+    colors = values.shape[2] - header.alpha
+    if header.alpha and header.format == "TIFF" and not _is_transparency(values[..., -1]):
+        colors = values.shape[2]  # declared as alpha, as GDAL does by default, but full of measured values
+    if colors not in (1, 3):
+        example = "[1, 2, 3]" if values.shape[2] > 2 else "[1]"
+        raise FileError(
+            path,
+            f"{header}; which are red, green and blue? Set bands, e.g. bands: {example} (the first band is 1)",
+            f"{header}, no bands",
+        )
+    return values[..., :colors]
+
+
+def _is_transparency(band: NDArray[Any]) -> bool:
+    top = np.iinfo(band.dtype).max if np.issubdtype(band.dtype, np.integer) else 1
+    return bool(((band == 0) | (band == top)).mean() >= _ALPHA_SHARE)
+
+
+def _no_scale(path: Path, values: NDArray[Any], header: Header) -> FileError:
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if not finite.size:
+        return FileError(path, f"{header}, no finite value")
+    limits = float(finite.min()), float(finite.max())
+    return FileError(path, f"{header}; {scale_advice(*limits)}", f"{header}", limits=limits)
+
+
+def scale_advice(low: float, high: float) -> str:
+    """What to write in a recipe for files of more than 8 bits with values from ``low`` to ``high``."""
+    whole = low >= 0 and high == int(high) and high > 1
+    top = 2 ** max(int(high).bit_length(), 8) - 1 if whole else high
+    return (
+        f"values {low:g} to {high:g}; which become black and white? Set scale: [{min(low, 0):g}, {top:g}] or "
+        "percentiles: [2, 98]"
+    )
+
+
+def _scaled(path: Path, values: NDArray[Any], rule: ImageRule) -> NDArray[np.uint8]:
+    """Linear from [low, high] to [0, 255], rounded; values that are no numbers become 0."""
+    numbers = np.nan_to_num(values.astype(np.float32), nan=0.0)
+    if rule.percentiles is not None:
+        low, high = np.percentile(numbers, rule.percentiles, axis=(0, 1))
+    else:
+        assert rule.scale is not None
+        low, high = (np.asarray(limit, np.float32) for limit in rule.scale)
+        if values.dtype == np.uint8 and rule.scale[1] > np.iinfo(np.uint8).max:
+            raise FileError(
+                path,
+                f"8-bit values, but scale is {list(rule.scale)}: this file would be almost black; keep files of one "
+                "depth in a domain",
+                "8-bit values with a scale for deeper files",
+            )
+    span = np.maximum(high - low, np.finfo(np.float32).tiny)
+    levels: NDArray[np.uint8] = np.clip((numbers - low) / span * 255 + 0.5, 0, 255).astype(np.uint8)
+    return levels

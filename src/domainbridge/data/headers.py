@@ -1,0 +1,183 @@
+"""What the header of an image file says: size, bands, type of the values, orientation. No pixel is decoded."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+
+from domainbridge.data.storage.tar import open_path
+from domainbridge.errors import FileError
+
+__all__ = ["UNREADABLE", "Header", "header_of", "page_count", "read_header", "unreadable"]
+
+Image.MAX_IMAGE_PIXELS = None  # satellite and slide images are larger than Pillow's limit; ours is below
+_MAX_PIXELS = 2**29
+"""Largest image that is decoded as a whole: 1.6 GB as RGB."""
+_MAX_INFLATION = 1100
+"""Deflate makes data at most 1032 times smaller: a PNG whose header claims more has lost its data."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError)
+"""Errors that Pillow and NumPy raise on damaged files."""
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIZE, _BITS, _SAMPLES, _EXTRA, _FORMAT, _ORIENTATION = (257, 256), 258, 277, 338, 339, 274
+_KINDS = {1: "uint", 2: "int", 3: "float"}
+_MODES = {
+    **dict.fromkeys(("1", "L", "P"), (1, "uint8")),
+    **dict.fromkeys(("RGB", "YCbCr", "LAB", "HSV"), (3, "uint8")),
+    **{"LA": (2, "uint8"), "PA": (2, "uint8"), "La": (2, "uint8"), "CMYK": (3, "uint8")},
+    **dict.fromkeys(("RGBA", "RGBX", "RGBa"), (4, "uint8")),
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), (1, "uint16")),
+    **{"I": (1, "int32"), "F": (1, "float32")},
+}
+"""Pillow's mode -> number of bands and type of the values; CMYK and other color spaces become RGB."""
+_PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ALPHA_MODES = ("LA", "PA", "La", "RGBA", "RGBa")
+
+
+@dataclass(frozen=True)
+class Header:
+    """Of an image file.
+
+    Attributes:
+        format: PNG, JPEG, TIFF ...
+        mode: Pillow's name of the kind of pixels; "" where Pillow does not know the combination.
+        width, height: as stored.
+        bands: channels per pixel, with alpha.
+        dtype: type of the values: uint8, uint16, float32 ...
+        alpha: whether the last band is declared as transparency.
+        orientation: EXIF, 1 to 8; 1 is upright.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    alpha: bool
+    orientation: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether the pixels are gray, color or palette values of 8 bits, perhaps with transparency."""
+        colors = self.bands - self.alpha
+        return self.dtype == "uint8" and colors in (1, 3) and self.mode not in ("", "RGBX")
+
+    def size(self, *, upright: bool = True) -> tuple[int, int]:
+        """(height, width) of the decoded array."""
+        turned = upright and self.orientation >= 5
+        return (self.width, self.height) if turned else (self.height, self.width)
+
+    def __str__(self) -> str:
+        kind = "band" if self.bands == 1 else "bands"
+        return f"{self.bands} {kind} of {self.dtype}"
+
+
+def read_header(path: Path) -> Header:
+    """The header of a file or archive member.
+
+    Raises:
+        FileError: missing, or no image.
+    """
+    try:
+        with open_path(path) as file:
+            return header_of(path, file)
+    except FileError:
+        raise
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+
+
+def header_of(path: Path, file: BinaryIO) -> Header:
+    """The header of an open file; ``path`` is for messages.
+
+    Raises:
+        FileError: the image is too large, or its header claims more than the file can hold.
+        OSError, ValueError ...: no image, see ``UNREADABLE``.
+    """
+    start = file.read(32)
+    file.seek(0)
+    try:
+        with Image.open(file) as image:
+            header = _from_pillow(image, start)
+    except UnidentifiedImageError:
+        if not start.startswith(_TIFF_MAGIC):
+            raise
+        header = _from_tiff(file)
+    file.seek(0, io.SEEK_END)
+    _check_plausible(path, header, file.tell())
+    return header
+
+
+def _from_pillow(image: Image.Image, start: bytes) -> Header:
+    bands, dtype = _MODES.get(image.mode, (len(image.getbands()), "uint8"))
+    alpha = image.mode in _ALPHA_MODES
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits = tags.get(_BITS, (8,))
+        if bits and max(bits) > 8:
+            dtype = f"{_KINDS.get(tags.get(_FORMAT, (1,))[0], 'uint')}{max(bits)}"
+        samples = int(tags.get(_SAMPLES, 1))
+        if samples > 1 and image.mode not in ("CMYK", "LAB", "YCbCr"):
+            bands = samples
+            alpha = tags.get(_EXTRA, (0,))[-1] in (1, 2) and samples in (2, 4)
+    elif image.format == "PNG" and len(start) > 25 and start[24] == 16:
+        bands, dtype, alpha = _PNG_BANDS.get(start[25], bands), "uint16", start[25] in (4, 6)
+    # Without EXIF data in the header, Pillow would decode the whole PNG to look for it.
+    exif = "exif" in image.info or image.format in ("TIFF", "JPEG", "MPO")
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if exif else 1
+    orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    return Header(str(image.format), image.mode, image.width, image.height, bands, dtype, alpha, orientation)
+
+
+def _from_tiff(file: BinaryIO) -> Header:
+    """From the tags of a TIFF whose combination of bands and types Pillow does not read."""
+    file.seek(0)
+    start = file.read(16)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(start[:16] if start[2:4] in (b"+\0", b"\0+") else start[:8])
+    file.seek(directory.next)
+    directory.load(file)
+    bits = directory.get(_BITS, (8,))
+    kind = _KINDS.get(directory.get(_FORMAT, (1,))[0], "uint")
+    bands = int(directory.get(_SAMPLES, 1))
+    alpha = bands in (2, 4) and tuple(directory.get(_EXTRA, (0,)))[-1] in (1, 2)
+    height, width = (int(directory[tag]) for tag in _SIZE)
+    return Header("TIFF", "", width, height, bands, f"{kind}{max(bits)}", alpha, int(directory.get(_ORIENTATION, 1)))
+
+
+def _check_plausible(path: Path, header: Header, size: int) -> None:
+    pixels = header.width * header.height
+    if pixels > _MAX_PIXELS:
+        raise FileError(
+            path,
+            f"{header.width}x{header.height} pixels; at most {_MAX_PIXELS / 1e6:.0f} million are read. Cut the image "
+            "into tiles",
+        )
+    if header.format == "PNG" and pixels * header.bands > 8 * _MAX_INFLATION * size:
+        raise FileError(
+            path,
+            f"unreadable or truncated (the header says {header.width}x{header.height} pixels, the file has {size} "
+            "bytes); restore or remove the file",
+        )
+
+
+def page_count(path: Path) -> int:
+    """Number of pages of a TIFF, or of frames of an animation; 1 for other files and unreadable ones."""
+    try:
+        with open_path(path) as file, Image.open(file) as image:
+            return int(getattr(image, "n_frames", 1))
+    except UNREADABLE:
+        return 1
+
+
+def unreadable(path: Path, error: Exception) -> FileError:
+    """The message for a file that cannot be decoded."""
+    if isinstance(error, FileNotFoundError):
+        return FileError(path, "no such file")
+    reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    return FileError(path, f"unreadable or truncated ({reason}); restore or remove the file", "unreadable or truncated")

@@ -1,0 +1,147 @@
+"""What the values of a domain's label files say: values without a class, palettes, transparency, binary masks."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from domainbridge.data.headers import UNREADABLE
+from domainbridge.data.labels import ColorLabels, IdLabels
+from domainbridge.data.storage.tar import open_path
+from domainbridge.types import IGNORE
+
+__all__ = ["LabelFacts", "LabelFile", "binary_mask_advice", "look_at_label"]
+
+_MANY = 20_000
+_NAMED = 5
+_WARN_FROM = 0.05
+_BLENDED = 12
+"""From this number of unlisted values on, the values are those of a lossy format or of smoothed edges."""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """What one label file says beside its train ids.
+
+    Attributes:
+        found: stored value -> number of pixels.
+        palette: value -> RGB, of the values that occur in a palette file.
+        lossy: whether the format changes values.
+        transparent: number of pixels with transparency.
+    """
+
+    found: dict[int, int] = field(default_factory=dict)
+    palette: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    lossy: bool = False
+    transparent: int = 0
+
+
+def look_at_label(decoder: IdLabels | ColorLabels, path: Path, values: NDArray[Any]) -> LabelFile:
+    """Facts about a label file whose ``values`` are decoded."""
+    found = decoder.found(values)
+    if path.suffix.lower() == ".npy":
+        return LabelFile(found)
+    palette: dict[int, tuple[int, ...]] = {}
+    transparent = 0
+    try:
+        with open_path(path) as file, Image.open(file) as image:
+            lossy = image.format in ("JPEG", "MPO")
+            if image.mode == "P" and isinstance(decoder, IdLabels):
+                colors = image.getpalette() or []
+                palette = {value: tuple(colors[3 * value : 3 * value + 3]) for value in found}
+            if image.mode in ("RGBA", "LA"):
+                transparent = int((np.asarray(image.getchannel("A")) < IGNORE).sum())
+    except UNREADABLE:
+        return LabelFile(found)
+    return LabelFile(found, palette, lossy, transparent)
+
+
+@dataclass
+class LabelFacts:
+    """The facts of a domain's label files, added up."""
+
+    decoder: IdLabels | ColorLabels | None = None
+    found: Counter[int] = field(default_factory=Counter)
+    palette: dict[int, tuple[tuple[int, ...], Path]] = field(default_factory=dict)
+    conflict: str | None = None
+    lossy: int = 0
+    transparent: int = 0
+    transparent_one: Path | None = None
+
+    def add(self, path: Path, one: LabelFile) -> None:
+        """Take in one file."""
+        self.found.update(one.found)
+        if len(self.found) > _MANY:  # thousands of smoothed colors: the rare ones are not worth their memory
+            self.found = Counter(dict(self.found.most_common(_MANY // 2)))
+        self.lossy += one.lossy
+        if one.transparent:
+            self.transparent, self.transparent_one = self.transparent + 1, self.transparent_one or path
+        for value, color in one.palette.items():
+            known, first = self.palette.setdefault(value, (color, path))
+            if known != color and self.conflict is None:
+                self.conflict = (
+                    f"palettes differ from file to file: value {value} is {_hex(known)} in {first} and {_hex(color)} "
+                    f"in {path}. Values are read, not colors; if the colors are right, list them in label_map as "
+                    "'#rrggbb': class"
+                )
+
+    def remarks(self) -> tuple[list[str], list[str]]:
+        """(warnings, notes), each a sentence."""
+        warnings = [self.conflict] if self.conflict else []
+        notes = []
+        if self.transparent:
+            notes.append(
+                f"{self.transparent} labels have transparent pixels, e.g. {self.transparent_one}; the color or value "
+                "below the transparency counts"
+            )
+        text, share = self._unlisted()
+        if text:
+            (warnings if share >= _WARN_FROM else notes).append(text)
+        return warnings, notes
+
+    def _unlisted(self) -> tuple[str, float]:
+        """A sentence about the values without a meaning, and their share of the pixels."""
+        if self.decoder is None or not self.found:
+            return "", 0.0
+        decoder, pixels = self.decoder, self.found.total()
+        others = Counter({value: count for value, count in self.found.items() if not decoder.means(value)})
+        if not others:
+            return "", 0.0
+        named = ", ".join(
+            f"{decoder.describe(value)} {count / pixels:.1%} (nearest listed: {decoder.nearest_listed(value)})"
+            for value, count in others.most_common(_NAMED)
+        )
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        share = others.total() / pixels
+        kind = "colors" if isinstance(decoder, ColorLabels) else "values"
+        text = (
+            f"{share:.1%} of the label pixels have {kind} that label_map does not list, and are ignored: {named}{more}"
+        )
+        if self.lossy:
+            text += f"; {self.lossy} labels are JPEG files, which change values. Set label_nearest: true, or use PNG"
+        elif len(others) >= _BLENDED:
+            text += "; so many are left by smoothed or resized edges. Set label_nearest: true"
+        return text, share
+
+    def values(self) -> str:
+        """The commonest values with their shares."""
+        if self.decoder is None or not self.found:
+            return "none"
+        pixels, decoder = self.found.total(), self.decoder
+        return ", ".join(f"{decoder.describe(v)} {count / pixels:.0%}" for v, count in self.found.most_common(_NAMED))
+
+
+def binary_mask_advice(facts: LabelFacts, classes: tuple[str, ...]) -> str:
+    """What to write in a recipe whose labels have pixels of one class at most."""
+    values = sorted(facts.found)
+    if isinstance(facts.decoder, IdLabels) and len(values) == 2 and len(classes) >= 2:
+        return f"a binary mask? label_map: {{{values[0]}: {classes[0]}, {values[1]}: {classes[1]}}}"
+    return "set label_map to the values of the files, e.g. label_map: {0: background, 255: object}"
+
+
+def _hex(color: tuple[int, ...]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in color)
