@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 
 from domainbridge.build.batches import batchnorm_batches, training_data
 from domainbridge.build.datasets import open_data
-from domainbridge.build.networks import initial_student
 from domainbridge.build.recipe import parse_recipe, stages_of
 from domainbridge.data.dataset import Dataset
 from domainbridge.errors import RecipeError, RunFolderError, TrainingError
@@ -412,7 +411,6 @@ def crops_for_batchnorm(tree: dict[str, Any], batch_size: int) -> tuple[list[int
         stage,
         batch_size,
         training_data(recipe, data, data.source, target),
-        initial_student(recipe, "test"),
         resolve_runtime("cpu"),
     )
     return [len(image) for image in batches], target.read

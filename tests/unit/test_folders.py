@@ -200,7 +200,11 @@ class TestLabelFiles:
         np.save(tmp_path / "x.npy", np.array([[0, 1], [1, 0]], dtype))
         assert read_index_image(tmp_path / "x.npy").tolist() == [[0, 1], [1, 0]]
 
-    @pytest.mark.parametrize("values", [np.zeros((2, 2, 2), np.uint8), np.array([[0.5]]), np.array([[-1]])])
+    def test_minus_one_is_no_class(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", np.array([[-1, 0, 2]], np.int32))
+        assert read_index_image(tmp_path / "x.npy").tolist() == [[255, 0, 2]]
+
+    @pytest.mark.parametrize("values", [np.zeros((2, 2, 2), np.uint8), np.array([[0.5]]), np.array([[-2]])])
     def test_other_arrays_are_refused(self, values: np.ndarray, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", values)
         with pytest.raises(FileError, match="expected"):

@@ -21,7 +21,7 @@ from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.errors import RecipeError
 from domainbridge.files import write_file
 from domainbridge.methods.base import PrototypeStage, TrainingStage
-from domainbridge.models.segmenter import Segmenter
+from domainbridge.models.backbones.base import normalization_of
 from domainbridge.runtime.device import Runtime
 from domainbridge.types import Rows, as_unit_float
 
@@ -61,14 +61,12 @@ def training_data(
     return TrainingData(source, target, mixture(data.sources), mixture(data.targets), rare)
 
 
-def paired_crops(
-    recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, student: Segmenter, rows: Rows
-) -> PairedCrops:
+def paired_crops(recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, rows: Rows) -> PairedCrops:
     """The batches that a stage trains on, of which this process loads ``rows``."""
     return PairedCrops(
         data.source,
         data.target,
-        _crop_rule(recipe, student),
+        _crop_rule(recipe),
         batch_size=batch_size,
         seed=recipe.seed,
         stage=stage.stream,
@@ -80,11 +78,11 @@ def paired_crops(
     )
 
 
-def prototype_crops(recipe: Recipe, stage: PrototypeStage, data: TrainingData, model: Segmenter) -> TargetCrops:
+def prototype_crops(recipe: Recipe, stage: PrototypeStage, data: TrainingData) -> TargetCrops:
     """The target crops that a student's prototypes are collected on."""
     return TargetCrops(
         data.target,
-        _crop_rule(recipe, model),
+        _crop_rule(recipe),
         batch_size=recipe.training.batch_size,
         passes=stage.config.passes,
         seed=recipe.seed,
@@ -93,7 +91,7 @@ def prototype_crops(recipe: Recipe, stage: PrototypeStage, data: TrainingData, m
 
 
 def batchnorm_batches(
-    recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, student: Segmenter, runtime: Runtime
+    recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, runtime: Runtime
 ) -> Iterator[torch.Tensor]:
     """At most ``_BATCHNORM_CROPS`` target crops, each image once if there are enough for a batch.
 
@@ -105,7 +103,7 @@ def batchnorm_batches(
     passes = -(-batch_size // len(data.target))
     stream = TargetCrops(
         data.target,
-        _crop_rule(recipe, student),
+        _crop_rule(recipe),
         batch_size=batch_size,
         passes=passes,
         seed=recipe.seed,
@@ -118,10 +116,10 @@ def batchnorm_batches(
             yield as_unit_float(image.to(runtime.device, non_blocking=True))
 
 
-def _crop_rule(recipe: Recipe, network: Segmenter) -> CropRule:
-    """The recipe's crop; padding gets the color that the network normalizes to about 0."""
+def _crop_rule(recipe: Recipe) -> CropRule:
+    """The recipe's crop; padding gets the color that the backbone's normalization turns into about 0."""
     crop = recipe.crop
-    red, green, blue = (round(255 * value) for value in network.mean.flatten().tolist())
+    red, green, blue = (round(255 * value) for value in normalization_of(recipe.model.backbone)[0])
     return CropRule((crop.height, crop.width), crop.cat_max_ratio, crop.max_tries, crop.flip, (red, green, blue))
 
 

@@ -1,4 +1,4 @@
-"""``data check | stats | cache | pack | convert | layouts``."""
+"""``data check | stats | preview | cache | pack | convert | layouts``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +57,28 @@ def stats(
     if out is not None:
         draw_shares(shares, out)
         typer.echo(f"drawn: {out}", err=True)
+
+
+@app.command()
+def preview(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="path to the picture")] = Path("preview.png"),
+) -> None:
+    """Draw images with their labels, the values of the labels and training crops into one PNG."""
+    from domainbridge.build.datasets import list_data
+    from domainbridge.build.recipe import load_recipe
+    from domainbridge.cli.parsing import writable
+    from domainbridge.errors import DataError, problem_list
+    from domainbridge.tools.preview import draw_preview
+
+    writable(out, "--out")
+    loaded = load_recipe(recipe, overrides or [])
+    data, problems = list_data(loaded)
+    problems += draw_preview(loaded, data, out)
+    typer.echo(f"drawn: {out}", err=True)
+    if problems:
+        raise DataError(problem_list(f"recipe {loaded.name}: {len(problems)} problem(s)", problems))
 
 
 @app.command()

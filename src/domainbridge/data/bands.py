@@ -1,6 +1,7 @@
 """Images of more than 8 bits or with other bands than red, green and blue: from their values to 8-bit RGB."""
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,13 +82,11 @@ def _tiff_bands(path: Path, content: bytes, header: Header) -> NDArray[Any]:
                 path, f"{header}; a TIFF of this kind is read with rasterio: pip install 'domainbridge[geotiff]'"
             ) from None
         return _in_rgb_order(values)
-    import warnings
-
+    # For the whole process: decoding threads cannot change the filter for themselves alone.
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.io.MemoryFile(content) as memory, memory.open() as opened:  # type: ignore[no-untyped-call]
-                return np.moveaxis(opened.read(), 0, -1)
+        with rasterio.io.MemoryFile(content) as memory, memory.open() as opened:  # type: ignore[no-untyped-call]
+            return np.moveaxis(opened.read(), 0, -1)
     except RasterioError as error:
         raise ValueError(str(error)) from error
 
@@ -109,7 +108,8 @@ def to_rgb(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) ->
     chosen = _choose(path, values, header, rule)
     if rule.scale is None and rule.percentiles is None:
         if chosen.dtype != np.uint8:
-            raise _no_scale(path, chosen, header)
+            limits = _limits(chosen)
+            raise FileError(path, f"{header}; {scale_advice(*limits)}", f"{header}", limits=limits)
         rgb = chosen
     else:
         rgb = _scaled(path, chosen, rule)
@@ -126,10 +126,13 @@ def _choose(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -
         colors = values.shape[2]  # declared as alpha, as GDAL does by default, but full of measured values
     if colors not in (1, 3):
         example = "[1, 2, 3]" if values.shape[2] > 2 else "[1]"
+        scale = ""
+        if values.dtype != np.uint8 and rule.scale is None and rule.percentiles is None:
+            scale = f"; {scale_advice(*_limits(values))}"
         raise FileError(
             path,
-            f"{header}; which are red, green and blue? Set bands, e.g. bands: {example} (the first band is 1)",
-            f"{header}, no bands",
+            f"{header}; which are red, green and blue? Set bands, e.g. bands: {example} (the first band is 1){scale}",
+            f"{header}, which are red, green and blue?",
         )
     return values[..., :colors]
 
@@ -139,12 +142,10 @@ def _is_transparency(band: NDArray[Any]) -> bool:
     return bool(((band == 0) | (band == top)).mean() >= _ALPHA_SHARE)
 
 
-def _no_scale(path: Path, values: NDArray[Any], header: Header) -> FileError:
+def _limits(values: NDArray[Any]) -> tuple[float, float]:
+    """Smallest and largest finite value; 0 and 1 without any."""
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    if not finite.size:
-        return FileError(path, f"{header}, no finite value")
-    limits = float(finite.min()), float(finite.max())
-    return FileError(path, f"{header}; {scale_advice(*limits)}", f"{header}", limits=limits)
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
 def scale_advice(low: float, high: float) -> str:

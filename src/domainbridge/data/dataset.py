@@ -145,7 +145,7 @@ def check_same_size(image: Path, image_size: tuple[int, ...], label: Path, label
         label,
         f"{label_size[1]}x{label_size[0]} pixels, but its image {image} has {image_size[1]}x{image_size[0]}. Both "
         f"sizes must be equal: {advice}",
-        f"{group}: {advice}",
+        group,
     )
 
 

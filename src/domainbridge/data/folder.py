@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from domainbridge.data.pairing import ambiguous_names, common_folder_advice
@@ -73,7 +74,9 @@ class _Files:
     kind: str
     pattern: "_Pattern"
     found: FolderFiles = field(default_factory=FolderFiles)
+    there: bool = False
     by_stem: dict[str, str] = field(default_factory=dict)
+    twins: dict[str, list[str]] = field(default_factory=dict)
 
     def paths(self, stems: Iterable[str]) -> tuple[Path, ...]:
         """Paths of the files of ``stems``; names in archives are relative to the folder of the archives."""
@@ -116,7 +119,7 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
         notes += _left_out(image_files, ())
         return Listing(image_files.paths(stems), None, tuple(problems), tuple(notes))
     label_files = _files(labels, "labels", _Pattern(rule.label_pattern, LABEL_SUFFIXES), problems)
-    one_folder = images.absolute() == labels.absolute()
+    one_folder = image_files.there and images.absolute() == labels.absolute()
     _leave_to(image_files, label_files)
     _leave_to(label_files, image_files)
     if one_folder and rule.image_pattern == rule.label_pattern:
@@ -155,7 +158,7 @@ def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _
         is_file = f"{folder} is a file; expected a folder, or .tar archives without compression"
         problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}'}")
         return files
-    files.found = files_below(folder)
+    files.found, files.there = files_below(folder), True
     for names, text in (
         (files.found.broken, "links to files that do not exist"),
         (files.found.special, "pipes or devices instead of files"),
@@ -163,11 +166,6 @@ def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _
         known = [name for name in names if suffix_of(name) in pattern.suffixes]
         if known:
             problems.append(f"{kind}: {len(known)} {text}, e.g. {folder / known[0]}; remove or restore them")
-    if not any(suffix_of(name) in pattern.suffixes for name in files.found.names):
-        others = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in _others(files).most_common(5))
-        found = f"; found {others}" if others else "; the folder is empty"
-        suffixes = ", ".join(sorted(pattern.suffixes))
-        problems.append(f"{kind}: no image (of {suffixes}) below {folder}{found}")
     return files
 
 
@@ -179,7 +177,13 @@ def _index(files: _Files, problems: list[str], others: Iterable[str], rule: Fold
     """Fill ``by_stem`` with the files that fit the pattern, without ``others``; each stem may occur once."""
     taken = set(others)
     fitting = [name for name in files.found.names if suffix_of(name) in files.pattern.suffixes]
-    twins: dict[str, list[str]] = {}
+    if not fitting and files.there:
+        others = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in _others(files).most_common(5))
+        suffixes = ", ".join(sorted(files.pattern.suffixes))
+        problems.append(
+            f"{files.kind}: no image (of {suffixes}) below {files.folder}; found {others or 'no other file'}"
+        )
+    twins = files.twins
     for name in fitting:
         stem = files.pattern.stem_of(name)
         if stem is None or name in taken:
@@ -253,7 +257,7 @@ def report_missing(
 def _left_out(files: _Files, others: Iterable[str]) -> list[str]:
     """A sentence about the files that are not read; ``others`` of them are read as something else."""
     parts = [f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(_others(files).items())]
-    taken = {*files.by_stem.values(), *others}
+    taken = {*files.by_stem.values(), *others, *chain.from_iterable(files.twins.values())}
     unfit = [name for name in files.found.names if suffix_of(name) in files.pattern.suffixes and name not in taken]
     if unfit:
         parts.append(f"{len(unfit)} not named {files.pattern.text} (e.g. {unfit[0]})")

@@ -1,6 +1,7 @@
 """What the header of an image file says: size, bands, type of the values, orientation. No pixel is decoded."""
 
 import io
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,7 @@ from domainbridge.errors import FileError
 
 __all__ = ["UNREADABLE", "Header", "header_of", "page_count", "read_header", "unreadable"]
 
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # our own message names the file
 Image.MAX_IMAGE_PIXELS = None  # satellite and slide images are larger than Pillow's limit; ours is below
 _MAX_PIXELS = 2**29
 """Largest image that is decoded as a whole: 1.6 GB as RGB."""

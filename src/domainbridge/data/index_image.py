@@ -13,6 +13,7 @@ from domainbridge.data.decode import PNG_END, is_complete
 from domainbridge.data.headers import UNREADABLE, header_of, read_header, unreadable
 from domainbridge.data.storage.tar import open_path, read_bytes
 from domainbridge.errors import FileError
+from domainbridge.types import IGNORE
 
 __all__ = ["is_one_bit", "label_size", "read_first_channel", "read_index_image"]
 
@@ -100,6 +101,8 @@ def _as_index(path: Path, values: NDArray[Any]) -> IndexArray:
     if values.dtype in (np.uint8, np.uint16):
         return values
     low, high = values.min(), values.max()
+    if low == -1 and high < IGNORE:  # exports of annotation tools write -1 for "no class"
+        return np.where(values < 0, IGNORE, values).astype(np.uint8)
     if values.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high) and (values == np.floor(values)).all()):
         raise FileError(
             path, f"label values from {low} to {high}; expected whole numbers", "values are no whole numbers"

@@ -84,7 +84,7 @@ def _collect(
     processes = runtime.processes
     model, config = load_model(context.folder / student / "model")
     runtime.place(model, channels_last=recipe.training.channels_last)
-    crops = prototype_crops(recipe, stage, context.data, model)
+    crops = prototype_crops(recipe, stage, context.data)
     shape = (config.spec.num_classes, config.spec.head.channels)
     bank = bank or empty_bank(*shape, runtime.device)
     bank = PrototypeBank(bank.vectors.to(runtime.device), bank.counts.to(runtime.device))

@@ -32,6 +32,7 @@ from domainbridge.runtime.signals import graceful_shutdown
 from domainbridge.tools.cache import training_datasets
 from domainbridge.tools.check import check_data, check_fingerprint
 from domainbridge.tools.estimate import memory_notes
+from domainbridge.tools.preview import draw_preview
 
 __all__ = ["check_run_folder", "run_recipe"]
 
@@ -80,6 +81,8 @@ def run_recipe(
             training = _training_data(recipe, data, planned, folder, processes, callback, stop_requested)
             if training is None:
                 return False
+            if processes.is_main and not (folder / "preview.png").exists():
+                draw_preview(recipe, data, folder / "preview.png")
             callback.run_begins(recipe, folder, planned)
             context = Context(recipe, training, folder, runtime, callback, stop_requested)
             finished = True

@@ -86,7 +86,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     objective.student = averaging_gradients(student, runtime.processes, runtime.device)
     context.callback.training_begins(node, start)
     rows = runtime.processes.rows(training.batch_size)
-    crops = paired_crops(recipe, stage, training.batch_size, context.data, student, rows)
+    crops = paired_crops(recipe, stage, training.batch_size, context.data, rows)
     steps, pin = range(start, training.steps), runtime.device.type == "cuda"
     with closing(batches(crops, steps, num_workers=runtime.num_workers, pin_memory=pin)) as loaded:
         finished = fit(
@@ -104,9 +104,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
         return None
     if stage.uses_target and training.adapt_batchnorm == "target":
         # By all processes: their BatchNorm layers may share statistics.
-        recompute_bn_stats(
-            student, batchnorm_batches(recipe, stage, training.batch_size, context.data, student, runtime)
-        )
+        recompute_bn_stats(student, batchnorm_batches(recipe, stage, training.batch_size, context.data, runtime))
     if runtime.processes.is_main:
         save_model(folder / "model", student, model_config(recipe))
     return training.steps, state.seconds()

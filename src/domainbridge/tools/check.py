@@ -122,7 +122,7 @@ def _survey_domain(
     indices = range(0, len(domain), step)
     findings = Findings(domain, crop)
     for index, look in zip(indices, in_threads(partial(look_at_sample, domain, crop), indices), strict=True):
-        findings.add(domain.images[index], look)
+        findings.add(index, look)
     others = (index for index in range(0, len(domain), every(domain, all_files=at_most is None)) if index % step)
     headers = in_threads(partial(look_at_headers, domain), others)
     errors = [*findings.errors, *(problem for problem in headers if problem is not None)]

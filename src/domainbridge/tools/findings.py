@@ -29,7 +29,8 @@ def _line(group: Sequence[FileError]) -> str:
         return str(first)
     names = ", ".join(error.path.name for error in group[:_NAMED_FILES])
     more = f" and {len(group) - _NAMED_FILES} more" if len(group) > _NAMED_FILES else ""
-    return f"{len(group)} files of {first.path.parent}: {_cause(group)} ({names}{more}); e.g. {first}"
+    example = "" if first.limits is not None or first.text == first.group else f"; e.g. {first.path.name}: {first.text}"
+    return f"{len(group)} files of {first.path.parent} ({names}{more}): {_cause(group)}{example}"
 
 
 def _cause(group: Sequence[FileError]) -> str:

@@ -98,6 +98,11 @@ class LabelFacts:
                 f"{self.transparent} labels have transparent pixels, e.g. {self.transparent_one}; the color or value "
                 "below the transparency counts"
             )
+        decoder = self.decoder
+        if isinstance(decoder, IdLabels) and decoder.allowed is not None and not self.found[0] and self.found[1]:
+            warnings.append(
+                "no label pixel is 0; if the ids of the files begin with 1, set label_map: {1: first class ...}"
+            )
         text, share = self._unlisted()
         if text:
             (warnings if share >= _WARN_FROM else notes).append(text)

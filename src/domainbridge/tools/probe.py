@@ -104,7 +104,7 @@ def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, 
     student = inputs.model(stage.name).train()
     objective = build_objective(recipe, stage, student, inputs)
     optimizer = build_optimizer(student, config.learning_rate, config.head_lr_mult, config.weight_decay)
-    crops = paired_crops(recipe, stage, config.batch_size, data, student, Rows.whole(config.batch_size))
+    crops = paired_crops(recipe, stage, config.batch_size, data, Rows.whole(config.batch_size))
     loading = _loading_seconds(crops)
     batch = crops[0]
     taken: list[Progress] = []
@@ -124,7 +124,7 @@ def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, 
 
 def _prototype_seconds(recipe: Recipe, stage: PrototypeStage, data: TrainingData, inputs: _RandomInputs) -> float:
     model = inputs.model(stage.name)
-    crops = prototype_crops(recipe, stage, data, model)
+    crops = prototype_crops(recipe, stage, data)
     loading = _loading_seconds(crops)
     image = as_unit_float(crops[0].to(inputs.runtime.device))
     seconds = []

@@ -160,8 +160,10 @@ class Findings:
         """Labeled files' pixels without a class."""
         return self.pixels - int(self.counts.sum())
 
-    def add(self, image: Path, look: Look) -> None:
+    def add(self, index: int, look: Look) -> None:
         """Take in one sample."""
+        image = self.domain.images[index]
+        label = self.domain.labels[index] if self.domain.labels is not None else None
         self.looked += 1
         if look.problem is not None:
             self.errors.append(look.problem)
@@ -180,7 +182,7 @@ class Findings:
             self.counts += look.counts
         if look.label is not None and isinstance(self.domain.decoder, IdLabels | ColorLabels):
             self.facts.decoder = self.domain.decoder
-            self.facts.add(image, look.label)
+            self.facts.add(label or image, look.label)
 
     def refusals(self) -> list[str]:
         """Why the labels of the whole domain cannot be used."""
