@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from domainbridge.build.annotations import annotation_place
 from domainbridge.build.label_space import source_decoder, training_space, validation_decoder
 from domainbridge.config.domains import ImagesConfig, ResizeConfig, SourceConfig, TargetConfig, ValidationConfig
 from domainbridge.config.schema import Recipe
+from domainbridge.data.annotations.labels import AnnotationLabels
+from domainbridge.data.annotations.listing import list_annotations
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.dataset import ConcatDataset, FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
@@ -157,7 +160,7 @@ def _open(
         resize_rule(domain.resize),
         resize_labels=not isinstance(domain, ValidationConfig),
         label_scale=domain.label_scale if isinstance(domain, ValidationConfig) else 1.0,
-        notes=listing.notes,
+        notes=(*listing.notes, *(decoder.notes if isinstance(decoder, AnnotationLabels) else ())),
         image_rule=image_rule(domain),
         label_resize=not isinstance(domain, TargetConfig) and domain.label_resize,
         published=recipe.fidelity == "published",
@@ -193,4 +196,5 @@ def _folder(domain: SourceConfig | TargetConfig | ValidationConfig, *, folder: P
         exclude_files=domain.exclude_files,
     )
     images = folder / domain.images
-    return list_folder(images, labels, rule)
+    place = None if labeled is None or labels is None else annotation_place(labeled, images, labels)
+    return list_folder(images, labels, rule) if place is None else list_annotations(images, *place, rule)

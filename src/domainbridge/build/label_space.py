@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from domainbridge.build.annotations import annotation_decoder, annotation_place
 from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
@@ -92,14 +93,30 @@ def _stored_decoder(
     space = training_space(recipe)
     if rule.label_map is not None and rule.label_space is not None:
         raise RecipeError(f"{where}: give label_map or label_space, not both")
+    if dataset == "folder" and rule.labels is not None:
+        below = getattr(rule, "images", None)
+        images = None if below is None else root / below
+        place = annotation_place(rule, images, root / rule.labels)
+        if place is not None:
+            native = space if rule.label_map is not None else _native_space(recipe, rule)
+            return annotation_decoder(rule, place, native, where), native
+    useless = [key for key in ("annotation_format", "unannotated") if getattr(rule, key) is not None]
+    if useless:
+        raise RecipeError(f"{where}: {' and '.join(useless)}: no annotation is at {root / (rule.labels or '')}")
     if rule.label_map is not None:
         return label_map_decoder(rule.label_map, space, where), space
     if dataset != "folder" and rule.label_space is None:
         layout = known_layout(dataset, where)
         return layout.decoder(root), BUILT_IN[layout.label_space]
-    native = {known.name: known for known in (scoring_rule(recipe).space, space)}.get(rule.label_space or space.name)
-    native = native or label_space(str(rule.label_space))
+    native = _native_space(recipe, rule)
     return IdLabels.in_space(space_table(native, native), native), native
+
+
+def _native_space(recipe: Recipe, rule: LabelsConfig) -> LabelSpace:
+    """The space that the domain's ``label_space`` names; default: the recipe's."""
+    space = training_space(recipe)
+    native = {known.name: known for known in (scoring_rule(recipe).space, space)}.get(rule.label_space or space.name)
+    return native or label_space(str(rule.label_space))
 
 
 def _space(definition: str | LabelSpaceConfig) -> LabelSpace:

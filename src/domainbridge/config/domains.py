@@ -51,12 +51,23 @@ class LabelsConfig(Section):
     """Label files, and the train ids of their values."""
 
     labels: str | None = Field(
-        None, description="path to the folder of labels, with the same relative names as the images; one-channel PNG"
+        None,
+        description="path to the folder of labels, with the same relative names as the images; one-channel PNG; or an "
+        "annotation, a file or a folder",
+    )
+    annotation_format: str | None = Field(
+        None, description="format of an annotation, such as coco or labelme; default: found out"
+    )
+    unannotated: int | str | None = Field(
+        None,
+        description="annotation: class, train id or 'ignore' of pixels without annotation; default: the class "
+        "'background' or 'bg', else 'ignore'",
     )
     label_space: str | None = Field(None, description="label space of the files; default: the recipe's")
     label_map: dict[int | str, int | str] | None = Field(
         None,
-        description="value or '#rrggbb' of the files -> class name, train id or 'ignore'; unlisted values are ignored",
+        description="value or '#rrggbb' of the files -> class name, train id or 'ignore'; unlisted values are ignored; "
+        "annotation: name or number of a category -> class; unlisted categories are matched by name",
     )
     label_nearest: bool = Field(
         False,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.decode import read_image
 from domainbridge.data.index_image import read_first_channel, read_index_image
@@ -21,7 +22,16 @@ from domainbridge.data.storage.tar import read_bytes
 from domainbridge.errors import DataError, FileError, RecipeError
 from domainbridge.types import IGNORE
 
-__all__ = ["ColorLabels", "IdLabels", "LabelDecoder", "PolygonLabels", "color_labels", "label_map_decoder", "shares"]
+__all__ = [
+    "ColorLabels",
+    "IdLabels",
+    "LabelDecoder",
+    "PolygonLabels",
+    "color_labels",
+    "label_map_decoder",
+    "shares",
+    "train_id_of",
+]
 
 _VALUES = 2**16
 _AS_STORED = ImageRule(exif="raw")
@@ -266,7 +276,7 @@ class PolygonLabels:
         return np.array(canvas)
 
 
-LabelDecoder = IdLabels | ColorLabels | PolygonLabels
+LabelDecoder = IdLabels | ColorLabels | PolygonLabels | AnnotationLabels
 
 
 def label_map_decoder(mapping: Mapping[int | str, int | str], space: LabelSpace, where: str) -> LabelDecoder:
@@ -280,7 +290,7 @@ def label_map_decoder(mapping: Mapping[int | str, int | str], space: LabelSpace,
     by_color = any(isinstance(key, str) and _HEX.match(key) for key in mapping)
     for key, value in mapping.items():
         number = _key_number(key, by_color)
-        train_id = _train_id(value, space)
+        train_id = train_id_of(value, space)
         if number is None:
             expected = "'#rrggbb'" if by_color else "an id from 0 to 65535 (or, for every key, '#rrggbb')"
             problems.append(f"key {key!r}: expected {expected}")
@@ -347,7 +357,8 @@ def _key_number(key: int | str, by_color: bool) -> int | None:
     return key if isinstance(key, int) and 0 <= key < _VALUES else None
 
 
-def _train_id(value: int | str, space: LabelSpace) -> int | None:
+def train_id_of(value: int | str, space: LabelSpace) -> int | None:
+    """Train id of a class name, a train id or 'ignore' (255); None for anything else."""
     if value == "ignore" or value == IGNORE:
         return IGNORE
     if isinstance(value, str):

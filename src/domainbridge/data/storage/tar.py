@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import cv2
 
+from domainbridge.data.storage.virtual import annotation_file, is_set_path, real_files, virtual_bytes
 from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError
 from domainbridge.files import write_file
@@ -98,14 +99,20 @@ def _relative(name: str) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a file or member.
+    """Content of a file or member; of a virtual path, bytes that change with its content (``storage/virtual.py``).
 
     Raises:
         OSError: the file does not exist, or cannot be read.
         DataError: the archive is damaged.
     """
-    with open_path(path) as file:
-        return file.read()
+    try:
+        with open_path(path) as file:
+            return file.read()
+    except OSError:
+        content = virtual_bytes(path, read_bytes)
+        if content is None:
+            raise
+        return content
 
 
 def open_path(path: Path) -> BinaryIO:
@@ -151,9 +158,24 @@ class FileSlice(io.RawIOBase):
 def size_and_mtime(path: str) -> tuple[int, int]:
     """(size in bytes, modification time in ns); a member has the time of its archive.
 
+    A virtual path has the values of its annotation file, or the sum of the sizes and the latest time of its files.
+
     Raises:
         As :func:`read_bytes`.
     """
+    try:
+        return _size_and_mtime(path)
+    except OSError:
+        if is_set_path(path):
+            sizes, times = zip(*(_size_and_mtime(str(file)) for file in real_files(Path(path))), strict=True)
+            return sum(sizes), max(times)
+        file = annotation_file(Path(path))
+        if file is None:
+            raise
+        return _size_and_mtime(str(file))
+
+
+def _size_and_mtime(path: str) -> tuple[int, int]:
     member = _member(Path(path)) if _INSIDE in path else None
     status = os.stat(path if member is None else member[0])  # noqa: PTH116 - a Path per file takes as long again
     return status.st_size if member is None else member[2], status.st_mtime_ns

@@ -1,0 +1,211 @@
+"""Reading annotation files: JSON, numbers and sizes, with one error that names the file."""
+
+import io
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbridge.data.annotations.base import Drawing
+from domainbridge.data.storage.tar import open_path, read_bytes
+from domainbridge.data.storage.virtual import parsed
+from domainbridge.data.walk import files_below
+from domainbridge.errors import DataError
+
+__all__ = [
+    "beginning",
+    "damage_named",
+    "first_file",
+    "first_names",
+    "keys_of",
+    "member_name",
+    "names_below",
+    "names_like",
+    "natural_order",
+    "normal",
+    "read_json_file",
+    "read_npy",
+    "scanned",
+    "whole",
+]
+
+_SCANNED = 2000
+"""Files of a folder that are read for the list of their categories; of more, evenly spread ones."""
+
+
+@contextmanager
+def damage_named(path: Path, expected: str) -> Iterator[None]:
+    """Turn the errors of wrong content into a DataError that names the file and what was expected."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except RecursionError:
+        raise DataError(f"{path}: expected {expected}, found brackets nested too deep; restore the file") from None
+    except KeyError as error:
+        raise DataError(
+            f"{path}: expected {expected}; the key {error} is missing; restore or remove the file"
+        ) from error
+    except MemoryError:
+        raise DataError(f"{path}: expected {expected}; the sizes in it need more memory than there is") from None
+    except Exception as error:  # whatever damaged content provokes: many libraries take part
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise DataError(f"{path}: expected {expected} ({reason}); restore or remove the file") from error
+
+
+def read_json_file(path: Path, expected: str) -> Any:
+    """Content of a JSON file; NaN and Infinity are refused where a number is used.
+
+    Raises:
+        DataError: missing or not JSON.
+    """
+    with damage_named(path, expected):
+        return json.loads(read_bytes(path).decode("utf-8-sig"))
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Numbers in a ``.npy`` file.
+
+    Raises:
+        DataError: missing, damaged, or of objects.
+    """
+    with damage_named(path, "an array of numbers written by numpy.save"):
+        content = read_bytes(path)
+        array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+            raise ValueError("no array of numbers")
+        return array
+
+
+def beginning(path: Path, size: int = 65536) -> str:
+    """The first bytes of a file as text, "" if it cannot be read; unknown bytes are replaced."""
+    try:
+        with open_path(path) as file:
+            return file.read(size).decode("utf-8-sig", errors="replace")
+    except (OSError, DataError):
+        return ""
+
+
+def keys_of(path: Path) -> frozenset[str]:
+    """Keys of the object in a JSON file; empty for other content. Kept in memory while the file stays."""
+
+    def read(file: Path) -> frozenset[str]:
+        try:
+            content = json.loads(read_bytes(file).decode("utf-8-sig"))
+        except (OSError, ValueError, RecursionError, DataError):
+            return frozenset()
+        return frozenset(content) if isinstance(content, dict) else frozenset()
+
+    try:
+        found: frozenset[str] = parsed(path, "keys", read)
+    except OSError:
+        return frozenset()
+    return found
+
+
+def whole(value: Any, what: str) -> int:
+    """A number without fraction as int.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or float(value) != int(float(value)):
+        raise ValueError(f"{what}: expected a whole number, found {value!r}")
+    return int(float(value))
+
+
+def normal(name: str) -> str:
+    """A name for comparing: without case, and with ``_``, ``-`` and spaces alike."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sorting key: numbers inside a name by their value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def names_like(folder: Path, *suffixes: str) -> list[Path]:
+    """Files in a folder itself with one of the suffixes, sorted; no hidden files."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
+    )
+
+
+def names_below(folder: Path) -> list[str]:
+    """Paths of the files below a folder, relative, with forward slashes; no hidden files."""
+    return files_below(folder).names
+
+
+def first_names(folder: Path, at_most: int) -> Iterator[str]:
+    """The first names below a folder, without reading the rest of a large one."""
+    count = 0
+    for directory, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        below = os.path.relpath(directory, folder).replace(os.sep, "/")
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield name if below == "." else f"{below}/{name}"
+                count += 1
+                if count >= at_most:
+                    return
+
+
+def first_file(folder: Path, *suffixes: str, at_most: int = 10_000) -> Path | None:
+    """The first file below a folder with one of the suffixes, among the first ``at_most`` files."""
+    if not folder.is_dir():
+        return None
+    names = first_names(folder, at_most)
+    return next((folder / name for name in names if name.lower().endswith(suffixes)), None)
+
+
+def member_name(name: str) -> str:
+    """The name of an image as part of a path below its annotation file: relative, with forward slashes."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return "/".join(part for part in parts if part not in ("/", "..", ".")) or "_"
+
+
+def scanned(files: Sequence[Path], draw: Callable[[Path], Drawing]) -> tuple[list[str], tuple[str, ...]]:
+    """Category names of files in the order of their first use, and notes about shapes without area.
+
+    Damaged files are passed over: the check of the data names them.
+
+    Raises:
+        DataError: every file that was looked at is damaged; the error of the first one.
+    """
+    step = max(-(-len(files) // _SCANNED), 1)
+    names: dict[str, None] = {}
+    left_out: Counter[str] = Counter()
+    errors: list[DataError] = []
+    for file in files[::step]:
+        try:
+            used, kinds = parsed(file, "summary", lambda path: _summary(draw(path)))
+        except (OSError, DataError) as error:
+            errors.append(error if isinstance(error, DataError) else DataError(f"{file}: {error.strerror}"))
+            continue
+        names.update(dict.fromkeys(used))
+        left_out.update(kinds)
+    looked = len(files[::step])
+    if errors and len(errors) == looked:
+        raise errors[0]
+    notes = [f"categories are those of {looked} of {len(files)} files"] if step > 1 else []
+    if left_out:
+        counts = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
+        notes.append(f"shapes without area are left out: {counts}")
+    return list(names), tuple(notes)
+
+
+def _summary(drawing: Drawing) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Categories and the kinds of shapes that are left out."""
+    return tuple(dict.fromkeys(name for name, _ in drawing.shapes)), drawing.left_out
