@@ -5,6 +5,7 @@ import sys
 import typer
 
 from domainbridge.cli import data, model, recipes, run
+from domainbridge.cli.init import init
 from domainbridge.errors import DomainbridgeError
 
 __all__ = ["app", "run_app"]
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("init")(init)
 app.command("run")(run.run)
 app.command("plan")(run.plan)
 app.command("evaluate")(model.evaluate)

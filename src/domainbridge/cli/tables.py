@@ -1,6 +1,6 @@
 """Tables and bars of the commands: plans, findings, class shares, scores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from domainbridge.tools.estimate import Estimate
     from domainbridge.tools.statistics import DomainShares
 
-__all__ = ["counting", "print_plan", "print_scores", "print_shares", "print_survey"]
+__all__ = ["counting", "print_found", "print_plan", "print_scores", "print_shares", "print_survey"]
 
 _LONG = 10 * 3600
 """Seconds from which durations are given in hours."""
@@ -54,6 +54,16 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "?"
     return f"{seconds / 60:.0f} min" if seconds < _LONG else f"{seconds / 3600:.0f} h"
+
+
+def print_found(rows: "Sequence[tuple[str, str, str]]") -> None:
+    """What `init` understood, as a table on stdout."""
+    table = Table()
+    for column in ("what", "found", "evidence"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(text) for text in row))
+    Console().print(table, highlight=False)
 
 
 def print_survey(survey: "Survey") -> None:

@@ -1,0 +1,167 @@
+"""Values or colors of label files, and the classes that they become."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbridge.data.index_image import read_index_image
+from domainbridge.data.labels import color_labels
+from domainbridge.errors import DataError, FileError
+from domainbridge.tools.init.class_lists import find_class_list
+from domainbridge.types import IGNORE
+
+__all__ = ["Ask", "FoundClasses", "find_classes", "name_classes"]
+
+_LOOKED_AT = 200
+_MANY = 64
+"""From this number of values on, most are left by a lossy format or by smoothed edges."""
+_MIN_SHARE = 0.005
+"""Of the pixels: among very many values, rarer ones are no classes."""
+_NEAR = 24
+"""Distance of two values, or colors, that are one class."""
+
+Ask = Callable[[str, str], str]
+"""A question and its default answer -> the answer."""
+
+
+@dataclass(frozen=True)
+class FoundClasses:
+    """The classes of label files.
+
+    Attributes:
+        names: value or color of the files -> name of the class; values that mean "no class" are left out.
+        colors: whether the keys are colors (24-bit RGB) rather than values.
+        shares: of the pixels, by value.
+        nearest: whether values between those of two classes occur.
+        ignore: whether 255 occurs beside other values, as "no class".
+        evidence: what was seen, in words.
+        named: whether the names come from the data set or the user.
+    """
+
+    names: dict[int, str]
+    colors: bool
+    shares: dict[int, float]
+    nearest: bool
+    ignore: bool
+    evidence: str
+    named: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names without repetition: values with one name are one class."""
+        return tuple(dict.fromkeys(self.names.values()))
+
+    def key(self, value: int) -> str:
+        """A value or color as recipes write it."""
+        return f"'#{value:06x}'" if self.colors else str(value)
+
+
+def find_classes(root: Path, files: Sequence[str], labels: Sequence[Path]) -> FoundClasses:
+    """Values, or colors, of evenly spread label files, named by a class list below the root where one is found.
+
+    Raises:
+        DataError: no label can be read.
+    """
+    count = min(len(labels), _LOOKED_AT)
+    looked = [labels[len(labels) * number // count] for number in range(count)]
+    found, colors = _found_values(looked)
+    pixels = found.total()
+    nearest = len(found) > _MANY
+    common = _pure(found, colors=colors) if nearest else dict(found)
+    ignore = not colors and len(common) > 2 and common.pop(IGNORE, None) is not None
+    if len(common) < 2:
+        raise DataError(
+            f"labels: only one value in {len(looked)} labels, e.g. {looked[0]}; a source needs labels of two classes"
+        )
+    shares = {value: number / pixels for value, number in sorted(common.items())}
+    names = {value: f"class_{position}" for position, value in enumerate(shares)}
+    if len(shares) == 2 and not colors:
+        names = dict(zip(shares, ("background", "object"), strict=True))
+    listed = ", ".join(f"#{value:06x}" if colors else str(value) for value in list(shares)[:12])
+    evidence = (
+        f"{len(shares)} {'colors' if colors else 'values'} in {len(looked)} labels: {listed}"
+        f"{' ...' if len(shares) > 12 else ''}"
+    )
+    classes = FoundClasses(names, colors, shares, nearest, ignore, evidence)
+    class_list = find_class_list(root, files, list(shares), colors=colors)
+    if class_list is None:
+        return classes
+    table = class_list.by_color if colors else class_list.by_value
+    known = {value: table.get(value, name) for value, name in names.items()}
+    return replace(classes, names=known, named=True, evidence=f"{evidence}; names: {class_list.path}")
+
+
+def _pure(found: Counter[int], *, colors: bool) -> dict[int, int]:
+    """The values of classes among those that a lossy format or smoothing left: common, and no blend of two others."""
+    pixels = found.total()
+    accepted: list[int] = []
+    for value, number in found.most_common(IGNORE):
+        if number < _MIN_SHARE * pixels:
+            break
+        point = _point(value) if colors else np.array([value])
+        others = [_point(other) if colors else np.array([other]) for other in accepted]
+        near = any(np.linalg.norm(point - other) < _NEAR for other in others)
+        if not near and not (colors and _is_blend(point, others)):
+            accepted.append(value)
+    return {value: found[value] for value in accepted}
+
+
+def _point(color: int) -> NDArray[np.int64]:
+    return np.array([color >> 16, color >> 8 & 255, color & 255])
+
+
+def _is_blend(point: NDArray[np.int64], others: Sequence[NDArray[np.int64]]) -> bool:
+    """Whether a color lies on the line between two others."""
+    for start, end in combinations(others, 2):
+        along = end - start
+        share = float(np.clip((point - start) @ along / max(along @ along, 1), 0, 1))
+        if np.linalg.norm(start + share * along - point) < _NEAR:
+            return True
+    return False
+
+
+def _found_values(paths: Sequence[Path]) -> tuple[Counter[int], bool]:
+    """Value -> pixels of all files, and whether the values are colors: if the channels of any file differ."""
+    found: Counter[int] = Counter()
+    errors: list[DataError] = []
+    for path in paths:
+        try:
+            counts = np.bincount(read_index_image(path, one_bit_value=1).ravel())
+        except FileError as error:
+            if "labels are colors" in error.group:
+                return _found_colors(paths), True
+            errors.append(error)
+            continue
+        present = np.flatnonzero(counts)
+        found.update(dict(zip(present.tolist(), counts[present].tolist(), strict=True)))
+    if not found:
+        raise errors[0] if errors else DataError("no label files")
+    return found, False
+
+
+def _found_colors(paths: Sequence[Path]) -> Counter[int]:
+    decoder = color_labels({0: 0})
+    found: Counter[int] = Counter()
+    for path in paths:
+        try:
+            found.update(decoder.found(decoder.values(path)))
+        except DataError:
+            continue
+    return found
+
+
+def name_classes(found: FoundClasses, ask: Ask | None) -> FoundClasses:
+    """Ask for the name of each value without a known name; without ``ask`` the numbered names stay."""
+    if ask is None or found.named:
+        return found
+    kind = "color" if found.colors else "value"
+    names = {
+        value: ask(f"name of {kind} {found.key(value)}, {found.shares[value]:.1%} of the pixels", name).strip() or name
+        for value, name in found.names.items()
+    }
+    return replace(found, names=names, named=True)
