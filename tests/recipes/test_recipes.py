@@ -89,7 +89,7 @@ def fabricate_folder(root: Path, split: str, labels: str | None) -> None:
     (root / split).write_text("\n".join(stems))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("quickstart")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("quickstart", "own-data"))])
 def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     fabricate(load_recipe(name), tmp_path / "data")
     words = [f"data_root={tmp_path / 'data'}", "training.steps=1", "training.batch_size=2", "stages={}"]
@@ -104,6 +104,13 @@ def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "run/results.json").read_text())["stages"][last]
     assert len(results["targets"]) == len(recipe.targets)
     assert ("mean" in results) == (len(recipe.targets) > 1)
+
+
+def test_own_data_starts_on_folders_with_its_names(tmp_path: Path) -> None:
+    fabricate_folder(tmp_path / "source", "train.txt", "labels")
+    fabricate_folder(tmp_path / "target", "train.txt", None)
+    words = [f"data_root={tmp_path}", "training.steps=1", "crop.width=64", "crop.height=64", "model.weights=none"]
+    assert run_recipe(load_recipe("own-data", [*words, "runtime.num_workers=0"]), tmp_path / "run", until="r1-cut")
 
 
 @pytest.mark.parametrize("name", ["quickstart", "quickstart-self-training"])
