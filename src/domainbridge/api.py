@@ -1,6 +1,6 @@
 """The Python interface: adapt, load a model, evaluate, predict. The command line calls the same functions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.errors import DataError, ModelError, RecipeError, problem_list
 from domainbridge.evaluation.confusion import Scores
 from domainbridge.evaluation.evaluate import score_sets
+from domainbridge.evaluation.label_maps import check_classes_occur, read_label_map
 from domainbridge.evaluation.labeled_files import dataset_files, folder_files, scoring_of, space_of_labels
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.run.callbacks.base import CALLBACKS, NullCallback
@@ -27,6 +28,9 @@ from domainbridge.tools.predict import predict_files
 __all__ = ["Run", "adapt", "evaluate", "load_model", "predict", "recipe_of"]
 
 PathLike = Path | str
+
+_MUCH_IGNORED = 50.0
+"""Percent of pixels without a class from which a warning is given."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,11 @@ def evaluate(
     dataset: str | None = None,
     root: PathLike | None = None,
     split: str | None = None,
+    label_map: Mapping[Any, Any] | PathLike | None = None,
     label_space: str | None = None,
     label_scale: float | None = None,
     subsets: Iterable[str] = (),
+    report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Scores]:
     """Scores of a model: IoU per class and mIoU over one confusion matrix, in percent.
 
@@ -130,41 +136,65 @@ def evaluate(
         model: a loaded model, or the path to a model folder.
         recipe: as for :func:`adapt`.
         images: path to a folder of images.
-        labels: path to a folder of labels with the same relative names, which hold train ids.
+        labels: path to a folder of labels with the same relative names; without ``label_map`` they hold train ids.
         dataset: name of a known data set.
         root: path to that data set.
         split: path to a text file of stems; with ``dataset`` the name of a split.
+        label_map: with ``images``: label values or '#rrggbb' to class names, train ids or 'ignore', as in a recipe. A
+            mapping, the path to a YAML file, or text such as ``"0=background,255=crack"``.
         label_space: label space of the labels; default: the model's.
         label_scale: size of the scored labels / size of the files; with ``dataset`` only.
         subsets: further means, synthia16 or synthia13.
+        report: gets a line for each remark, such as large images and a large share of pixels without a class.
 
     Returns:
         Scores by target; of folders and data sets under the name "images" or the data set's.
 
     Raises:
-        InputError: the set is not complete, its files are not in order, or the classes do not fit.
+        InputError: the set is not complete, its files are not in order, the classes do not fit, or at most one class
+            has pixels in the labels.
+        TrainingError: an image does not fit into the device's memory.
     """
     predictor = model if isinstance(model, Predictor) else load_model(model)
-    others = (images, labels, dataset, root, split, label_space, label_scale, *subsets)
+    others = (images, labels, dataset, root, split, label_map, label_space, label_scale, *subsets)
     if recipe is not None:
         if any(value is not None for value in others):
             raise RecipeError(
-                "evaluate: the recipe says what is scored and how; leave out images, labels, split, label space, "
-                "data set, root, label scale and subsets"
+                "evaluate: the recipe says what is scored and how; leave out images, labels, split, label map, label "
+                "space, data set, root, label scale and subsets"
             )
-        return _evaluate_recipe(predictor, recipe_of(recipe))
+        return _evaluate_recipe(predictor, recipe_of(recipe), report)
+    folders = images is not None and labels is not None and dataset is None and root is None and label_scale is None
+    if label_map is not None and (label_space is not None or not folders):
+        raise RecipeError("evaluate: a label map belongs to images and labels, and takes the place of a label space")
     if dataset is not None and root is not None and images is None and labels is None:
         files = dataset_files(dataset, Path(root), split, label_scale or 1.0)
-    elif images is not None and labels is not None and dataset is None and root is None and label_scale is None:
+    elif folders:
+        mapping = read_label_map(label_map) if label_map is not None else None
         space = space_of_labels(predictor, label_space)
-        files = folder_files(Path(images), Path(labels), Path(split) if split else None, space)
+        files = folder_files(Path(str(images)), Path(str(labels)), Path(split) if split else None, space, mapping)
     else:
         raise RecipeError(
             "evaluate: give a recipe, or images and labels, or a data set and its root (and then a label scale)"
         )
+    for note in files.listing.notes:
+        report(f"note: {note}")
     labeled, rule = scoring_of(predictor, files, tuple(subsets))
-    runtime = Runtime(predictor.device, 0)
-    return score_sets(predictor.network, {dataset or "images": labeled}, rule, runtime)
+    name = dataset or "images"
+    check_classes_occur(labeled, rule.space, f"evaluate: {name}")
+    scored = score_sets(predictor.network, {name: labeled}, rule, Runtime(predictor.device, 0), report=report)
+    return _with_warnings(scored, report)
+
+
+def _with_warnings(scored: dict[str, Scores], report: Callable[[str], None]) -> dict[str, Scores]:
+    """The same scores; a warning for each set of which few pixels were scored."""
+    for name, scores in scored.items():
+        if scores.ignored is not None and scores.ignored >= _MUCH_IGNORED:
+            report(
+                f"warning: {name}: {scores.ignored:.1f} % of the pixels have no class in the labels and were not "
+                "scored; if they should have one, correct the label map"
+            )
+    return scored
 
 
 def predict(
@@ -174,8 +204,12 @@ def predict(
     *,
     overlay: bool = False,
     confidence: bool = False,
+    report: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Write a class map ``OUT/NAME.png`` (palette PNG, value = train id) for every image; the number of images.
+
+    Memory is bounded: an image of more than four megapixels at the network goes through overlapping windows. A record
+    in ``out`` lists what was written: later calls replace these files and no others.
 
     Args:
         model: a loaded model, or the path to a model folder.
@@ -183,13 +217,15 @@ def predict(
         out: path to a folder, created when missing.
         overlay: also ``NAME_overlay.jpg``, the classes' colors over the image.
         confidence: also ``NAME_confidence.png``, 255 * the largest probability.
+        report: gets a line for each remark: files left out, distinct names for images with one stem, images in windows.
 
     Raises:
-        InputError: nothing was written if an input is missing or an output would replace another or an input; images
-            that cannot be read are left out and listed at the end.
+        InputError: nothing was written if an input is missing or a file that predict did not write would be replaced;
+            images that cannot be read are left out and listed at the end.
+        StorageError: a result cannot be written.
     """
     paths = [Path(inputs)] if isinstance(inputs, Path | str) else [Path(path) for path in inputs]
-    return predict_files(model, paths, Path(out), overlay=overlay, confidence=confidence)
+    return predict_files(model, paths, Path(out), overlay=overlay, confidence=confidence, report=report)
 
 
 def recipe_of(
@@ -216,7 +252,7 @@ def recipe_of(
     return load_recipe(str(recipe), arguments)
 
 
-def _evaluate_recipe(predictor: Predictor, recipe: Recipe) -> dict[str, Scores]:
+def _evaluate_recipe(predictor: Predictor, recipe: Recipe, report: Callable[[str], None]) -> dict[str, Scores]:
     """Scores on each target's validation set, exactly as a run of the recipe scores its stages."""
     classes = training_space(recipe).classes
     if predictor.classes != classes:
@@ -229,4 +265,7 @@ def _evaluate_recipe(predictor: Predictor, recipe: Recipe) -> dict[str, Scores]:
     if not all(map(len, data.validation.values())) or any(".validation" in problem for problem in problems):
         raise DataError(problem_list(f"recipe {recipe.name}: validation sets that cannot be used", problems))
     runtime = resolve_runtime(str(predictor.device), recipe.runtime.threads)
-    return score_sets(predictor.network, data.validation, scoring_rule(recipe), runtime)
+    rule = scoring_rule(recipe)
+    for name, labeled in data.validation.items():
+        check_classes_occur(labeled, rule.space, f"targets.{name}.validation", in_recipe=True)
+    return _with_warnings(score_sets(predictor.network, data.validation, rule, runtime, report=report), report)

@@ -10,7 +10,7 @@ from domainbridge.build.label_space import training_space
 from domainbridge.build.recipe import training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
-from domainbridge.errors import RecipeError
+from domainbridge.errors import ModelError, RecipeError
 from domainbridge.methods.base import Objective, StageInputs, StageSpec, TrainingStage
 from domainbridge.models.activation_checkpointing import checkpoint_blocks
 from domainbridge.models.heads.base import HeadSpec
@@ -20,6 +20,9 @@ from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.seeding import seed_global_generator
 
 __all__ = ["build_objective", "check_network", "initial_student", "meta_pass", "model_config", "model_spec"]
+
+_AWKWARD = ((1, 1), (5, 7), (33, 49), (202, 301))
+"""Sizes (height, width) that no stride divides."""
 
 
 def model_spec(recipe: Recipe) -> ModelSpec:
@@ -63,16 +66,42 @@ def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 
         processes: number of processes that share a batch.
 
     Raises:
-        ModelError: the backbone or its weights cannot be had, or the backbone has no blocks for a stage with activation
-            checkpointing.
+        ModelError: the backbone or its weights cannot be had, the backbone has no blocks for a stage with activation
+            checkpointing, or the network does not take images of every size.
         RecipeError: the head is unknown, or the rows of a step are too few and small for BatchNorm.
     """
     trainings = [training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)]
     for training in {(each.batch_size, each.gradient_accumulation_steps): each for each in trainings}.values():
         meta_pass(recipe, training, processes)
+    _try_sizes(recipe)
     student = initial_student(recipe, "check")
     if any(training.activation_checkpointing for training in trainings):
         checkpoint_blocks(student.backbone)
+
+
+def _try_sizes(recipe: Recipe) -> None:
+    """Put images of awkward sizes through the network on the meta device: validation images may have any size.
+
+    Raises:
+        ModelError: the network takes no images of some sizes, even padded.
+    """
+    with torch.device("meta"):
+        network = build_segmenter(model_spec(recipe)).eval()
+    boxes = [target.validation.resize or target.resize for target in recipe.targets if target.validation]
+    sizes = [(recipe.crop.height, recipe.crop.width), *_AWKWARD, *((box.height, box.width) for box in boxes if box)]
+    for height, width in dict.fromkeys(sizes):
+        try:
+            with torch.no_grad():
+                network(torch.empty(1, 3, height, width, device="meta"))
+        except NotImplementedError:
+            return  # an operation without a form for the meta device: nothing is known
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(
+                f"model: {recipe.model.backbone} with head {recipe.model.head.kind} takes no images of "
+                f"{width}x{height} pixels ({reason}); validation images may have any size. Choose another model.backbone, such as "
+                "resnet101_v1c or efficientnet_lite0"
+            ) from error
 
 
 def meta_pass(recipe: Recipe, training: TrainingConfig, processes: int = 1) -> tuple[Segmenter, Tensor]:

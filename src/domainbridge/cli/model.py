@@ -31,6 +31,14 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="path to a text file with a stem per line; with --dataset: name of a split")
     ] = None,
+    label_map: Annotated[
+        str | None,
+        typer.Option(
+            help="what label values mean: 0=background,255=crack, or '#rrggbb=class', or path to a YAML file; default: "
+            "the labels hold train ids",
+            metavar="MAP",
+        ),
+    ] = None,
     label_space: Annotated[str | None, typer.Option(help="label space of the labels; default: the model's")] = None,
     label_scale: Annotated[
         float | None,
@@ -55,10 +63,12 @@ def evaluate(
     if json is not None:
         writable(json, "--json")
     given: dict[str, Any] = {"images": images, "labels": labels, "dataset": dataset, "root": root, "split": split}
-    given |= {"label_space": label_space, "label_scale": label_scale, "subsets": subset or ()}
+    given |= {"label_map": label_map, "label_space": label_space, "label_scale": label_scale, "subsets": subset or ()}
     changes = {"evaluation.mode": "slide"} if slide else {}
     loaded = recipe and api.recipe_of(recipe, changes | ({"evaluation.flip": True} if flip else {}))
-    result = api.evaluate(api.load_model(model, slide=slide, flip=flip, device=device), loaded or None, **given)
+    result = api.evaluate(
+        api.load_model(model, slide=slide, flip=flip, device=device), loaded or None, report=_say, **given
+    )
     for target, scores in result.items():
         print_scores(scores, f"{target}, {scores.images} images")
     if json is not None:
@@ -81,14 +91,21 @@ def predict(
     flip: Flip = False,
     device: Device = "auto",
 ) -> None:
-    """Segment images: writes OUT/NAME.png, and on request NAME_overlay.jpg and NAME_confidence.png."""
+    """Segment images: writes OUT/NAME.png, and on request NAME_overlay.jpg and NAME_confidence.png.
+
+    Files that an earlier predict wrote are replaced; no other file is.
+    """
     from domainbridge import api
     from domainbridge.cli.parsing import writable_folder
 
     writable_folder(out, "--out")
     loaded = api.load_model(model, slide=slide, flip=flip, device=device)
-    written = api.predict(loaded, inputs, out, overlay=overlay, confidence=confidence)
+    written = api.predict(loaded, inputs, out, overlay=overlay, confidence=confidence, report=_say)
     typer.echo(f"{written} images segmented into {out}", err=True)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def import_(

@@ -101,7 +101,7 @@ def print_shares(shares: "list[DomainShares]") -> None:
 
 
 def print_scores(scores: "Scores", title: str | None = None) -> None:
-    """IoU per class and the means, on stdout."""
+    """IoU per class, the means and the share of pixels that no score counts, on stdout."""
     table = Table(title=title and escape(title), title_justify="left")
     table.add_column("class")
     table.add_column("IoU %", justify="right")
@@ -109,5 +109,7 @@ def print_scores(scores: "Scores", title: str | None = None) -> None:
         table.add_row(escape(name), "absent" if value is None else f"{value:.2f}")
     table.add_section()
     for name, value in {"mean": scores.miou, **{f"mean of {n}": v for n, v in scores.subsets.items()}}.items():
-        table.add_row(name, "none" if value is None else f"{value:.2f}")
+        table.add_row(escape(name), "none" if value is None else f"{value:.2f}")
+    if scores.ignored is not None:
+        table.add_row("pixels without class", f"{scores.ignored:.2f}")
     Console().print(table, highlight=False)

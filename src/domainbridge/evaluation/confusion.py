@@ -35,6 +35,8 @@ class Scores:
         accuracy: share of labeled pixels predicted right.
         images: how many were scored.
         subsets: mean over the classes of each named subset, e.g. the 16 and 13 classes that SYNTHIA has.
+        ignored: share of the pixels without a class in the labels, which no score counts; None in results of versions
+            that did not count them.
     """
 
     iou: dict[str, float | None]
@@ -42,6 +44,7 @@ class Scores:
     accuracy: float | None
     images: int
     subsets: dict[str, float | None] = field(default_factory=dict)
+    ignored: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the form of results.json, of evaluation.json and of ``evaluate --json``."""
@@ -59,6 +62,7 @@ def scores(
     images: int,
     exclude_classes: tuple[str, ...] = (),
     subsets: Mapping[str, tuple[str, ...]] | None = None,
+    pixels: int | None = None,
 ) -> Scores:
     """Read the scores off a confusion matrix.
 
@@ -68,6 +72,7 @@ def scores(
         images: how many were scored.
         exclude_classes: classes that the mean leaves out, e.g. those without source pixels.
         subsets: name -> classes of a further mean.
+        pixels: number of all pixels of the set, with and without a class.
     """
     counts = matrix.double()
     right = counts.diagonal()
@@ -81,6 +86,7 @@ def scores(
         accuracy=100 * right.sum().item() / labeled_pixels if labeled_pixels else None,
         images=images,
         subsets={name: _mean(iou[member] for member in members) for name, members in (subsets or {}).items()},
+        ignored=100 * (1 - labeled_pixels / pixels) if pixels else None,
     )
 
 

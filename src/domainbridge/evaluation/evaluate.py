@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from domainbridge.data.dataset import Dataset, ahead
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.evaluation.confusion import Scores, confusion_matrix, scores
-from domainbridge.evaluation.inference import InferenceRule, predicted_classes
+from domainbridge.evaluation.inference import InferenceRule, class_map, windows_of
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.runtime.device import Runtime
-from domainbridge.types import as_unit_float
+from domainbridge.runtime.device import EVALUATION_ADVICE, Runtime, enough_memory
+from domainbridge.types import Sample
 
 __all__ = ["ScoringRule", "mean_miou", "score", "score_sets"]
+
+_PIXELS = 2**22
+"""Pixels that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def score(
     rule: ScoringRule,
     runtime: Runtime,
     progress: Callable[[], None] = lambda: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Scores:
     """Scores over a labeled set, its labels at stored size.
 
@@ -55,23 +60,54 @@ def score(
         rule: see there.
         runtime: its processes share the images.
         progress: called after every image; it may raise to stop.
+        report: gets a line if images were too large to go through the network at once.
+
+    Raises:
+        TrainingError: an image does not fit into the device's memory.
+        ModelError: the network gives values that are not numbers.
     """
     was_training = model.training
     model.eval()
-    device, processes = runtime.device, runtime.processes
+    processes = runtime.processes
+    matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=runtime.device)
+    pixels = torch.zeros((), dtype=torch.int64, device=runtime.device)
+    large: list[str] = []
+    try:
+        for sample in ahead(dataset, range(processes.rank, len(dataset), processes.count)):
+            with enough_memory(f"scoring {sample.name}", EVALUATION_ADVICE):
+                matrix += _compared(model, sample, rule, runtime.device)
+            assert sample.label is not None
+            pixels += sample.label.size
+            large += _too_large(sample, rule.inference)
+            progress()
+    finally:
+        model.train(was_training)
+    if large:
+        report(f"{len(large)} images are too large for the network at once and went through windows, e.g. {large[0]}")
+    total = int(processes.all_reduce_sum(pixels))
+    matrix = processes.all_reduce_sum(matrix)
+    return scores(matrix, rule.space.classes, len(dataset), rule.exclude_classes, rule.subsets, total)
+
+
+def _compared(model: Segmenter, sample: Sample, rule: ScoringRule, device: torch.device) -> Tensor:
+    """The confusion matrix of one image, int64 (K, K + 1), counted some rows at a time."""
+    assert sample.label is not None
+    height, width = sample.label.shape
+    predicted = class_map(model, sample.image, (height, width), rule.inference, device).classes
     table = torch.from_numpy(rule.table).long().to(device)
     matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=device)
-    for sample in ahead(dataset, range(processes.rank, len(dataset), processes.count)):
-        assert sample.label is not None
-        image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))[None].to(device)
-        label = torch.from_numpy(sample.label).to(device).long()
-        size = (label.shape[0], label.shape[1])
-        prediction = predicted_classes(model, as_unit_float(image), size, rule.inference)
-        matrix += confusion_matrix(label, table[prediction], len(rule.space))
-        progress()
-    model.train(was_training)
-    matrix = processes.all_reduce_sum(matrix)
-    return scores(matrix, rule.space.classes, len(dataset), rule.exclude_classes, rule.subsets)
+    rows = max(_PIXELS // width, 1)
+    for top in range(0, height, rows):
+        label = torch.from_numpy(sample.label[top : top + rows]).to(device).long()
+        matrix += confusion_matrix(label, table[predicted[top : top + rows].long()], len(rule.space))
+    return matrix
+
+
+def _too_large(sample: Sample, rule: InferenceRule) -> list[str]:
+    """A description of a large image, or nothing."""
+    height, width = sample.image.shape[:2]
+    windows = windows_of(height, width, rule) if rule.window is None else None
+    return [f"{sample.name}: {width}x{height} pixels at the network, {windows}"] if windows else []
 
 
 def score_sets(
@@ -80,9 +116,10 @@ def score_sets(
     rule: ScoringRule,
     runtime: Runtime,
     progress: Callable[[], None] = lambda: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Scores]:
     """Scores on each of several labeled sets, by name; arguments as for :func:`score`."""
-    return {name: score(model, dataset, rule, runtime, progress) for name, dataset in datasets.items()}
+    return {name: score(model, dataset, rule, runtime, progress, report) for name, dataset in datasets.items()}
 
 
 def mean_miou(targets: Mapping[str, Scores]) -> float | None:

@@ -1,6 +1,6 @@
 """Labeled images that no recipe names: the user's folders, or a known data set, made ready for a model's scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
 from domainbridge.data.label_spaces import BUILT_IN, SUBSETS, LabelSpace, label_space, space_table
-from domainbridge.data.labels import IdLabels, LabelDecoder
+from domainbridge.data.labels import IdLabels, LabelDecoder, label_map_decoder
 from domainbridge.data.layout_listing import known_layout, list_layout, split_of
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule
@@ -36,14 +36,31 @@ class LabeledFiles:
     label_scale: float = 1.0
 
 
-def folder_files(images: Path, labels: Path, split: Path | None, space: LabelSpace) -> LabeledFiles:
-    """A folder of images and a folder of labels with the same relative names, which hold train ids of ``space``.
+def folder_files(
+    images: Path,
+    labels: Path,
+    split: Path | None,
+    space: LabelSpace,
+    label_map: Mapping[int | str, int | str] | None = None,
+) -> LabeledFiles:
+    """A folder of images and a folder of labels with the same relative names.
+
+    Args:
+        images: folder.
+        labels: folder; without ``label_map`` its files hold train ids of ``space``.
+        split: text file of stems; None: every image.
+        space: label space of the labels.
+        label_map: the files' values or '#rrggbb' to classes of ``space``, train ids or 'ignore', as in a recipe.
 
     Raises:
+        RecipeError: keys or values of the label map have no meaning.
         DataError: files are missing.
     """
+    decoder: LabelDecoder = IdLabels.in_space(space_table(space, space), space)
+    if label_map is not None:
+        decoder = label_map_decoder(label_map, space, "evaluate")
     listing = list_folder(images, labels, FolderRule(split)).checked("evaluate")
-    return LabeledFiles(listing, IdLabels.in_space(space_table(space, space), space), space)
+    return LabeledFiles(listing, decoder, space)
 
 
 def dataset_files(dataset: str, root: Path, split: str | None, label_scale: float = 1.0) -> LabeledFiles:

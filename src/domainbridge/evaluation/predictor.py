@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from domainbridge.data.decode import read_image
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.transforms import ResizeRule, resize_image
-from domainbridge.evaluation.inference import InferenceRule, probabilities
+from domainbridge.evaluation.inference import ClassMap, InferenceRule, class_map, probabilities, windows_of
+from domainbridge.evaluation.windows import Windows
 from domainbridge.models.model_folder import ModelConfig, load_model
 from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.runtime.device import resolve_runtime
@@ -69,13 +70,37 @@ class Predictor(nn.Module):
         Args:
             image: RGB, uint8 (height, width, 3), a Pillow image, or the path of an image file.
 
+        Memory is bounded: an image of more than four megapixels at the network goes through windows with context.
+
         Raises:
             DataError: the file cannot be read.
+            ModelError: the network gives values that are not numbers.
         """
-        return self.predict_probabilities(image).argmax(0).cpu().numpy().astype(np.uint8)
+        return self.class_map(_as_array(image)).classes.cpu().numpy()
+
+    def class_map(self, image: NDArray[np.uint8], *, confidence: bool = False) -> ClassMap:
+        """Train ids at the image's own size, with ``confidence`` also the largest probability; bounded memory.
+
+        Args:
+            image: RGB, uint8 (height, width, 3).
+            confidence: whether it is asked for.
+
+        Raises:
+            ModelError: the network gives values that are not numbers.
+        """
+        size = (image.shape[0], image.shape[1])
+        resized = image if self.resize is None else resize_image(image, self.resize.size_for(*size))
+        return class_map(self.network, resized, size, self.rule, self.device, confidence=confidence)
+
+    def windows_for(self, height: int, width: int) -> Windows | None:
+        """The windows for an image of that size; None: it goes through the network at once."""
+        size = (height, width) if self.resize is None else self.resize.size_for(height, width)
+        return windows_of(*size, self.rule)
 
     def predict_probabilities(self, image: ImageLike) -> Tensor:
         """Class probabilities at the image's own size: float32 (classes, height, width), on the network's device.
+
+        Of a large image these are gigabytes; :meth:`predict` and :meth:`class_map` need no such tensor.
 
         Args:
             image: as for :meth:`predict`.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LazyUpsample", "interpolation_matrix", "row_chunks", "source_rows", "upsample"]
+__all__ = ["LazyUpsample", "interpolation_matrix", "interpolation_rows", "row_chunks", "source_rows", "upsample"]
 
 _CHUNK = 64
 """Rows of pixels at a time: few enough for a processor's cache, enough to fill a GPU."""
@@ -32,24 +32,27 @@ class LazyUpsample:
     The width is upsampled at once; each call of :meth:`rows` upsamples the height for the rows that it returns.
     """
 
-    def __init__(self, maps: Tensor, *sizes: tuple[int, int]) -> None:
+    def __init__(self, maps: Tensor, *sizes: tuple[int, int], columns: slice = slice(None)) -> None:
         """Upsample along the width.
 
         Args:
             maps: float32 (batch, channels, h, w).
             sizes: (height, width) to upsample to, one after the other; two steps are not the same as one.
+            columns: of the upsampled maps, to be kept; all of them where nothing is said.
         """
         height, width = maps.shape[-2:]
-        rows = columns = None
+        rows = across = None
         self.bounds = []
-        for size in sizes:
+        for number, size in enumerate(sizes):
+            if number and size == (height, width):
+                continue
             rows = _after(rows, interpolation_matrix(height, size[0], maps.device))
-            columns = _after(columns, interpolation_matrix(width, size[1], maps.device))
+            across = _after(across, interpolation_matrix(width, size[1], maps.device))
             self.bounds.append((size[0], height))
             height, width = size
         assert rows is not None
-        assert columns is not None
-        self.matrix, self.upsampled_width = rows, maps @ columns.T
+        assert across is not None
+        self.matrix, self.upsampled_width = rows, maps @ across[columns].T
 
     def rows(self, rows: slice) -> Tensor:
         """Rows of the upsampled maps, (batch, channels, number of rows, width)."""
@@ -57,6 +60,26 @@ class LazyUpsample:
         for shape in reversed(self.bounds):
             cells = source_rows(shape, cells)
         return self.matrix[rows, cells] @ self.upsampled_width[..., cells, :]
+
+
+def interpolation_rows(shape: tuple[int, int], rows: slice, device: torch.device) -> tuple[Tensor, slice]:
+    """Some rows of an interpolation matrix of ``shape`` (pixels, cells), without the whole of it.
+
+    Returns:
+        float32 (number of rows, number of cells), and the cells that its columns stand for.
+    """
+    pixels, cells = shape
+    needed = source_rows(shape, rows)
+    places = (torch.arange(rows.start, rows.stop, dtype=torch.float64, device=device) + 0.5) * (cells / pixels) - 0.5
+    places = places.clamp(0, cells - 1)
+    below = places.floor()
+    matrix = torch.zeros(len(places), needed.stop - needed.start, device=device)
+    share = (places - below).float()[:, None]
+    first = (below.long() - needed.start)[:, None]
+    second = (first + 1).clamp_max(needed.stop - needed.start - 1)
+    matrix.scatter_add_(1, first, 1 - share)
+    matrix.scatter_add_(1, second, share)
+    return matrix, needed
 
 
 def source_rows(shape: tuple[int, ...], rows: slice) -> slice:

@@ -125,7 +125,8 @@ def evaluate_stage(node: Node, context: Context, data: DataSets) -> StageScores 
             raise StopRequested
 
     try:
-        targets = score_sets(model, data.validation, scoring_rule(context.recipe), context.runtime, progress)
+        rule, report = scoring_rule(context.recipe), context.callback.message
+        targets = score_sets(model, data.validation, rule, context.runtime, progress, report)
     except StopRequested:
         return None
     if processes.is_main:

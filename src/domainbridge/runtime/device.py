@@ -16,7 +16,16 @@ from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.runtime.distributed import Processes, local_rank
 
-__all__ = ["Runtime", "enough_memory", "environment", "resolve_runtime", "synchronized"]
+__all__ = ["EVALUATION_ADVICE", "Runtime", "enough_memory", "environment", "resolve_runtime", "synchronized"]
+
+_TRAINING_ADVICE = (
+    "`domainbridge plan` counts what a step needs and names keys that make it smaller, such as "
+    "training.activation_checkpointing=true, training.precision=bfloat16 or training.gradient_accumulation_steps=2"
+)
+EVALUATION_ADVICE = (
+    "Smaller pieces need less: sliding windows (--slide; in a recipe evaluation.mode=slide, with the size "
+    "evaluation.window), no mirrored image (evaluation.flip=false). On a GPU, --device cpu takes the machine's memory"
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,12 @@ def synchronized(model: Segmenter) -> Segmenter:
 
 
 @contextlib.contextmanager
-def enough_memory(what: str) -> Iterator[None]:
+def enough_memory(what: str, advice: str = _TRAINING_ADVICE) -> Iterator[None]:
     """Turn a lack of memory inside the block into one message.
+
+    Args:
+        what: what is done inside the block.
+        advice: what makes it smaller; sentences.
 
     Raises:
         TrainingError: the work does not fit into the memory of the device.
@@ -72,9 +85,7 @@ def enough_memory(what: str) -> Iterator[None]:
         if not short:
             raise
         raise TrainingError(
-            f"{what} does not fit into this device's memory; what was saved before is kept. `domainbridge plan` counts "
-            "what a step needs and names keys that make it smaller, such as training.activation_checkpointing=true, "
-            "training.precision=bfloat16 or training.gradient_accumulation_steps=2"
+            f"{what} does not fit into this device's memory; what was saved before is kept. {advice}"
         ) from error
 
 

@@ -1,6 +1,8 @@
 """Segmenting the user's own images, of any size."""
 
-from collections.abc import Iterator, Sequence
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +10,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainbridge.data.decode import read_image
-from domainbridge.data.folder import FolderRule, list_folder
-from domainbridge.data.walk import IMAGE_SUFFIXES
-from domainbridge.errors import DataError, problem_list
+from domainbridge.errors import DataError, StorageError, TrainingError, problem_list
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.files import write_file
+from domainbridge.runtime.device import EVALUATION_ADVICE, enough_memory
+from domainbridge.tools.own_outputs import OwnOutputs
+from domainbridge.tools.predict_inputs import collect_inputs, output_path
 
-__all__ = ["blend", "collect_inputs", "predict_files"]
+__all__ = ["blend", "predict_files"]
 
 _JPEG_QUALITY = 92
+_JPEG_SIDE = 65500
+"""Longest side of a JPEG file that the library writes."""
+_ROWS = 2**22
+"""Pixels that are blended at a time."""
 
 
 def predict_files(
@@ -26,8 +33,12 @@ def predict_files(
     *,
     overlay: bool = False,
     confidence: bool = False,
+    report: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Write ``NAME.png`` (palette PNG, value = train id) per image, and what else is asked for.
+
+    The folder ``out`` gets a record of what was written, ``.domainbridge-predict.jsonl``. Files in the record may be
+    replaced by a later call; no other file is ever replaced.
 
     Args:
         model: a loaded model, or the path to a model folder.
@@ -35,68 +46,92 @@ def predict_files(
         out: folder, created when missing.
         overlay: also ``NAME_overlay.jpg``, the classes' colors over the image.
         confidence: also ``NAME_confidence.png``, 255 * the largest probability.
+        report: gets a line for each remark: files left out, distinct names, images in windows.
 
     Returns:
         How many images were segmented.
 
     Raises:
-        InputError: nothing was written if an input is missing or an output would hit another or an input; images that
-            cannot be read are left out and listed at the end.
+        InputError: nothing was written if an input is missing or a file that predict did not write would be replaced;
+            images that cannot be read are left out and listed at the end.
+        StorageError: a result cannot be written.
     """
     endings = [".png", *(["_overlay.jpg"] if overlay else []), *(["_confidence.png"] if confidence else [])]
-    pairs = collect_inputs(inputs, out, endings)
-    predictor = model if isinstance(model, Predictor) else load_predictor(Path(model))
-    unreadable: list[str] = []
-    for path, target in pairs:
-        try:
-            image = read_image(path)
-        except DataError as error:
-            unreadable.append(str(error))
-            continue
-        probability, classes = predictor.predict_probabilities(image).max(0)
-        labels = classes.cpu().numpy().astype(np.uint8)
+    found = collect_inputs(inputs, out, endings)
+    for note in found.notes:
+        report(f"note: {note}")
+    writer = _Writer(model if isinstance(model, Predictor) else load_predictor(Path(model)), OwnOutputs(out), endings)
+    failures = [failure for path, target in found.pairs if (failure := _try(writer, path, target, report))]
+    if failures:
+        done = len(found.pairs) - len(failures)
+        raise DataError(
+            problem_list(f"predict: {done} images were segmented, {len(failures)} not", failures, limit=100)
+        )
+    return len(found.pairs)
+
+
+def _try(writer: "_Writer", path: Path, target: Path, report: Callable[[str], None]) -> str | None:
+    """Segment one image; the reason if that is not possible, so that the others are segmented all the same."""
+    try:
+        with enough_memory(str(path), EVALUATION_ADVICE):
+            image = _read(path)
+            windows = writer.predictor.windows_for(image.shape[0], image.shape[1])
+            if windows is not None and windows.context:
+                report(f"{path}: {image.shape[1]}x{image.shape[0]} pixels, in {windows}")
+            writer.write(path, image, target)
+    except (DataError, TrainingError) as error:
+        return str(error)
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+            return str(error)
+        raise
+    return None
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, or not a regular one")
+    try:
+        return read_image(path)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever their parsers run into; the other images go on
+        raise DataError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the results of images, each recorded."""
+
+    predictor: Predictor
+    record: OwnOutputs
+    endings: Sequence[str]
+
+    def write(self, path: Path, image: NDArray[np.uint8], target: Path) -> None:
+        """Segment an image and write its files."""
+        if "_overlay.jpg" in self.endings and max(image.shape) > _JPEG_SIDE:
+            raise DataError(f"{path}: an overlay is a JPEG of at most {_JPEG_SIDE} pixels a side; leave out --overlay")
+        result = self.predictor.class_map(image, confidence="_confidence.png" in self.endings)
+        labels = result.classes.cpu().numpy()
         target.parent.mkdir(parents=True, exist_ok=True)
-        painted = Image.fromarray(labels)
-        painted.putpalette(predictor.space.palette.flatten().tolist())
-        _save(painted, _output(target, ".png"))
-        if overlay:
-            blended = Image.fromarray(blend(image, predictor.space.palette[labels]))
-            _save(blended, _output(target, "_overlay.jpg"))
-        if confidence:
-            gray = (255 * probability).round().byte().cpu().numpy()
-            _save(Image.fromarray(gray), _output(target, "_confidence.png"))
-    if unreadable:
-        done = len(pairs) - len(unreadable)
-        raise DataError(problem_list(f"predict: {done} images were segmented, {len(unreadable)} not", unreadable))
-    return len(pairs)
+        for ending in self.endings:
+            if ending == "_overlay.jpg":
+                picture = Image.fromarray(_blended(image, self.predictor.palette, labels))
+            elif ending == "_confidence.png":
+                assert result.confidence is not None
+                picture = Image.fromarray(result.confidence.cpu().numpy())
+            else:
+                picture = Image.fromarray(labels)
+                picture.putpalette(self.predictor.palette.flatten().tolist())
+            self._save(picture, output_path(target, ending), path)
 
+    def _save(self, picture: Image.Image, output: Path, image: Path) -> None:
+        def save(temporary: Path) -> None:
+            kind = "JPEG" if output.suffix == ".jpg" else "PNG"
+            picture.save(temporary, format=kind, quality=_JPEG_QUALITY)
+            self.record.add(output, temporary, image)
 
-def collect_inputs(inputs: Sequence[Path], out: Path, endings: Sequence[str]) -> list[tuple[Path, Path]]:
-    """(image, output path without ending) for every file, and every image below every folder.
-
-    Raises:
-        DataError: lists all inputs that are missing or are no images, and all outputs that would be written twice or
-            over an input.
-    """
-    problems: list[str] = []
-    pairs = [(path, out / name) for path, name in _expanded(inputs, problems)]
-    images = {path.resolve() for path, _ in pairs}
-    writers: dict[Path, Path] = {}
-    for path, target in pairs:
-        for ending in endings:
-            output = _output(target, ending).resolve()
-            if output in images:
-                problems.append(f"{path}: its result would overwrite the input {output}; choose another --out")
-            elif output in writers:
-                problems.append(f"{writers[output]} and {path} would both write {output}")
-            writers[output] = path
-    if problems:
-        raise DataError(problem_list("predict: nothing was written", problems))
-    return pairs
-
-
-def _output(target: Path, ending: str) -> Path:
-    return target.with_name(target.name + ending)
+        write_file(output, save)
 
 
 def blend(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -104,20 +139,11 @@ def blend(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> NDArray[np.uin
     return ((image.astype(np.uint16) + colors) // 2).astype(np.uint8)
 
 
-def _expanded(inputs: Sequence[Path], problems: list[str]) -> Iterator[tuple[Path, str]]:
-    for path in inputs:
-        if path.is_dir():
-            listing = list_folder(path, None, FolderRule())
-            problems += listing.problems
-            yield from ((image, image.relative_to(path).with_suffix("").as_posix()) for image in listing.images)
-        elif not path.is_file():
-            problems.append(f"{path}: no such file or folder")
-        elif path.suffix.lower() not in IMAGE_SUFFIXES:
-            problems.append(f"{path}: not an image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        else:
-            yield path, path.stem
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    kind = "JPEG" if path.suffix == ".jpg" else "PNG"
-    write_file(path, lambda temporary: image.save(temporary, format=kind, quality=_JPEG_QUALITY))
+def _blended(image: NDArray[np.uint8], palette: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The classes' colors over the image, some rows at a time."""
+    result = np.empty_like(image)
+    rows = max(_ROWS // image.shape[1], 1)
+    for top in range(0, len(image), rows):
+        some = slice(top, top + rows)
+        result[some] = blend(image[some], palette[labels[some]])
+    return result

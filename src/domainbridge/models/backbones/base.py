@@ -4,6 +4,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from domainbridge.models.backbones.padding import Padding
 from domainbridge.registry import Registry
 
 __all__ = ["FAMILIES", "Backbone", "BackboneFamily", "build_backbone", "normalization_of", "register_backbones"]
@@ -27,11 +28,25 @@ class Backbone(nn.Module):
         self.body = body
         self.fine_channels = fine_channels
         self.channels = channels
+        self.padding = Padding()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 3, height, width) to maps of a fourth, and of 1 / output stride of that size, rounded up."""
-        fine, deepest = self.body(image)
-        return fine, deepest
+        """(batch, 3, height, width) to maps of a fourth, and of 1 / output stride of that size, rounded up.
+
+        Images are padded if the extractor does not take their size; the maps are those of the image alone.
+        """
+        height, width = image.shape[-2:]
+        larger = self.padding(self.body, image)
+        fine, deepest = self.body(larger)
+        if larger is image:
+            return fine, deepest
+        return _cropped(fine, larger, (height, width)), _cropped(deepest, larger, (height, width))
+
+
+def _cropped(maps: Tensor, padded: Tensor, size: tuple[int, int]) -> Tensor:
+    """Without the cells that see the padding alone."""
+    down, right = (-(-padded.shape[axis] // maps.shape[axis]) for axis in (-2, -1))
+    return maps[..., : -(-size[0] // down), : -(-size[1] // right)]
 
 
 class BackboneFamily(Protocol):
