@@ -71,7 +71,7 @@ def test_a_binary_mask_is_refused_with_the_map_to_write(where: str, data: Data) 
         del data.target["validation"]["name"]
         data.source["label_map"] = {0: "ground", 255: "crop"}
     recipe = data.recipe()
-    with pytest.raises(DataError, match="only one class has pixels; values found: .*a binary mask\\? label_map: "):
+    with pytest.raises(DataError, match=r"only one class has pixels; values found: .*a binary mask\? label_map: "):
         check_data(recipe, open_data(recipe), lambda text: None)
     data.source["label_map"] = {0: "ground", 255: "crop"}
     data.target.pop("validation", None)

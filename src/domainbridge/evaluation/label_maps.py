@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from domainbridge.data.dataset import FileDataset
-from domainbridge.data.decode import read_index_image
+from domainbridge.data.index_image import read_index_image
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import IdLabels
 from domainbridge.errors import DataError, RecipeError, problem_list

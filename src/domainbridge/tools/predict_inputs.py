@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from domainbridge.data.folder import FolderRule, list_folder
-from domainbridge.data.walk import IMAGE_SUFFIXES, names_below
+from domainbridge.data.walk import IMAGE_SUFFIXES, files_below, suffix_of
 from domainbridge.errors import DataError, problem_list
 from domainbridge.tools.own_outputs import OwnOutputs, is_own_output
 
@@ -87,21 +87,14 @@ def _below(folder: Path, problems: list[str], notes: list[str]) -> list[Path]:
         problems += listing.problems
         return []
     # A listing has one image per stem; two images with one stem are no problem here.
-    stems = {image.with_suffix("") for image in listing.images}
-    found = [folder / name for name in names_below(folder) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
-    found = [image for image in found if image.with_suffix("") in stems]
-    hidden = [image for image in found if any(part.startswith(".") for part in image.relative_to(folder).parts)]
-    _count(notes, hidden, f"hidden files or files in hidden folders below {folder} are left out")
+    found = [folder / name for name in files_below(folder).names if suffix_of(name) in IMAGE_SUFFIXES]
     records: dict[Path, OwnOutputs] = {}
-    own = [image for image in found if image not in hidden and is_own_output(image, folder, records)]
-    _count(notes, own, f"images below {folder} are left out, because an earlier `predict` wrote them")
-    left_out = {*hidden, *own}
-    return [image for image in found if image not in left_out]
-
-
-def _count(notes: list[str], files: Sequence[Path], what: str) -> None:
-    if files:
-        notes.append(f"{len(files)} {what}, e.g. {files[0]}")
+    own = {image for image in found if is_own_output(image, folder, records)}
+    if own:
+        notes.append(
+            f"{len(own)} images below {folder} are left out, because an earlier `predict` wrote them, e.g. {min(own)}"
+        )
+    return [image for image in found if image not in own]
 
 
 Naming = Callable[[Path, PurePosixPath], PurePosixPath]
