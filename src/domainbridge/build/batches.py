@@ -163,7 +163,7 @@ def _kept_counts(counts_file: Path, fingerprint: str, shape: tuple[int, int]) ->
     The file is a zip archive, whose CRC-32 is checked when it is read.
     """
     try:
-        with np.load(counts_file) as content:
+        with counts_file.open("rb") as file, np.load(file) as content:
             counts: NDArray[np.int64] = content["counts"]
             same = str(content["fingerprint"]) == fingerprint
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError):
