@@ -2,10 +2,12 @@
 
 import copy
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["DOMAINBRIDGE_CACHE"] = str(Path(tempfile.mkdtemp(prefix="domainbridge-tests-")))
 
 import pytest
 import torch

@@ -13,7 +13,19 @@ from safetensors import SafetensorError
 
 from domainbridge.errors import StorageError
 
-__all__ = ["digest", "read_json", "remove_temporaries", "replace_file", "write_file", "write_text"]
+__all__ = [
+    "LOADER_ENDED",
+    "digest",
+    "file_checksum",
+    "read_json",
+    "remove_temporaries",
+    "replace_file",
+    "write_file",
+    "write_text",
+]
+
+LOADER_ENDED = "DataLoader worker"
+"""Part of torch's message about a killed loader process; a signal handler raises it anywhere in the main thread."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,6 +51,8 @@ def write_file(path: Path, save: Callable[[Path], object]) -> None:
         save(temporary)
         replace_file(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' words for a full disk
+        if LOADER_ENDED in str(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise StorageError(
             f"{path}: cannot be written ({reason}); what was there before is kept. Make room or give the right to "
@@ -58,7 +72,7 @@ def replace_file(temporary: Path, path: Path) -> None:
 
 def remove_temporaries(folder: Path) -> None:
     """Remove the temporary files that killed processes left in ``folder`` and below; nobody may be writing there."""
-    for path in folder.rglob(".*.tmp"):
+    for path in folder.rglob(".*.[0-9]*.[0-9]*.tmp"):
         path.unlink(missing_ok=True)
 
 
@@ -67,10 +81,20 @@ def digest(content: Any) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits; 0.1 s for 180 MB.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """An object from a JSON file; None when it is missing or not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # ValueError: no JSON, or no text at all
+    except (OSError, ValueError, RecursionError):  # ValueError: no JSON, or no text at all
         return None
     return content if isinstance(content, dict) else None

@@ -106,6 +106,8 @@ def test_statuses(tmp_path: Path) -> None:
 
     assert status("r1-cut") == ("run", "not done yet")
     written(tmp_path, cut, "started.json")
+    assert status("r1-cut") == ("run", "state.pt is missing")
+    (tmp_path / "r1-cut/state.pt").write_bytes(b"x")
     assert status("r1-cut") == ("resume", "from step 2")
     written(tmp_path, cut, "done.json")
     assert status("r1-cut")[0] == "done"
@@ -115,4 +117,4 @@ def test_statuses(tmp_path: Path) -> None:
     written(tmp_path, distill, "done.json", fingerprint="x")
     assert status("r1-distill") == ("run", "its input r1-cut and r1-class and r1-prototypes changed")
     (tmp_path / "r1-cut/done.json").write_bytes(b"\xff")
-    assert status("r1-cut") == ("run", "not done yet")
+    assert status("r1-cut") == ("run", "done.json cannot be read")

@@ -1,10 +1,12 @@
 """From a recipe's crop and sampling keys to the batches of its stages."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -134,9 +136,10 @@ def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path) -> RareClass
         return None
     sources = recipe.model_dump_json(include={"sources", "label_space"})
     fingerprint = "".join([sources, *(files_fingerprint(source) for source in data.sources)])
-    counts = _kept_counts(counts_file, fingerprint)
+    classes = len(training_space(recipe))
+    counts = _kept_counts(counts_file, fingerprint, (len(data.source), classes))
     if counts is None:
-        counts = counts_of_samples(data.source, len(training_space(recipe)))[:, :-1]
+        counts = counts_of_samples(data.source, classes)[:, :-1]
         write_file(counts_file, partial(_save_counts, counts, fingerprint))
     rare = RareClasses(counts, rule.rcs_temperature, rule.min_share)
     if not rare.shown:
@@ -152,9 +155,15 @@ def _save_counts(counts: NDArray[np.int64], fingerprint: str, path: Path) -> Non
         np.savez_compressed(file, counts=counts, fingerprint=np.array(fingerprint))
 
 
-def _kept_counts(counts_file: Path, fingerprint: str) -> NDArray[np.int64] | None:
-    if not counts_file.exists():
+def _kept_counts(counts_file: Path, fingerprint: str, shape: tuple[int, int]) -> NDArray[np.int64] | None:
+    """The kept counts of the same files; None when they are missing, of other files or damaged.
+
+    The file is a zip archive, whose CRC-32 is checked when it is read.
+    """
+    try:
+        with counts_file.open("rb") as file, np.load(file) as content:
+            counts: NDArray[np.int64] = content["counts"]
+            same = str(content["fingerprint"]) == fingerprint
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError):
         return None
-    with np.load(counts_file) as content:
-        counts: NDArray[np.int64] = content["counts"]
-        return counts if str(content["fingerprint"]) == fingerprint else None
+    return counts if same and counts.shape == shape and counts.dtype == np.int64 else None

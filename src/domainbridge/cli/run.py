@@ -59,7 +59,8 @@ def plan(
     from domainbridge.errors import DataError
     from domainbridge.run.graph import measured_seconds, stage_graph
     from domainbridge.run.graph import plan as plan_stages
-    from domainbridge.run.run import check_run_folder
+    from domainbridge.run.kept_runs import describe_move
+    from domainbridge.run.run_folder import check_images_apart, check_run_folder
     from domainbridge.tools.estimate import estimate
 
     loaded = load_recipe(recipe, overrides or [])
@@ -70,6 +71,8 @@ def plan(
         data, missing = open_data(loaded), None
     except DataError as error:
         data, missing = None, str(error)
+    if data is not None:
+        check_images_apart(loaded, data, folder)
     nodes = stage_graph(loaded, data)
     planned = plan_stages(nodes, folder)
     probed = None
@@ -79,5 +82,8 @@ def plan(
         typer.echo("taking a few steps of each kind of stage", err=True)
         probed = take_steps(loaded, data, [item.node.spec for item in planned if item.open])
     print_plan(loaded, planned, folder, estimate(loaded, nodes, measured_seconds(nodes, folder), probed))
+    move = describe_move(planned, folder) if data is not None else None
+    if move:
+        typer.echo(f"\n`run` begins with this: {move}")
     if missing:
         typer.echo(f"\nnot ready to run: {missing}", err=True)

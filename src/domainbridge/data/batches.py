@@ -1,6 +1,7 @@
 """Training batches as a function of the step: ``stream[step]`` has the same value at any time and in any worker."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,10 +16,11 @@ from domainbridge.data.sampling import Mixture
 from domainbridge.data.statistics import RareClasses
 from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
 from domainbridge.errors import DataError, TrainingError
+from domainbridge.files import LOADER_ENDED
 from domainbridge.seeding import numpy_generator
 from domainbridge.types import IGNORE, Batch, Rows
 
-__all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches"]
+__all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches", "loaders_alive"]
 
 _DEFAULTS = CropConfig()
 _PREFETCH = 4
@@ -196,19 +198,39 @@ def batches(
     except DataError as error:
         # The error of a worker contains the worker's traceback; only the last line is for the user.
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            "a loader process was ended from outside, in most cases because the machine is out of memory "
-            f"({str(error).splitlines()[0]}); lower runtime.num_workers, or make reduced copies (cache.folder), then "
-            "start the same command again"
-        ) from error
+    except (RuntimeError, OSError, EOFError) as error:
+        # A process that ends while it hands over a batch breaks the connection in one of several ways.
+        if LOADER_ENDED in str(error) or any(not worker.is_alive() for worker in getattr(loaded, "_workers", ())):
+            raise _loader_ended(error) from error
+        raise
     finally:
         # Not left to the garbage collector: an error's traceback may keep the iterator until Python exits. Python then
         # ends the workers by a signal that they ignore, and waits for them.
         if num_workers:
             loaded._shutdown_workers()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def loaders_alive() -> Iterator[None]:
+    """Turn the end of a loader process into one message, wherever in the block torch's signal handler raises it.
+
+    Raises:
+        TrainingError: another program ended a loader process.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if LOADER_ENDED not in str(error):
+            raise
+        raise _loader_ended(error) from error
+
+
+def _loader_ended(error: Exception) -> TrainingError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return TrainingError(
+        f"a loader process was ended from outside, in most cases because the machine is out of memory ({reason}); "
+        "lower runtime.num_workers, or make reduced copies (cache.folder), then start the same command again"
+    )
 
 
 def _quiet_worker(_: int) -> None:

@@ -15,7 +15,7 @@ from domainbridge.errors import ModelError, problem_list
 from domainbridge.models.backbones.base import Backbone
 from domainbridge.models.mmseg_names import backbone_name
 
-__all__ = ["load_backbone_weights", "load_checked", "read_checkpoint", "read_state_dict"]
+__all__ = ["check_weights", "load_backbone_weights", "load_checked", "read_checkpoint", "read_state_dict"]
 
 _HINT = "give another in model.weights, or 'none'"
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -105,7 +105,17 @@ def load_checked(module: torch.nn.Module, weights: Mapping[str, Tensor], where: 
     """``load_state_dict`` that compares names and shapes first and lists every difference.
 
     Raises:
-        ModelError: the weights are of another architecture; ``module`` is unchanged then.
+        ModelError: as for :func:`check_weights`; ``module`` is unchanged then.
+    """
+    check_weights(module, weights, where)
+    module.load_state_dict(weights, strict=False)
+
+
+def check_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Compare weights with a network, which may be on the meta device.
+
+    Raises:
+        ModelError: names or shapes are of another architecture, or values are integer, complex, infinite or NaN.
     """
     expected = module.state_dict()
     problems = [f"{key}: missing" for key in expected if key not in weights and "num_batches_tracked" not in key]
@@ -117,7 +127,23 @@ def load_checked(module: torch.nn.Module, weights: Mapping[str, Tensor], where: 
     ]
     if problems:
         raise ModelError(problem_list(f"{where}: weights of another architecture", problems, limit=6))
-    module.load_state_dict(weights, strict=False)
+    unusable = [
+        f"{key}: {reason}"
+        for key, value in weights.items()
+        if expected[key].is_floating_point() and (reason := _unusable(value))
+    ]
+    if unusable:
+        raise ModelError(
+            problem_list(f"{where}: weights that cannot be used; restore or replace the file", unusable, 6)
+        )
+
+
+def _unusable(value: Tensor) -> str | None:
+    """Why a tensor is no weight of a network, if it is not."""
+    if not value.is_floating_point():
+        return f"{value.dtype}, expected floating point"
+    count = value.numel() - int(value.float().isfinite().sum())
+    return f"{count} of {value.numel()} values are NaN or infinite" if count else None
 
 
 def _imagenet(name: str) -> dict[str, Tensor]:

@@ -1,29 +1,28 @@
 """The stages of a run with their hashes; which are done, which are half done, which run and why."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from domainbridge.build.datasets import DataSets, data_root
 from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
+from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RecipeError
-from domainbridge.files import digest, read_json
+from domainbridge.files import digest
 from domainbridge.methods.base import PrototypeStage, StageSpec, TrainingStage
 from domainbridge.run.callbacks.jsonl import seconds_per_step
+from domainbridge.run.stage_status import StageState, StageStatus, status_of
 
 __all__ = [
     "Node",
     "PlannedStage",
-    "StageState",
-    "StageStatus",
     "final_stage",
+    "kept_runs",
     "measured_seconds",
     "plan",
     "selected",
@@ -59,19 +58,6 @@ class Node:
 
 
 @dataclass(frozen=True)
-class StageStatus:
-    """What a run does with a stage, and why.
-
-    Attributes:
-        action: done = skip; resume = go on from its checkpoint; run = from its beginning.
-        reason: for the user.
-    """
-
-    action: Literal["done", "resume", "run"]
-    reason: str
-
-
-@dataclass(frozen=True)
 class PlannedStage:
     """A stage and its status."""
 
@@ -87,19 +73,6 @@ class PlannedStage:
     def open(self) -> bool:
         """Whether the stage is still to be done."""
         return self.status.action != "done"
-
-
-@dataclass(frozen=True)
-class StageState:
-    """The contents of a stage's folder."""
-
-    done: dict[str, Any] | None
-    started: dict[str, Any] | None
-
-    @classmethod
-    def read(cls, folder: Path) -> "StageState":
-        """Missing or unreadable files count as absent: the stage then runs again."""
-        return cls(read_json(folder / "done.json"), read_json(folder / "started.json"))
 
 
 def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
@@ -127,14 +100,27 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
 
 def plan(nodes: Iterable[Node], folder: Path) -> list[PlannedStage]:
     """What a run would do in ``folder`` with each stage; nothing is changed."""
+    kept = kept_runs(folder)
     rerun: set[str] = set()
     planned = []
     for node in nodes:
-        status = _status(node, StageState.read(folder / node.name), rerun)
+        status = status_of(node, folder, kept, rerun)
         if status.action != "done":
             rerun.add(node.name)
         planned.append(PlannedStage(node, status))
     return planned
+
+
+def kept_runs(folder: Path) -> list[Path]:
+    """``NAME.1``, ``NAME.2`` ... beside a run folder, the newest first: runs of another configuration."""
+    place = folder if folder.name else folder.absolute()
+    pattern = re.compile(re.escape(place.name) + r"\.(\d+)")
+    try:
+        names = [path.name for path in place.absolute().parent.iterdir()]
+    except OSError:
+        return []
+    numbers = sorted((int(match[1]) for name in names if (match := pattern.fullmatch(name))), reverse=True)
+    return [place.with_name(f"{place.name}.{number}") for number in numbers]
 
 
 def selected(planned: list[PlannedStage], only: str | None, until: str | None) -> list[PlannedStage]:
@@ -181,7 +167,9 @@ def _step_size(values: Any) -> list[Any]:
     """What the seconds of a step depend on."""
     if not isinstance(values, dict):
         return []
-    training = values.get("training", {})
+    training = values.get("training")
+    if not isinstance(training, dict):
+        return []
     keys = ("batch_size", "gradient_accumulation_steps", "precision")
     return [values.get("crop"), values.get("model"), *(training.get(key) for key in keys)]
 
@@ -206,28 +194,6 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
     }
 
 
-def _status(node: Node, state: StageState, rerun: set[str]) -> StageStatus:
-    """Decide about one stage.
-
-    Args:
-        node: the stage.
-        state: of its folder.
-        rerun: names of the stages that run (again) before it.
-    """
-    if state.done is not None and state.done.get("fingerprint") == node.fingerprint:
-        return StageStatus("done", f"{state.done.get('steps')} steps in {state.done.get('seconds', 0):.0f} s")
-    if state.started is not None and state.started.get("fingerprint") == node.fingerprint:
-        return StageStatus("resume", f"from step {state.started.get('step', 0)}")
-    old = state.done or state.started
-    if old is None:
-        return StageStatus("run", "not done yet")
-    changes = _differences(old.get("values", {}), node.values)
-    if changes:
-        return StageStatus("run", "changed: " + "; ".join(changes[:4]) + (" ..." if len(changes) > 4 else ""))
-    inputs = [name for name in node.spec.inputs if name in rerun]
-    return StageStatus("run", f"its input {' and '.join(inputs) or 'stage'} changed")
-
-
 def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, data: DataSets | None) -> int | None:
     if training is not None:
         return training.steps
@@ -250,24 +216,5 @@ def _file_digest(path: Path) -> str | None:
     """Of a file's content; None when there is no such file."""
     if not path.is_file():
         return None
-    status = path.stat()
-    return _content_digest(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _content_digest(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:24]
-
-
-def _differences(old: Any, new: Any, key: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        names = [*old, *(name for name in new if name not in old)]
-        inner = [_differences(old.get(n), new.get(n), f"{key}.{n}" if key else str(n)) for n in names]
-        return [line for lines in inner for line in lines]
-    return [] if old == new else [f"{key} {_short(old)} -> {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    name = str(path.absolute())
+    return file_digests("model.weights", [name], file_states("model.weights", [name]), [True])[0]

@@ -5,36 +5,23 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from domainbridge.build.batches import prototype_crops
 from domainbridge.data.batches import batches
-from domainbridge.files import write_file
 from domainbridge.methods.base import PrototypeStage
 from domainbridge.methods.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.models.model_folder import load_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
+from domainbridge.run.prototype_files import save_prototypes
 from domainbridge.run.stage_state import load_own_checkpoint, mark_started
 from domainbridge.runtime.device import Runtime
 from domainbridge.training.checkpoint import Checkpoint, save_checkpoint
 from domainbridge.training.loop import Progress
 from domainbridge.types import as_unit_float
 
-__all__ = ["collect_prototypes", "load_prototypes", "save_prototypes"]
-
-
-def load_prototypes(folder: Path, student: str, device: torch.device) -> PrototypeBank:
-    """One student's prototypes from a prototype stage's folder."""
-    tensors = load_file(folder / f"{student}.safetensors", device=str(device))
-    return PrototypeBank(tensors["vectors"], tensors["counts"])
-
-
-def save_prototypes(folder: Path, student: str, bank: PrototypeBank) -> None:
-    """Write one student's prototypes atomically."""
-    tensors = {"vectors": bank.vectors.cpu(), "counts": bank.counts.cpu()}
-    write_file(folder / f"{student}.safetensors", lambda temporary: save_file(tensors, temporary))
+__all__ = ["collect_prototypes"]
 
 
 def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int, float] | None:

@@ -17,10 +17,11 @@ from domainbridge.files import digest, read_json, write_text
 from domainbridge.models.model_folder import load_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.context import Context
-from domainbridge.run.graph import Node, StageState, final_stage
+from domainbridge.run.graph import Node, final_stage
+from domainbridge.run.stage_status import StageState
 from domainbridge.runtime.signals import StopRequested
 
-__all__ = ["Results", "StageResult", "StageScores", "evaluate_stage", "gather_results", "read_results"]
+__all__ = ["Results", "StageResult", "StageScores", "evaluate_stage", "gather_results", "is_scored", "read_results"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def read_results(folder: Path) -> Results:
         if content is None:
             raise KeyError("no such file, or no JSON")
         return Results.from_json(content)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read as results ({error}); run the recipe again") from error
 
 
@@ -149,12 +150,20 @@ def gather_results(nodes: Iterable[Node], recipe: Recipe, data: DataSets, folder
     return Results(stages, final_stage(nodes))
 
 
+def is_scored(node: Node, recipe: Recipe, data: DataSets, folder: Path) -> bool:
+    """Whether a stage's scores of the same files and rule are kept in the run folder."""
+    return _kept_scores(folder / node.name / "evaluation.json", _evaluation_fingerprint(node, recipe, data)) is not None
+
+
 def _kept_scores(path: Path, fingerprint: str) -> dict[str, Scores] | None:
     """Scores of the same model, files and rule from an earlier start."""
     content = read_json(path)
     if content is None or content.get("fingerprint") != fingerprint:
         return None
-    return {name: Scores.from_json(scores) for name, scores in content["targets"].items()}
+    try:
+        return {name: Scores.from_json(scores) for name, scores in content["targets"].items()}
+    except (KeyError, TypeError, AttributeError):  # damaged: the scores are made again
+        return None
 
 
 def _evaluation_fingerprint(node: Node, recipe: Recipe, data: DataSets) -> str:

@@ -1,15 +1,10 @@
 """A whole run: check everything, then carry out the stages that are not done, one after the other."""
 
-import fcntl
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from domainbridge.build.batches import TrainingData, rare_classes, training_data
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
@@ -17,15 +12,19 @@ from domainbridge.build.label_space import scoring_rule
 from domainbridge.build.networks import check_network, model_config
 from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
-from domainbridge.errors import RunFolderError
 from domainbridge.evaluation.predictor import Predictor
-from domainbridge.files import read_json, remove_temporaries, write_file, write_text
+from domainbridge.files import read_json, remove_temporaries, write_text
+from domainbridge.models.model_folder import publish_model
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
 from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, selected, stage_graph
+from domainbridge.run.kept_runs import arrange, recover
+from domainbridge.run.lock import FolderLock
 from domainbridge.run.results import evaluate_stage, gather_results
+from domainbridge.run.run_folder import check_images_apart, check_needed_results, check_run_folder, environment_note
 from domainbridge.run.stage import run_stage
+from domainbridge.run.stage_status import StageStatus
 from domainbridge.runtime.device import Runtime, environment, resolve_runtime
 from domainbridge.runtime.distributed import Processes, joined_processes
 from domainbridge.runtime.signals import graceful_shutdown
@@ -34,7 +33,7 @@ from domainbridge.tools.check import check_data, check_fingerprint
 from domainbridge.tools.estimate import memory_notes
 from domainbridge.tools.preview import draw_preview
 
-__all__ = ["check_run_folder", "run_recipe"]
+__all__ = ["run_recipe"]
 
 
 def run_recipe(
@@ -46,6 +45,10 @@ def run_recipe(
     until: str | None = None,
 ) -> bool:
     """Carry out what is not done, resume what is half done, repeat what changed.
+
+    If a finished or half-done stage would be replaced because of a change, the folder is first moved to ``NAME.1`` (the
+    next free number), and the new one takes over the stages that did not change. Finished stages of such kept folders
+    are taken over whenever they fit again.
 
     Args:
         recipe: complete.
@@ -69,14 +72,14 @@ def run_recipe(
         runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes)
         data = open_data(recipe)
         nodes, passed = _checked(recipe, folder, data, callback, processes, only, until)
-        alone = _only_process(folder) if processes.is_main else nullcontext()
-        with alone, graceful_shutdown(callback.message) as stop_requested:
-            if processes.is_main:
-                _describe(recipe, folder, runtime, passed)
+        alone = FolderLock(folder, callback.message) if processes.is_main else nullcontext()
+        with alone as lock, graceful_shutdown(callback.message) as stop_requested:
             # Read again now that no other run can finish a stage, and in all processes before a stage changes a folder.
-            statuses = processes.broadcast(
-                {item.name: item.status for item in selected(plan(nodes, folder), only, until)}
-            )
+            statuses: dict[str, StageStatus] = {}
+            if lock is not None:
+                statuses = _prepare(recipe, nodes, data, folder, lock, callback, only, until)
+                _describe(recipe, folder, runtime, passed, callback)
+            statuses = processes.broadcast(statuses)
             planned = [PlannedStage(node, statuses[node.name]) for node in nodes if node.name in statuses]
             training = _training_data(recipe, data, planned, folder, processes, callback, stop_requested)
             if training is None:
@@ -111,7 +114,11 @@ def _checked(
 ) -> tuple[list[Node], dict[str, Any]]:
     """Look at everything before anything is changed; the stages, and what was checked."""
     scoring_rule(recipe)
+    if processes.is_main:
+        recover(folder)
+    processes.barrier()
     check_run_folder(recipe, folder)
+    check_images_apart(recipe, data, folder)
     nodes = stage_graph(recipe, data)
     for node in nodes:
         if node.training is not None:
@@ -129,9 +136,34 @@ def _checked(
     return nodes, passed
 
 
-def _describe(recipe: Recipe, folder: Path, runtime: Runtime, passed: dict[str, Any]) -> None:
-    """Write what is run, on which data and where."""
+def _prepare(
+    recipe: Recipe,
+    nodes: Sequence[Node],
+    data: DataSets,
+    folder: Path,
+    lock: FolderLock,
+    callback: NullCallback,
+    only: str | None,
+    until: str | None,
+) -> dict[str, StageStatus]:
+    """Check what this start reads, and move away what it would replace; the folder is locked.
+
+    Returns:
+        The status of each stage of this start.
+    """
     remove_temporaries(folder)
+    planned = plan(nodes, folder)
+    wanted = selected(planned, only, until)
+    check_needed_results(planned, wanted, recipe, data, folder)
+    arrange(planned, wanted, folder, lock, callback.message)
+    return {item.name: item.status for item in wanted}
+
+
+def _describe(recipe: Recipe, folder: Path, runtime: Runtime, passed: dict[str, Any], callback: NullCallback) -> None:
+    """Write what is run, on which data and where."""
+    note = environment_note(read_json(folder / "environment.json"), environment(runtime))
+    if note is not None:
+        callback.message(note)
     resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
     write_text(folder / "recipe.yaml", dump_recipe(resolved))
     write_text(folder / "data-check.json", json.dumps(passed) + "\n")
@@ -177,49 +209,5 @@ def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets) 
         results = gather_results(nodes, recipe, data, folder)
         write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
         if node.name == final_stage(nodes):
-            _publish(folder / node.name / "model", folder / "model")
+            publish_model(folder / node.name / "model", folder / "model")
     return True
-
-
-def check_run_folder(recipe: Recipe, folder: Path) -> None:
-    """A run folder belongs to one recipe name, so that a typing slip cannot overwrite another run.
-
-    Raises:
-        RunFolderError: the folder is another recipe's, or holds something else.
-    """
-    if not folder.exists():
-        return
-    path = folder / "recipe.yaml"
-    if not folder.is_dir() or (not path.exists() and any(entry.name != ".lock" for entry in folder.iterdir())):
-        raise RunFolderError(f"{folder}: exists and is not a run folder; choose another with --out")
-    if path.exists():
-        owner = _owner(path)
-        if owner != recipe.name:
-            raise RunFolderError(
-                f"{folder}: belongs to recipe {owner!r}, not to {recipe.name!r}; choose another folder with --out"
-            )
-
-
-def _owner(path: Path) -> object:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError):
-        return None
-    return content.get("name") if isinstance(content, dict) else None
-
-
-@contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunFolderError(f"{folder}: another process is running in it; wait for it, or use --out") from None
-        yield
-
-
-def _publish(model: Path, destination: Path) -> None:
-    """Copy the final model beside the stages; the configuration goes last, as when it was written."""
-    destination.mkdir(exist_ok=True)
-    for name in ("model.safetensors", "config.json"):
-        write_file(destination / name, partial(shutil.copyfile, model / name))

@@ -1,7 +1,6 @@
 """Carrying out one stage in its folder."""
 
 import json
-import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from domainbridge.build.batches import batchnorm_batches, paired_crops
 from domainbridge.build.networks import build_objective, initial_student, model_config
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
-from domainbridge.data.batches import batches
+from domainbridge.data.batches import batches, loaders_alive
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import TrainingStage
@@ -18,6 +17,7 @@ from domainbridge.models.model_folder import load_model, save_model
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
 from domainbridge.run.prototype_stage import collect_prototypes
+from domainbridge.run.stage_files import clear_stage, sweep
 from domainbridge.run.stage_inputs import FinishedStages
 from domainbridge.run.stage_state import StageCheckpoint, identity, mark_started
 from domainbridge.runtime.device import enough_memory
@@ -42,11 +42,11 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
     folder = context.folder / node.name
     processes = context.runtime.processes
     if processes.is_main and not resume:
-        _empty(folder)
+        clear_stage(folder)
         mark_started(folder, node, 0)
     processes.barrier()
     work = _train if node.training is not None else collect_prototypes
-    with enough_memory(f"stage {node.name}"):
+    with loaders_alive(), enough_memory(f"stage {node.name}"):
         outcome = work(node, context, folder)
     if outcome is None:
         return False
@@ -54,18 +54,9 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
     if processes.is_main:
         done = {**identity(node), "steps": steps, "seconds": seconds}
         write_text(folder / "done.json", json.dumps(done, indent=1) + "\n")
-        for leftover in ("state.pt", "started.json"):
-            (folder / leftover).unlink(missing_ok=True)
+        sweep(folder)
     processes.barrier()
     return True
-
-
-def _empty(folder: Path) -> None:
-    """An empty folder where an old stage may be."""
-    if folder.exists():
-        (folder / "done.json").unlink(missing_ok=True)  # first: half a folder must not look finished
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
 
 
 def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | None:

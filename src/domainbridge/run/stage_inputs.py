@@ -8,7 +8,7 @@ from torch import Tensor
 from domainbridge.methods.prototypes import PrototypeBank
 from domainbridge.models.model_folder import load_model
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.run.prototype_stage import load_prototypes
+from domainbridge.run.prototype_files import load_prototypes
 from domainbridge.runtime.device import Runtime
 
 __all__ = ["FinishedStages"]

@@ -11,6 +11,7 @@ from domainbridge.errors import RunFolderError
 from domainbridge.files import write_text
 from domainbridge.methods.base import Objective
 from domainbridge.run.graph import Node
+from domainbridge.run.stage_files import CHECKPOINT, STARTED
 from domainbridge.runtime.device import Runtime
 from domainbridge.runtime.distributed import Processes
 from domainbridge.training.amp import LossScale
@@ -46,11 +47,17 @@ class StageCheckpoint:
         state = load_own_checkpoint(self.folder, self.node, self.processes)
         if state is None:
             return 0
-        self.student.load_state_dict(state.student)
-        self.objective.load_state_dict(state.objective)
-        self.optimizer.load_state_dict(state.optimizer)
-        if self.scale is not None:
-            self.scale.load_state_dict(state.scale)
+        try:
+            self.student.load_state_dict(state.student)
+            self.objective.load_state_dict(state.objective)
+            self.optimizer.load_state_dict(state.optimizer)
+            if self.scale is not None:
+                self.scale.load_state_dict(state.scale)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunFolderError(
+                f"{self.folder / CHECKPOINT}: does not fit stage {self.node.name}, of another version? ({error}) "
+                "Delete it to start the stage again"
+            ) from error
         self.earlier_seconds = state.seconds
         return state.step
 
@@ -61,13 +68,13 @@ class StageCheckpoint:
         parts = (self.student.state_dict(), self.objective.state_dict(), self.optimizer.state_dict())
         scale = self.scale.state_dict() if self.scale else {}
         state = Checkpoint(step, self.node.fingerprint, *parts, self.seconds(), scale)
-        save_checkpoint(self.folder / "state.pt", state)
+        save_checkpoint(self.folder / CHECKPOINT, state)
         mark_started(self.folder, self.node, step)
 
 
 def mark_started(folder: Path, node: Node, step: int) -> None:
     """Say in the stage's folder that ``step`` steps are saved."""
-    write_text(folder / "started.json", json.dumps({**identity(node), "step": step}))
+    write_text(folder / STARTED, json.dumps({**identity(node), "step": step}))
 
 
 def identity(node: Node) -> dict[str, Any]:
@@ -81,7 +88,7 @@ def load_own_checkpoint(folder: Path, node: Node, processes: Processes) -> Check
     Raises:
         RunFolderError: damaged, or of another configuration.
     """
-    path = folder / "state.pt"
+    path = folder / CHECKPOINT
     if not processes.broadcast(path.exists()):
         return None
     state = load_checkpoint(path)

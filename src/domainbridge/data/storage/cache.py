@@ -5,12 +5,11 @@ therefore leads to a new entry, and processes that build at the same time write 
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from domainbridge.config.sections import CacheConfig
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.decode import image_size
-from domainbridge.data.storage.tar import read_bytes, size_and_mtime
+from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError
-from domainbridge.files import read_json, write_file
+from domainbridge.files import write_file
 from domainbridge.types import Sample
 
 __all__ = ["CacheRule", "CachedDataset", "build_cache", "bytes_needed"]
@@ -96,7 +95,7 @@ def build_cache(dataset: FileDataset, rule: CacheRule, progress: Callable[[int],
         DataError: a file cannot be read, or the disk is too small.
         StorageError: a copy cannot be written.
     """
-    digests = _digests(dataset, rule.folder)
+    digests = _digests(dataset)
     operations = f"{_VERSION} {dataset.resize} {dataset.image_rule}"
     image_operations = f"{operations} {rule.quality if rule.format == 'jpeg' else ''}"
     suffix = "jpg" if rule.format == "jpeg" else "npy"
@@ -148,26 +147,13 @@ def _check_disk(dataset: FileDataset, rule: CacheRule, missing: int) -> None:
         )
 
 
-def _digests(dataset: FileDataset, folder: Path) -> dict[Path, str]:
-    """Path -> digest of the file's content; a digest is kept in the cache while size and time of the file stay."""
-    absolute = [str(path.absolute()) for path in dataset.images]
-    index = folder / "index" / f"{_digest(dataset.name, *absolute)}.json"
-    known = read_json(index) or {}
-    current: dict[str, list[Any]] = {}
-    digests: dict[Path, str] = {}
-    for path in (*dataset.images, *(dataset.labels if dataset.decoder is not None and dataset.labels else ())):
-        key = str(path.absolute())
-        try:
-            status = list(size_and_mtime(key))
-            entry = known.get(key)
-            if entry is None or entry[:2] != status:
-                entry = [*status, hashlib.blake2b(read_bytes(path), digest_size=16).hexdigest()]
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        current[key], digests[path] = entry, str(entry[2])
-    if current != known:
-        _write(index, lambda temporary: temporary.write_text(json.dumps(current), encoding="utf-8"))
-    return digests
+def _digests(dataset: FileDataset) -> dict[Path, str]:
+    """Path -> digest of the file's content."""
+    labels = dataset.labels if dataset.decoder is not None and dataset.labels else ()
+    paths = (*dataset.images, *labels)
+    names = [str(path.absolute()) for path in paths]
+    contents = file_digests(dataset.name, names, file_states(dataset.name, names), [True] * len(names))
+    return dict(zip(paths, contents, strict=True))
 
 
 def _entry(folder: Path, content: str, operations: str, suffix: str) -> Path:

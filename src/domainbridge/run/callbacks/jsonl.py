@@ -1,13 +1,15 @@
 """``STAGE/metrics.jsonl``: a line per progress report of a training stage."""
 
 import json
+import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from domainbridge.errors import StorageError
-from domainbridge.files import write_text
+from domainbridge.files import write_file, write_text
 from domainbridge.run.callbacks.base import NullCallback, register_callback
 from domainbridge.training.loop import Progress
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["JSONLCallback", "read_metrics", "seconds_per_step"]
 
 _FILE = "metrics.jsonl"
+_DAY = 86_400
+_DAMAGED = "metrics.damaged.jsonl"
+"""Copy of a file with damaged lines, before they are left out."""
 
 
 @register_callback("jsonl")
@@ -33,6 +38,8 @@ class JSONLCallback(NullCallback):
     def training_begins(self, node: "Node", step: int) -> None:
         """Keep the lines of earlier steps."""
         path = self.folder / node.name / _FILE
+        if _damaged_lines(path):  # beyond the last one, which a crash may have cut short
+            write_file(path.with_name(_DAMAGED), partial(shutil.copyfile, path))
         kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
         write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
@@ -56,24 +63,32 @@ class JSONLCallback(NullCallback):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a ``metrics.jsonl``; lines that a crash cut short are left out."""
+    """The whole lines of a ``metrics.jsonl``; lines that are cut short or damaged are left out."""
+    return [entry for line in _lines(path) if (entry := _entry(line)) is not None]
+
+
+def _lines(path: Path) -> list[bytes]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        return path.read_bytes().splitlines()
+    except OSError:
         return []
-    entries = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            entries.append(entry)
-    return entries
+
+
+def _damaged_lines(path: Path) -> int:
+    return sum(_entry(line) is None for line in _lines(path)[:-1])
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line's content; None for a damaged line."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
+        return None
+    return entry if isinstance(entry, dict) and type(entry.get("step")) is int else None
 
 
 def seconds_per_step(stage_folder: Path) -> float | None:
     """Median of the measured seconds per step; None where nothing was measured."""
     seconds = [entry.get("seconds") for entry in read_metrics(stage_folder / _FILE)]
-    numbers = [value for value in seconds if isinstance(value, int | float)]
+    numbers = [float(value) for value in seconds if isinstance(value, int | float) and 0 < value < _DAY]
     return median(numbers) if numbers else None
