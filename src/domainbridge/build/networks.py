@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from domainbridge.build.datasets import data_root
+from domainbridge.build.datasets import data_root, image_rule
 from domainbridge.build.label_space import training_space
 from domainbridge.build.recipe import training_config
 from domainbridge.config.schema import Recipe
@@ -37,12 +37,12 @@ def model_spec(recipe: Recipe) -> ModelSpec:
 
 
 def model_config(recipe: Recipe) -> ModelConfig:
-    """Configuration of the run's model folders; images are resized as those of the first target."""
+    """Configuration of the run's model folders; images are read and resized as those of the first target."""
     space = training_space(recipe)
     target = recipe.targets[0]
     resize = (target.validation.resize if target.validation else None) or target.resize
     rule = (resize.width, resize.height, resize.keep_ratio, resize.min_side) if resize else None
-    return ModelConfig(model_spec(recipe), space.name, space.classes, space.colors, rule)
+    return ModelConfig(model_spec(recipe), space.name, space.classes, space.colors, rule, image_rule(target))
 
 
 def initial_student(recipe: Recipe, stream: str) -> Segmenter:

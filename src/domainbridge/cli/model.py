@@ -87,6 +87,12 @@ def predict(
     confidence: Annotated[
         bool, typer.Option("--confidence", help="also write the largest probability, 0..255")
     ] = False,
+    bands: Annotated[
+        str | None, typer.Option(help="bands of the images as red, green and blue, e.g. 4,3,2; default: as in training")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="values that become black and white, e.g. 0,4095; default: as in training")
+    ] = None,
     slide: Slide = False,
     flip: Flip = False,
     device: Device = "auto",
@@ -95,11 +101,17 @@ def predict(
 
     Files that an earlier predict wrote are replaced; no other file is.
     """
+    from dataclasses import replace
+
     from domainbridge import api
-    from domainbridge.cli.parsing import writable_folder
+    from domainbridge.cli.parsing import parse_limits, parse_numbers, writable_folder
 
     writable_folder(out, "--out")
     loaded = api.load_model(model, slide=slide, flip=flip, device=device)
+    if bands is not None:
+        loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
+    if scale is not None:
+        loaded.image_rule = replace(loaded.image_rule, scale=parse_limits(scale, "--scale"), percentiles=None)
     written = api.predict(loaded, inputs, out, overlay=overlay, confidence=confidence, report=_say)
     typer.echo(f"{written} images segmented into {out}", err=True)
 

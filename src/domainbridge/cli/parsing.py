@@ -1,12 +1,13 @@
 """Values of command-line options."""
 
+import math
 import os
 import re
 from pathlib import Path
 
 from domainbridge.errors import RecipeError
 
-__all__ = ["parse_numbers", "parse_size", "writable", "writable_folder"]
+__all__ = ["parse_limits", "parse_numbers", "parse_size", "writable", "writable_folder"]
 
 
 def writable(path: Path, what: str) -> None:
@@ -59,3 +60,18 @@ def parse_numbers(text: str, option: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise RecipeError(f"{option} {text}: expected whole numbers with commas between, such as 6,12")
     return tuple(int(part) for part in text.split(","))
+
+
+def parse_limits(text: str, option: str) -> tuple[float, float]:
+    """'0,4095' to (0.0, 4095.0).
+
+    Raises:
+        RecipeError: not two numbers with a comma between, the smaller one first.
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise RecipeError(f"{option} {text}: expected two numbers with a comma between, such as 0,4095")
+    return low, high

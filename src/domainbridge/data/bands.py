@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,28 @@ class ImageRule:
     scale: tuple[float, float] | None = None
     percentiles: tuple[float, float] | None = None
     exif: Literal["upright", "raw"] = "upright"
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ImageRule":
+        """From the plain values of ``dataclasses.asdict``.
+
+        Raises:
+            ValueError: unknown keys, or values that make no rule.
+            TypeError: values of other types.
+        """
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
+        rule = cls(**values)
+        for name in ("scale", "percentiles"):
+            limits = getattr(rule, name)
+            if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
+                raise ValueError(f"{name} {limits!r}; expected [low, high]")
+        if rule.bands is not None and not (len(rule.bands) in (1, 3) and min(rule.bands) >= 1):
+            raise ValueError(f"bands {rule.bands!r}; expected one band or three, from 1 on")
+        if rule.exif not in ("upright", "raw"):
+            raise ValueError(f"exif {rule.exif!r}; expected upright or raw")
+        return rule
 
     @property
     def by_value(self) -> bool:

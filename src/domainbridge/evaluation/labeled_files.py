@@ -107,6 +107,7 @@ def scoring_of(
         predictor.resize,
         resize_labels=False,
         label_scale=files.label_scale,
+        image_rule=predictor.image_rule,
     )
     return dataset, ScoringRule(scored, prediction_table, (), predictor.rule, {name: SUBSETS[name] for name in subsets})
 

@@ -34,6 +34,7 @@ class Predictor(nn.Module):
         space: label space of its classes.
         resize: applied to images first, or None.
         rule: whole or sliding, flip.
+        image_rule: choice of bands and scale of the values of image files; that of the model's training images.
     """
 
     def __init__(self, network: Segmenter, config: ModelConfig, rule: InferenceRule | None = None) -> None:
@@ -43,6 +44,7 @@ class Predictor(nn.Module):
         self.space = LabelSpace(config.label_space, config.classes, config.colors)
         self.resize = ResizeRule(*config.resize) if config.resize else None
         self.rule = rule or InferenceRule()
+        self.image_rule = config.image
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ class Predictor(nn.Module):
             DataError: the file cannot be read.
             ModelError: the network gives values that are not numbers.
         """
-        return self.class_map(_as_array(image)).classes.cpu().numpy()
+        return self.class_map(self._as_array(image)).classes.cpu().numpy()
 
     def class_map(self, image: NDArray[np.uint8], *, confidence: bool = False) -> ClassMap:
         """Train ids at the image's own size, with ``confidence`` also the largest probability; bounded memory.
@@ -108,11 +110,28 @@ class Predictor(nn.Module):
         Raises:
             DataError: the file cannot be read.
         """
-        array = _as_array(image)
+        array = self._as_array(image)
         size = (array.shape[0], array.shape[1])
         resized = array if self.resize is None else resize_image(array, self.resize.size_for(*size))
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.device)
         return probabilities(self.network, as_unit_float(tensor), size, self.rule)[0]
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """An image file as RGB, uint8 (height, width, 3), with the bands and the scale of the model's training images.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return read_image(path, self.image_rule)
+
+    def _as_array(self, image: ImageLike) -> NDArray[np.uint8]:
+        if isinstance(image, Path | str):
+            return self.read(Path(image))
+        if isinstance(image, Image.Image):
+            return np.asarray(image.convert("RGB"))
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"expected RGB, uint8 (height, width, 3); found {image.dtype} {image.shape}")
+        return image
 
 
 def load_predictor(folder: Path, *, slide: bool = False, flip: bool = False, device: str = "auto") -> Predictor:
@@ -132,13 +151,3 @@ def load_predictor(folder: Path, *, slide: bool = False, flip: bool = False, dev
     network, config = load_model(folder)
     runtime.place(network, channels_last=True)
     return Predictor(network, config, InferenceRule(_WINDOW if slide else None, flip))
-
-
-def _as_array(image: ImageLike) -> NDArray[np.uint8]:
-    if isinstance(image, Path | str):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"expected RGB, uint8 (height, width, 3); found {image.dtype} {image.shape}")
-    return image

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from domainbridge.data.bands import ImageRule
 from domainbridge.errors import ModelError, problem_list
 from domainbridge.files import file_checksum, write_file, write_text
 from domainbridge.models.backbones.base import normalization_of
@@ -50,6 +51,7 @@ class ModelConfig:
         classes: K names.
         colors: K RGB triples.
         resize: (width, height, keep_ratio, min_side) applied before the network, or None for the stored size.
+        image: how image files become 8-bit RGB, for files of more than 8 bits or other bands.
     """
 
     spec: ModelSpec
@@ -57,6 +59,7 @@ class ModelConfig:
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     resize: tuple[int, int, bool, int | None] | None
+    image: ImageRule = ImageRule()
 
 
 def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
@@ -143,6 +146,7 @@ def read_model_config(folder: Path) -> ModelConfig:
             classes=tuple(content["classes"]),
             colors=tuple((r, g, b) for r, g, b in content["colors"]),
             resize=tuple(content["resize"]) if content["resize"] is not None else None,
+            image=ImageRule.from_json(content.get("image", {})),
         )
         problems = _contradictions(config, content)
     except KeyError as error:

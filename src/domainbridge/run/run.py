@@ -78,14 +78,12 @@ def run_recipe(
             statuses: dict[str, StageStatus] = {}
             if lock is not None:
                 statuses = _prepare(recipe, nodes, data, folder, lock, callback, only, until)
-                _describe(recipe, folder, runtime, passed, callback)
+                _describe(recipe, data, folder, runtime, passed, callback)
             statuses = processes.broadcast(statuses)
             planned = [PlannedStage(node, statuses[node.name]) for node in nodes if node.name in statuses]
             training = _training_data(recipe, data, planned, folder, processes, callback, stop_requested)
             if training is None:
                 return False
-            if processes.is_main and not (folder / "preview.png").exists():
-                draw_preview(recipe, data, folder / "preview.png")
             callback.run_begins(recipe, folder, planned)
             context = Context(recipe, training, folder, runtime, callback, stop_requested)
             finished = True
@@ -159,13 +157,17 @@ def _prepare(
     return {item.name: item.status for item in wanted}
 
 
-def _describe(recipe: Recipe, folder: Path, runtime: Runtime, passed: dict[str, Any], callback: NullCallback) -> None:
-    """Write what is run, on which data and where."""
+def _describe(
+    recipe: Recipe, data: DataSets, folder: Path, runtime: Runtime, passed: dict[str, Any], callback: NullCallback
+) -> None:
+    """Write what is run, on which data and where; a picture of the data once for each state of the data."""
     note = environment_note(read_json(folder / "environment.json"), environment(runtime))
     if note is not None:
         callback.message(note)
     resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
     write_text(folder / "recipe.yaml", dump_recipe(resolved))
+    if read_json(folder / "data-check.json") != passed or not (folder / "preview.png").exists():
+        draw_preview(recipe, data, folder / "preview.png")
     write_text(folder / "data-check.json", json.dumps(passed) + "\n")
     write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
 

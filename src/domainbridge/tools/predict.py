@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainbridge.data.decode import read_image
 from domainbridge.errors import DataError, StorageError, TrainingError, problem_list
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.files import write_file
@@ -74,7 +73,7 @@ def _try(writer: "_Writer", path: Path, target: Path, report: Callable[[str], No
     """Segment one image; the reason if that is not possible, so that the others are segmented all the same."""
     try:
         with enough_memory(str(path), EVALUATION_ADVICE):
-            image = _read(path)
+            image = _read(writer.predictor, path)
             windows = writer.predictor.windows_for(image.shape[0], image.shape[1])
             if windows is not None and windows.context:
                 report(f"{path}: {image.shape[1]}x{image.shape[0]} pixels, in {windows}")
@@ -88,11 +87,11 @@ def _try(writer: "_Writer", path: Path, target: Path, report: Callable[[str], No
     return None
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
+def _read(predictor: Predictor, path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise DataError(f"{path}: no such file, or not a regular one")
     try:
-        return read_image(path)
+        return predictor.read(path)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parsers run into; the other images go on
