@@ -133,6 +133,10 @@ class IdLabels:
         """Whether a value is listed in the label map, or belongs to the label space."""
         return bool(self._meant()[value])
 
+    def listed_train_ids(self) -> NDArray[np.uint8]:
+        """Train ids of the values that are listed or belong to the label space, without repetition."""
+        return np.unique(self.table[self._meant()])
+
     def describe(self, value: int) -> str:
         """A value as recipes write it."""
         return str(value)
