@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.index_image import read_index_image
-from domainbridge.data.labels import color_labels
+from domainbridge.data.labels import ColorLabels, IdLabels, color_labels
 from domainbridge.errors import DataError, FileError
 from domainbridge.tools.init.class_lists import find_class_list
 from domainbridge.types import IGNORE
@@ -20,6 +21,11 @@ __all__ = ["Ask", "FoundClasses", "find_classes", "name_classes"]
 _LOOKED_AT = 200
 _MANY = 64
 """From this number of values on, most are left by a lossy format or by smoothed edges."""
+_FLAT = 0.2
+"""Share of a class's pixels that equal their neighbors, at least: blends at edges have few."""
+_BLENDED = 8
+"""From this number of values at edges on, they are blends and no thin classes."""
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _MIN_SHARE = 0.005
 """Of the pixels: among very many values, rarer ones are no classes."""
 _NEAR = 24
@@ -69,10 +75,14 @@ def find_classes(root: Path, files: Sequence[str], labels: Sequence[Path]) -> Fo
     """
     count = min(len(labels), _LOOKED_AT)
     looked = [labels[len(labels) * number // count] for number in range(count)]
-    found, colors = _found_values(looked)
+    found, flat, colors = _found_values(looked)
     pixels = found.total()
-    nearest = len(found) > _MANY
-    common = _pure(found, colors=colors) if nearest else dict(found)
+    lossy = any(path.suffix.lower() in _LOSSY for path in looked)
+    edges = {value for value in found if flat[value] < _FLAT * found[value]}
+    nearest = lossy or len(edges) >= _BLENDED or len(found) > _MANY
+    common = {value: number for value, number in found.items() if not nearest or value not in edges}
+    if lossy or len(common) > _MANY:
+        common = _pure(found, colors=colors)
     ignore = not colors and len(common) > 2 and common.pop(IGNORE, None) is not None
     if len(common) < 2:
         raise DataError(
@@ -125,34 +135,44 @@ def _is_blend(point: NDArray[np.int64], others: Sequence[NDArray[np.int64]]) -> 
     return False
 
 
-def _found_values(paths: Sequence[Path]) -> tuple[Counter[int], bool]:
-    """Value -> pixels of all files, and whether the values are colors: if the channels of any file differ."""
-    found: Counter[int] = Counter()
+def _found_values(paths: Sequence[Path]) -> tuple[Counter[int], Counter[int], bool]:
+    """Value -> pixels, value -> pixels that equal their neighbors, and whether the values are colors.
+
+    Values are colors if the channels of any file differ.
+    """
+    ids = IdLabels.native_ids(np.zeros(256, np.uint8), "found")
+    found: tuple[Counter[int], Counter[int]] = Counter(), Counter()
     errors: list[DataError] = []
     for path in paths:
         try:
-            counts = np.bincount(read_index_image(path, one_bit_value=1).ravel())
+            _count(ids, read_index_image(path, one_bit_value=1), found)
         except FileError as error:
             if "labels are colors" in error.group:
-                return _found_colors(paths), True
+                return *_found_colors(paths), True
             errors.append(error)
-            continue
-        present = np.flatnonzero(counts)
-        found.update(dict(zip(present.tolist(), counts[present].tolist(), strict=True)))
-    if not found:
+    if not found[0]:
         raise errors[0] if errors else DataError("no label files")
-    return found, False
+    return *found, False
 
 
-def _found_colors(paths: Sequence[Path]) -> Counter[int]:
+def _found_colors(paths: Sequence[Path]) -> tuple[Counter[int], Counter[int]]:
     decoder = color_labels({0: 0})
-    found: Counter[int] = Counter()
+    found: tuple[Counter[int], Counter[int]] = Counter(), Counter()
     for path in paths:
         try:
-            found.update(decoder.found(decoder.values(path)))
+            _count(decoder, decoder.values(path), found)
         except DataError:
             continue
     return found
+
+
+def _count(decoder: IdLabels | ColorLabels, values: NDArray[Any], found: tuple[Counter[int], Counter[int]]) -> None:
+    """Add the pixels of a file, and those that equal the pixels to their left and above."""
+    here = values[1:, 1:]
+    flat = here[(here == values[:-1, 1:]) & (here == values[1:, :-1])]
+    found[0].update(decoder.found(values))
+    if flat.size:
+        found[1].update(decoder.found(flat))
 
 
 def name_classes(found: FoundClasses, ask: Ask | None) -> FoundClasses:

@@ -73,12 +73,13 @@ def find_pairs(root: Path, clusters: Sequence[Cluster]) -> FoundFolders | None:
     photos = list(_sides(cluster for cluster in clusters if not cluster.is_mask))
     masks = list(_sides(cluster for cluster in clusters if cluster.is_mask and not is_other(cluster)))
     masks = masks or list(_sides(cluster for cluster in clusters if cluster.is_mask))
-    best: tuple[tuple[int, int, int], _Side, _Side] | None = None
+    best: tuple[tuple[int, int, int, int], _Side, _Side] | None = None
     for photo in photos:
         for mask in masks:
             shared = len(photo.stems & mask.stems)
             unpaired = len(photo.stems) + len(mask.stems) - 2 * shared
-            score = (shared, -unpaired, -len(photo.pattern) - len(mask.pattern))
+            depth = photo.folder.count("/") + mask.folder.count("/")
+            score = (shared, -unpaired, -len(photo.pattern) - len(mask.pattern), -depth)
             if shared and (best is None or score > best[0]):
                 best = score, photo, mask
     if best is None:
