@@ -7,7 +7,7 @@ from domainbridge.config.domains import LabelsConfig
 from domainbridge.data.annotations.base import FORMATS, Category
 from domainbridge.data.annotations.find import annotation_index, locate
 from domainbridge.data.annotations.labels import AnnotationLabels
-from domainbridge.data.annotations.reading import first_names, normal
+from domainbridge.data.annotations.reading import BACKGROUND_NAMES, first_names, normal
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import train_id_of
 from domainbridge.data.storage.tar import is_archives
@@ -17,7 +17,6 @@ from domainbridge.types import IGNORE
 
 __all__ = ["annotation_decoder", "annotation_place"]
 
-_BACKGROUND = ("background", "bg")
 _IGNORED = "ignore"
 _NAMED = 12
 """Names in a message."""
@@ -126,7 +125,7 @@ def _background(rule: LabelsConfig, space: LabelSpace, name: str, problems: list
         return IGNORE if train_id is None else train_id
     if not FORMATS[name].background:
         return IGNORE
-    return next((number for number, c in enumerate(space.classes) if normal(c) in _BACKGROUND), IGNORE)
+    return next((number for number, c in enumerate(space.classes) if normal(c) in BACKGROUND_NAMES), IGNORE)
 
 
 def _notes(
