@@ -124,9 +124,8 @@ def convert_annotations(
     classes = _classes(place)
     listing = list_annotations(images, *place, FolderRule()).checked(str(path))
     unannotated = 0 if FORMATS[place[0]].background else IGNORE
-    decoder = AnnotationLabels(
-        *place, {name: number for number, names in enumerate(classes) for name in names}, unannotated
-    )
+    train_ids = {category: number for number, categories in enumerate(classes) for category in categories}
+    decoder = AnnotationLabels(*place, train_ids, unannotated)
     identity: dict[str, object] = {"annotation_format": place[0], "path": str(path), "half": rule.half}
     written = _convert_all(place[0], listing, decoder, rule, identity, progress)
     write_text(rule.out / "classes.txt", "".join(f"{names[0]}\n" for names in classes))
