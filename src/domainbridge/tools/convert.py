@@ -135,12 +135,14 @@ def convert_annotations(
 def _classes(place: tuple[str, Path]) -> list[list[str]]:
     """Categories of each class, the background first where pixels without annotation are background."""
     name, root = place
-    found = [category.name for category in annotation_index(name, root).categories if normal(category.name) != "ignore"]
+    categories = [
+        category.name for category in annotation_index(name, root).categories if normal(category.name) != "ignore"
+    ]
     if not FORMATS[name].background:
-        classes = [[category] for category in found]
+        classes = [[category] for category in categories]
     else:
-        backgrounds = [category for category in found if normal(category) in BACKGROUND_NAMES]
-        classes = [backgrounds or ["background"], *([c] for c in found if c not in backgrounds)]
+        backgrounds = [category for category in categories if normal(category) in BACKGROUND_NAMES]
+        classes = [backgrounds or ["background"], *([c] for c in categories if c not in backgrounds)]
     if len(classes) > IGNORE:
         raise DataError(f"{root}: {len(classes)} classes; a PNG of class numbers holds at most {IGNORE}")
     return classes

@@ -111,10 +111,10 @@ def keys_of(path: Path) -> frozenset[str]:
         return frozenset(content) if isinstance(content, dict) else frozenset()
 
     try:
-        found: frozenset[str] = parsed(path, "keys", read)
+        keys: frozenset[str] = parsed(path, "keys", read)
     except OSError:
         return frozenset()
-    return found
+    return keys
 
 
 def whole(value: Any, what: str) -> int:
