@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.dataset import FileDataset, check_same_size
 from domainbridge.data.decode import image_size
 from domainbridge.data.headers import page_count, read_header
@@ -195,6 +196,8 @@ class Findings:
         else:
             found = f"only one class has pixels; values found: {self.facts.values()}"
         advice = binary_mask_advice(self.facts, self.domain.classes)
+        if isinstance(self.domain.decoder, AnnotationLabels):
+            advice = f"Pixels without annotation may be of a class: unannotated: {self.domain.classes[0]}"
         return [f"{self.domain.name}: {found}; is label_map or label_space right? {advice}"]
 
     def remarks(self) -> tuple[list[str], list[str]]:
