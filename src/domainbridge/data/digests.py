@@ -57,9 +57,9 @@ class FileState(NamedTuple):
 
 def cache_folder() -> Path:
     """The user's cache folder for this program; it may be missing or read-only."""
-    own = os.environ.get("DOMAINBRIDGE_CACHE")
-    if own:
-        return Path(own).expanduser()
+    chosen = os.environ.get("DOMAINBRIDGE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path("~/.cache").expanduser()) / "domainbridge"
 
@@ -122,18 +122,18 @@ def _is_archive(container: str) -> bool:
 def _state(name: str, path: str) -> FileState:
     try:
         try:
-            found, container = os.stat(path), ""  # noqa: PTH116 - a Path per file takes as long again
+            status, container = os.stat(path), ""  # noqa: PTH116 - a Path per file takes as long again
         except (NotADirectoryError, FileNotFoundError):
             container = _container(path)
             if not container:
                 raise
-            found = os.stat(container)  # noqa: PTH116
-        size = size_and_mtime(path)[0] if container and _is_archive(container) else found.st_size
+            status = os.stat(container)  # noqa: PTH116
+        size = size_and_mtime(path)[0] if container and _is_archive(container) else status.st_size
     except OSError as error:
         raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{name}: {path} is no regular file but a folder, a pipe or a device; remove it")
-    return FileState(size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, container)
+    return FileState(size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, container)
 
 
 def _container(path: str) -> str:
