@@ -22,6 +22,7 @@ __all__ = ["FoundDomain", "Row", "find_domain"]
 _HEADERS = 20
 _WITH_NAMES = ("labelme", "coco", "coco-panoptic", "coco-stuff", "yolo", "cvat", "supervisely", "label-studio")
 """Annotation formats whose files name the classes."""
+_IN_PARTS = ("channels", "class-masks")
 Row = tuple[str, str, str]
 """What, what was found, the evidence."""
 
@@ -112,8 +113,12 @@ def find_domain(
 
 
 def _explains_more(found: Found, pairs: FoundFolders) -> bool:
-    """Whether an annotation file is to be read rather than the masks beside it, whose classes it names."""
-    return found.format in _WITH_NAMES and found.num_images >= pairs.count
+    """Whether an annotation is to be read rather than the masks that fit its images.
+
+    Its files name the classes, or the masks are parts of it: one per class, or in the channels of an array.
+    """
+    in_parts = found.format in _IN_PARTS and len(found.categories) > 1
+    return (found.format in _WITH_NAMES or in_parts) and found.num_images >= pairs.count
 
 
 def _listing(root: Path, folders: FoundFolders, split: FoundSplit | None) -> Listing:
