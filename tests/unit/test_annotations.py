@@ -22,6 +22,8 @@ from domainbridge.build.recipe import parse_recipe
 from domainbridge.data.annotations.find import find_annotations
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.dataset import FileDataset
+from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.data.storage.cache import CacheRule, build_cache
 from domainbridge.data.storage.tar import read_bytes, size_and_mtime
 from domainbridge.errors import DataError
 from domainbridge.tools.convert import Conversion, convert_annotations
@@ -350,6 +352,35 @@ def test_channels(tmp_path: Path, kind: str) -> None:
     expected[6:, 8:] = 2
     named = {} if kind.endswith("npy") else {"annotation_format": "channels"}
     assert np.array_equal(label(tmp_path, "labels", **named), expected)
+
+
+def test_edited_annotations_are_other_data_and_copies_are_of_each_image(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / f"images/{name}.png")
+    content = coco([[[3, 2, 8, 2, 8, 6, 3, 6]]])
+    content["images"].append({"id": 8, "file_name": "b.png", "height": H, "width": W})
+    text(tmp_path / "c.json", content)
+    text(tmp_path / "data.yaml", "names: [crack, crock]")
+    for name in ("a", "b"):
+        text(tmp_path / f"labels/{name}.txt", "0 0.1 0.1 0.5 0.1 0.5 0.6")
+    for labels, edited in (("c.json", "c.json"), ("labels", "data.yaml"), ("labels", "labels/b.txt")):
+        data = opened(tmp_path, labels)[0]
+        copies = build_cache(data, CacheRule(tmp_path / "cache", "lossless"), lambda done: None)
+        for index in range(2):
+            assert np.array_equal(copies.load_label(index), data.load_label(index))
+        before = files_fingerprint(data)
+        file = tmp_path / edited
+        old = file.read_text()
+        new = (
+            old.replace("0.5 0.6", "0.6 0.6")
+            .replace("[crack, crock]", "[crock, crack]")
+            .replace("[3, 2, 8", "[2, 2, 8")
+        )
+        assert len(new) == len(old)
+        file.write_text(new)
+        assert files_fingerprint(opened(tmp_path, labels)[0]) != before
+        file.write_text(old)
+        assert files_fingerprint(opened(tmp_path, labels)[0]) == before
 
 
 def test_plain_masks_stay_plain(tmp_path: Path) -> None:

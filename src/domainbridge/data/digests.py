@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from domainbridge.data.storage.tar import open_path, size_and_mtime
+from domainbridge.data.storage.virtual import is_set_path, real_files
 from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError, StorageError
 from domainbridge.files import write_text
@@ -120,6 +121,10 @@ def _is_archive(container: str) -> bool:
 
 
 def _state(name: str, path: str) -> FileState:
+    if is_set_path(path):
+        parts = [_state(name, str(file)) for file in real_files(Path(path))]
+        size, inode = sum(part.size for part in parts), sum(part.inode for part in parts)
+        return FileState(size, max(part.modified for part in parts), max(part.changed for part in parts), inode)
     try:
         try:
             status, container = os.stat(path), ""  # noqa: PTH116 - a Path per file takes as long again
@@ -154,7 +159,7 @@ def _kept_or_new(name: str, path: str, state: FileState, whole: bool, store: "_S
         return kept
     now = time.time_ns()
     try:
-        with open_path(Path(path)) if state.container else open(path, "rb") as file:  # noqa: PTH123 - as above
+        with open_path(Path(path)) if state.container or is_set_path(path) else open(path, "rb") as file:  # noqa: PTH123 - as above
             digest = _digest(file, state.size, whole)
     except OSError as error:
         raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
