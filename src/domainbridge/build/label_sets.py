@@ -46,9 +46,9 @@ def with_partial_backgrounds(
     known = [annotated_classes(source.decoder) if source.decoder is not None else frozenset() for source in sources]
     everything = frozenset().union(*known)
     result = []
-    for source, own, whole in zip(sources, known, complete, strict=True):
-        lacking = sorted(everything - own)
-        if background in own and lacking and not whole and source.decoder is not None:
+    for source, annotated, whole in zip(sources, known, complete, strict=True):
+        lacking = sorted(everything - annotated)
+        if background in annotated and lacking and not whole and source.decoder is not None:
             table = np.arange(256, dtype=np.uint8)
             table[background] = IGNORE
             absent = ", ".join(space.classes[index] for index in lacking)
