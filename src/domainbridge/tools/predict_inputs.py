@@ -1,7 +1,7 @@
 """Which images ``predict`` segments, and under which names the results are written."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -89,18 +89,18 @@ def _below(folder: Path, problems: list[str], notes: list[str]) -> list[Path]:
     stems = {image.with_suffix("") for image in listing.images}
     chosen = [folder / name for name in names_below(folder) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
     chosen = [image for image in chosen if image.with_suffix("") in stems]
-    hidden = [image for image in chosen if any(part.startswith(".") for part in image.relative_to(folder).parts)]
+    hidden = {image for image in chosen if any(part.startswith(".") for part in image.relative_to(folder).parts)}
     _count(notes, hidden, f"hidden files or files in hidden folders below {folder} are left out")
     records: dict[Path, OwnOutputs] = {}
-    earlier = [image for image in chosen if image not in hidden and is_own_output(image, folder, records)]
+    visible = [image for image in chosen if image not in hidden]
+    earlier = {image for image in visible if is_own_output(image, folder, records)}
     _count(notes, earlier, f"images below {folder} are left out, because an earlier `predict` wrote them")
-    left_out = {*hidden, *earlier}
-    return [image for image in chosen if image not in left_out]
+    return [image for image in visible if image not in earlier]
 
 
-def _count(notes: list[str], files: Sequence[Path], what: str) -> None:
+def _count(notes: list[str], files: Set[Path], what: str) -> None:
     if files:
-        notes.append(f"{len(files)} {what}, e.g. {files[0]}")
+        notes.append(f"{len(files)} {what}, e.g. {min(files)}")
 
 
 Naming = Callable[[Path, PurePosixPath], PurePosixPath]
