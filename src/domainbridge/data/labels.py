@@ -112,9 +112,8 @@ class IdLabels:
             DataError: a value is outside the label space.
         """
         if self.allowed is not None and not _look_up(self.allowed, values).all():
-            value_counts = {
-                value: count for value, count in self.value_counts(values).items() if not self.allowed[value]
-            }
+            everything = self.value_counts(values).items()
+            outside = {value: count for value, count in everything if not self.allowed[value]}
             raise FileError(
                 path,
                 f"label value outside {self.space}: {shares(outside, values.size)}; allowed are "

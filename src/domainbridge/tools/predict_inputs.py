@@ -44,19 +44,19 @@ def collect_inputs(inputs: Sequence[Path], out: Path, endings: Sequence[str]) ->
             although ``predict`` did not write them.
     """
     problems: list[str] = []
-    collected = Inputs()
+    chosen = Inputs()
     images: dict[str, tuple[Path, PurePosixPath]] = {}
-    for path, name in _expanded(inputs, problems, collected.notes):
+    for path, name in _expanded(inputs, problems, chosen.notes):
         images.setdefault(os.path.abspath(path), (path, PurePosixPath(name)))  # noqa: PTH100 - links are not followed
     if not problems and not images:
         problems.append(f"{', '.join(map(str, inputs))}: no image is left to segment")
-    names = _distinct([*images.values()], endings, collected.notes)
-    collected.pairs = [(path, out / name) for (path, _), name in zip(images.values(), names, strict=True)]
-    _check_outputs(collected.pairs, out, endings, problems)
+    names = _distinct([*images.values()], endings, chosen.notes)
+    chosen.pairs = [(path, out / name) for (path, _), name in zip(images.values(), names, strict=True)]
+    _check_outputs(chosen.pairs, out, endings, problems)
     if problems:
-        notes = [f"note: {note}" for note in collected.notes]
+        notes = [f"note: {note}" for note in chosen.notes]
         raise DataError("\n".join([problem_list("predict: nothing was written", problems, limit=100), *notes]))
-    return collected
+    return chosen
 
 
 def output_path(target: Path, ending: str) -> Path:
@@ -87,15 +87,15 @@ def _below(folder: Path, problems: list[str], notes: list[str]) -> list[Path]:
         problems += listing.problems
         return []
     # A listing has one image per stem; two images with one stem are no problem here.
-    collected = [folder / name for name in files_below(folder).names if suffix_of(name) in IMAGE_SUFFIXES]
+    chosen = [folder / name for name in files_below(folder).names if suffix_of(name) in IMAGE_SUFFIXES]
     records: dict[Path, OwnOutputs] = {}
-    earlier = {image for image in collected if is_own_output(image, folder, records)}
+    earlier = {image for image in chosen if is_own_output(image, folder, records)}
     if earlier:
         notes.append(
             f"{len(earlier)} images below {folder} are left out, because an earlier `predict` wrote them, "
             f"e.g. {min(earlier)}"
         )
-    return [image for image in collected if image not in earlier]
+    return [image for image in chosen if image not in earlier]
 
 
 Naming = Callable[[Path, PurePosixPath], PurePosixPath]
