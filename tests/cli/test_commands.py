@@ -323,7 +323,7 @@ class TestBadInput:
         labels = folder / "data/source/labels"
         Image.fromarray(np.full((40, 48), 9, np.uint8)).save(labels / "001.png")
         Image.fromarray(np.zeros((10, 10), np.uint8)).save(labels / "002.png")
-        Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(labels / "003.png")
+        Image.fromarray(np.tile(np.uint8([9, 0, 0]), (40, 48, 1))).save(labels / "003.png")
         image = folder / "data/target/images/005.png"
         image.write_bytes(image.read_bytes()[:300])
         message = self.refused(folder, tree)

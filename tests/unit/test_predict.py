@@ -164,7 +164,7 @@ class TestInputs:
         def defective(path: Path) -> None:
             raise KeyError("tag 273")
 
-        monkeypatch.setattr("domainbridge.tools.predict.read_image", defective)
+        monkeypatch.setattr(model, "read", defective)
         with pytest.raises(DataError, match=r"cannot be decoded .KeyError"):
             domainbridge.predict(model, tmp_path / "in/good.png", tmp_path / "out")
 
