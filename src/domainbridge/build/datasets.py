@@ -18,6 +18,7 @@ from domainbridge.data.folder import FolderRule, Listing, list_folder
 from domainbridge.data.layout_listing import list_layout, split_of
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, InputError, RecipeError, problem_list
+from domainbridge.files import path_below
 
 __all__ = [
     "DataSets",
@@ -148,7 +149,7 @@ def _open(
     domain: SourceConfig | TargetConfig | ValidationConfig, dataset: str, root: Path, recipe: Recipe, where: str
 ) -> tuple[FileDataset, tuple[str, ...]]:
     """The files of a domain that can be used, and what is wrong with others."""
-    folder = root / (domain.root or "")
+    folder = path_below(root, domain.root or "")
     list_files = _folder if dataset == "folder" else partial(_layout, dataset=dataset)
     listing = list_files(domain, folder=folder, where=where)
     decoder = None
@@ -192,13 +193,13 @@ def _folder(domain: SourceConfig | TargetConfig | ValidationConfig, *, folder: P
         absent.append("labels")
     if absent or domain.images is None:
         raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
-    labels = folder / labeled.labels if labeled is not None and labeled.labels is not None else None
+    labels = path_below(folder, labeled.labels) if labeled is not None and labeled.labels is not None else None
     rule = FolderRule(
-        split=folder / domain.split if domain.split else None,
+        split=path_below(folder, domain.split) if domain.split else None,
         image_pattern=domain.image_pattern,
         label_pattern=labeled.label_pattern if labeled is not None else _ANY_NAME,
         exclude_files=domain.exclude_files,
     )
-    images = folder / domain.images
+    images = path_below(folder, domain.images)
     place = None if labeled is None or labels is None else annotation_place(labeled, images, labels)
     return list_folder(images, labels, rule) if place is None else list_annotations(images, *place, rule)

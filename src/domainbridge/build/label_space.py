@@ -11,6 +11,7 @@ from domainbridge.data.layout_listing import known_layout
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.inference import InferenceRule
+from domainbridge.files import path_below
 
 __all__ = ["scoring_rule", "source_decoder", "training_space", "validation_decoder"]
 
@@ -95,8 +96,8 @@ def _stored_decoder(
         raise RecipeError(f"{where}: give label_map or label_space, not both")
     if dataset == "folder" and rule.labels is not None:
         below = getattr(rule, "images", None)
-        images = None if below is None else root / below
-        place = annotation_place(rule, images, root / rule.labels)
+        images = None if below is None else path_below(root, below)
+        place = annotation_place(rule, images, path_below(root, rule.labels))
         if place is not None:
             native = space if rule.label_map is not None else _native_space(recipe, rule)
             return annotation_decoder(rule, place, native, where), native

@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from domainbridge.config.load import apply_override, read_tree, recipe_path
-from domainbridge.config.messages import problem_of, renamed_stage
+from domainbridge.config.load import apply_override, recipe_path
+from domainbridge.config.messages import of_one_branch, problem_of, renamed_stage
 from domainbridge.config.reference import keys_page
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import StageOverride, TrainingConfig
+from domainbridge.config.yaml_text import read_yaml
 from domainbridge.errors import RecipeError, problem_list
 from domainbridge.methods.base import METHODS, Method, StageSpec, TrainingStage
 
@@ -38,7 +39,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file, the arguments or the values are wrong; all problems are listed.
     """
     path = recipe_path(reference)
-    return parse_recipe(read_tree(path), overrides, where=str(path))
+    return parse_recipe(read_yaml(path), overrides, where=str(path))
 
 
 def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
@@ -51,6 +52,8 @@ def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "reci
         raise RecipeError(f"{where}: expected keys and values at the top, found {type(tree).__name__}")
     tree = copy.deepcopy(tree)  # the caller's stays as it is
     problems = [problem for argument in overrides if (problem := apply_override(tree, argument))]
+    keys = [argument.partition("=")[0] for argument in overrides]
+    problems += [f"{key}: given {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
     whole, unknown = _class_for(tree)
     problems += unknown
     try:
@@ -59,11 +62,12 @@ def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "reci
         details = error.errors()
         # A list whose element is wrong counts as too short as well.
         follow_ups = [d for d in details if d["type"] == "too_short" and _has_inner(d, details)]
-        problems += [
+        told = [
             _of_another_method(detail, tree) or problem_of(detail, whole)
-            for detail in details
+            for detail in of_one_branch(details)
             if detail not in follow_ups
         ]
+        problems += dict.fromkeys(told)
     else:
         problems += _problems_of_stages(recipe)
     if problems:

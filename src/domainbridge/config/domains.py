@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from domainbridge.config.base import PositiveInt, Section
+from domainbridge.config.base import PixelCount, PositiveInt, Section
 
 __all__ = [
     "ImagesConfig",
@@ -18,7 +18,15 @@ __all__ = [
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
-Pattern = Annotated[str, Field(pattern=r"^[^{}]*\{stem\}[^{}]*$")]
+
+
+def _has_one_stem(pattern: str) -> str:
+    if pattern.count("{stem}") != 1 or set("{}") & set(pattern.replace("{stem}", "")):
+        raise ValueError("expected a name with {stem} once, e.g. '{stem}_mask.png'; {stem} stands for any text")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_has_one_stem)]
 Color = tuple[_Channel, _Channel, _Channel]
 
 
@@ -29,22 +37,44 @@ class LabelSpaceConfig(Section):
     classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="class names, train id 0 first")
     colors: tuple[Color, ...] | None = Field(None, description="RGB per class; default: a generated palette")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_as_mapping(cls, given: Any) -> Any:
+        """``{0: road, 1: car}`` is a list, ``{road: [128, 64, 128]}`` are classes and colors."""
+        classes = given.get("classes") if isinstance(given, dict) else None
+        if not isinstance(classes, dict) or not classes:
+            return given
+        if set(classes) == set(range(len(classes))):
+            return {**given, "classes": [classes[index] for index in range(len(classes))]}
+        if "colors" not in given and all(isinstance(value, list | tuple) for value in classes.values()):
+            return {**given, "classes": list(classes), "colors": list(classes.values())}
+        if set(classes.values()) == set(range(len(classes))):
+            return {**given, "classes": sorted(classes, key=lambda name: int(classes[name]))}
+        raise ValueError(
+            f"classes: expected a list of names, or train ids 0 to {len(classes) - 1} with a name each, found "
+            f"{list(classes)[:8]}"
+        )
+
     @model_validator(mode="after")
     def _consistent(self) -> "LabelSpaceConfig":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("class names must differ from each other")
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"classes: names must differ from each other, found {', '.join(twice)} more than once")
+        empty = [index for index, name in enumerate(self.classes) if not name.strip()]
+        if empty:
+            raise ValueError(f"classes: the name of class {empty[0]} is empty")
         if self.colors is not None and len(self.colors) != len(self.classes):
-            raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
+            raise ValueError(f"colors: {len(self.colors)} colors for {len(self.classes)} classes; give one per class")
         return self
 
 
 class ResizeConfig(Section):
     """Size of a decoded image in training or evaluation."""
 
-    width: PositiveInt = Field(description="pixels")
-    height: PositiveInt = Field(description="pixels")
+    width: PixelCount = Field(description="pixels")
+    height: PixelCount = Field(description="pixels")
     keep_ratio: bool = Field(True, description="true: fit inside width x height; false: exactly width x height")
-    min_side: PositiveInt | None = Field(None, description="with keep_ratio: least length of the short side, in pixels")
+    min_side: PixelCount | None = Field(None, description="with keep_ratio: least length of the short side, in pixels")
 
 
 class LabelsConfig(Section):
@@ -87,6 +117,9 @@ class LabelsConfig(Section):
     @classmethod
     def _labels_section(cls, given: Any) -> Any:
         """``labels: {path: masks, nearest: true}`` is another spelling of ``labels`` and ``label_nearest``."""
+        if isinstance(given, dict) and isinstance(given.get("label_map"), list):
+            pairs = ", ".join(f"{value}: {name}" for value, name in enumerate(given["label_map"][:4]))
+            raise ValueError(f"label_map: expected a class for each value, e.g. {{{pairs}}}, found a list")
         if not isinstance(given, dict) or not isinstance(given.get("labels"), dict):
             return given
         section = {"labels" if key == "path" else f"label_{key}": value for key, value in given["labels"].items()}

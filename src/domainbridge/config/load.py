@@ -1,7 +1,6 @@
 """From a YAML file and ``key=value`` arguments to a tree of plain values, and from a recipe back to YAML."""
 
 import difflib
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,26 +8,10 @@ from typing import Any
 import yaml
 
 from domainbridge.config.schema import Recipe
+from domainbridge.config.yaml_text import parse_value
 from domainbridge.errors import RecipeError
 
-__all__ = ["apply_override", "dump_recipe", "read_tree", "recipe_path", "shipped_recipes"]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of a float (PyYAML reads 1e-4 as a string), and an error for a key written twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)  # merge keys
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: the key {key!r} is written twice")
-        return super().construct_mapping(node, deep)
-
-
-_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+__all__ = ["apply_override", "dump_recipe", "recipe_path", "shipped_recipes"]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -56,18 +39,6 @@ def recipe_path(reference: str) -> Path:
     )
 
 
-def read_tree(path: Path) -> object:
-    """The plain values of a YAML file.
-
-    Raises:
-        RecipeError: unreadable.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {error}") from error
-
-
 def dump_recipe(recipe: Recipe) -> str:
     """YAML with every key spelled out, defaults too; loading it gives the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -91,14 +62,14 @@ def apply_override(tree: dict[str, Any], argument: str) -> str | None:
             node = node[int(parent)]
             continue
         if node.get(parent) is None:
-            node[parent] = {}
+            node[parent] = {}  # absent, or empty in the file
         node = node[parent]
         if not isinstance(node, dict | list):
             return f"{key}: {parent!r} holds a value, not keys"
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        value = text
+        value = parse_value(text)
+    except ValueError as error:
+        return f"{key}: {error}"
     if isinstance(node, list):
         if not last.isdigit() or int(last) >= len(node):
             return f"{key}: {last!r} is not a position in a list of {len(node)}"

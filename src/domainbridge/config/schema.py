@@ -1,8 +1,9 @@
 """The recipe: the keys that every method shares. A method's own keys stand beside them (see ``build/recipe.py``)."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from domainbridge.config.base import Section
 from domainbridge.config.domains import LabelSpaceConfig, SourceConfig, TargetConfig
@@ -23,13 +24,23 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 """Allowed names of a recipe: the run folder has the same name."""
 
 
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(NAME, name):
+        raise ValueError("expected letters, digits and . _ + - only, a letter or digit first, as for a folder")
+    return name
+
+
 class Recipe(Section):
     """One adaptation, complete. The keys of the method, by default `method: ddb`, stand beside these."""
 
-    name: str = Field(
-        min_length=1, pattern=NAME, description="name of the recipe and of its run folder: letters, digits and . _ + -"
+    name: Annotated[str, AfterValidator(_folder_name)] = Field(
+        min_length=1,
+        max_length=100,
+        description="name of the recipe and of its run folder: letters, digits and . _ + -",
     )
-    seed: int = Field(0, ge=0, description="seed of everything random: order, crops, masks, colors, initial heads")
+    seed: int = Field(
+        0, ge=0, le=2**63 - 1, description="seed of everything random: order, crops, masks, colors, initial heads"
+    )
     method: str = Field("ddb", description="name of the method: ddb, self-training, or one of an installed package")
     fidelity: Literal["corrected", "published"] = Field(
         "corrected", description="published: with the quirks of the authors' code, see docs/method.md"
@@ -58,5 +69,5 @@ class Recipe(Section):
     ) -> tuple[SourceConfig, ...] | tuple[TargetConfig, ...]:
         names = [domain.name for domain in domains]
         if len(set(names)) != len(names):
-            raise ValueError(f"names must differ from each other, found {names}")
+            raise ValueError(f"names must differ from each other, found {', '.join(names[:10])}")
         return domains

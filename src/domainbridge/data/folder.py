@@ -156,7 +156,8 @@ def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _
     if not (archives(folder) if is_archives(folder) else folder.is_dir()):
         expected = "archive" if is_archives(folder) else "folder"
         is_file = f"{folder} is a file; expected a folder, or .tar archives without compression"
-        problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}'}")
+        hint = "; write / between folders" if "\\" in str(folder) else ""
+        problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}{hint}'}")
         return files
     files.content, files.there = files_below(folder), True
     for names, text in (

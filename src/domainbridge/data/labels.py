@@ -1,9 +1,10 @@
 """Decoders from label files to train ids: by value, by color or by polygon."""
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ __all__ = [
 _VALUES = 2**16
 _AS_STORED = ImageRule(exif="raw")
 _HEX = re.compile(r"^#[0-9a-fA-F]{6}$")
+_BARE_HEX = re.compile(r"^#?([0-9a-fA-F]{6})$")
+_RANGE = re.compile(r"^(\d{1,5})(?:\s*-\s*(\d{1,5}))?$")
 
 
 @dataclass(frozen=True)
@@ -287,30 +290,47 @@ LabelDecoder = IdLabels | ColorLabels | PolygonLabels | AnnotationLabels
 def label_map_decoder(mapping: Mapping[int | str, int | str], space: LabelSpace, where: str) -> LabelDecoder:
     """Decoder for a recipe's ``label_map``: values or '#rrggbb' to class names, train ids or 'ignore'.
 
+    A key may be a range of values, ``'1-10'``; the key ``'*'`` means every other value (not color).
+
     Raises:
         RecipeError: keys or values have no meaning; the message lists all of them.
     """
     problems: list[str] = []
     train_ids: dict[int, int] = {}
+    others: int | None = None
     by_color = any(isinstance(key, str) and _HEX.match(key) for key in mapping)
     for key, value in mapping.items():
-        number = _key_number(key, by_color)
+        numbers = _key_numbers(key, by_color)
         train_id = train_id_of(value, space)
-        if number is None:
+        if numbers is None:
             expected = "'#rrggbb'" if by_color else "an id from 0 to 65535 (or, for every key, '#rrggbb')"
-            problems.append(f"key {key!r}: expected {expected}")
+            turned = f"; turn it round: {value}: {key}" if key in space.classes and isinstance(value, int) else ""
+            problems.append(f"key {key!r}: expected {expected}{turned}")
         if train_id is None:
-            problems.append(f"value {value!r} of {key!r}: expected a class of {space.name}, a train id or 'ignore'")
-        train_ids[number or 0] = train_id or 0
+            problems.append(
+                f"value {value!r} of {key!r}: expected a class of {space.name}{_closest(value, space)}, a train id or "
+                "'ignore'"
+            )
+        if key == "*":
+            others = train_id
+        twice = [number for number in numbers or () if number in train_ids]
+        if twice:
+            problems.append(f"key {key!r}: {twice[0]} is listed before")
+        train_ids |= dict.fromkeys(numbers or (), train_id or 0)
     if problems:
         raise RecipeError(f"{where}.label_map: " + "; ".join(problems))
     if by_color:
         return color_labels(train_ids)
-    table = np.full(_VALUES, IGNORE, np.uint8)
+    table = np.full(_VALUES, IGNORE if others is None else others, np.uint8)
     table[list(train_ids)] = list(train_ids.values())
-    listed = np.zeros(_VALUES, bool)
+    listed = np.full(_VALUES, others is not None)
     listed[list(train_ids)] = True
     return replace(IdLabels.native_ids(table, space.name), listed=listed)
+
+
+def _closest(value: int | str, space: LabelSpace) -> str:
+    close = difflib.get_close_matches(str(value), space.classes, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def color_labels(train_ids: Mapping[int, int]) -> ColorLabels:
@@ -354,12 +374,17 @@ def _wide(table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(table, (0, _VALUES - len(table)), constant_values=IGNORE)
 
 
-def _key_number(key: int | str, by_color: bool) -> int | None:
+def _key_numbers(key: int | str, by_color: bool) -> Sequence[int] | None:
+    """The values, or the color, that a key means; None for a key without a meaning."""
     if by_color:
-        return int(key[1:], 16) if isinstance(key, str) and _HEX.match(key) else None
-    if isinstance(key, str) and key.isdigit():
-        key = int(key)
-    return key if isinstance(key, int) and 0 <= key < _VALUES else None
+        match = _BARE_HEX.match(key) if isinstance(key, str) else None
+        return [int(match[1], 16)] if match else None
+    if key == "*":
+        return []
+    if isinstance(key, str) and (span := _RANGE.match(key.strip())):
+        low, high = int(span[1]), int(span[2] or span[1])
+        return range(low, high + 1) if low <= high < _VALUES else None
+    return [key] if isinstance(key, int) and 0 <= key < _VALUES else None
 
 
 def train_id_of(value: int | str, space: LabelSpace) -> int | None:
