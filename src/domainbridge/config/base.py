@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["PixelCount", "PositiveInt", "Probability", "Section"]
+__all__ = ["Count", "PixelCount", "PositiveInt", "Probability", "Section"]
 
 PositiveInt = Annotated[int, Field(gt=0, le=2**31 - 1)]
+Count = Annotated[int, Field(gt=0)]
+"""A positive whole number whose key states its own upper limit: of two limits pydantic checks the type's."""
 PixelCount = Annotated[int, Field(gt=0, le=16_384)]
 """A side of an image at the network."""
 Probability = Annotated[float, Field(ge=0, le=1)]
