@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from domainbridge.config.base import PositiveInt, Section
+from domainbridge.config.base import PositiveInt, Section, Side
+from domainbridge.config.class_list import as_color, ordered_classes
+from domainbridge.config.spelled import shown
 
 __all__ = [
     "ImagesConfig",
@@ -20,31 +22,64 @@ _Percent = Annotated[float, Field(ge=0, le=100)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
 Pattern = Annotated[str, Field(pattern=r"^[^{}]*\{stem\}[^{}]*$")]
 Color = tuple[_Channel, _Channel, _Channel]
+ClassName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class LabelSpaceConfig(Section):
     """A label space of the user's own."""
 
-    name: str = Field(min_length=1, description="name of the label space")
-    classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="class names, train id 0 first")
-    colors: tuple[Color, ...] | None = Field(None, description="RGB per class; default: a generated palette")
+    name: str = Field(min_length=1, max_length=100, description="name of the label space")
+    classes: tuple[ClassName, ...] = Field(
+        min_length=2,
+        max_length=255,
+        description="class names, train id 0 first; or {0: road, 1: car}, or {road: '#804080', car: '#00008e'}",
+    )
+    colors: tuple[Color, ...] | None = Field(
+        None, description="RGB per class, [r, g, b] or '#rrggbb', or a map from class to color; default: a palette"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_forms(cls, given: Any) -> Any:
+        """Classes and colors as mappings, and colors as text."""
+        if not isinstance(given, dict):
+            return given
+        form = dict(given)
+        if isinstance(form.get("classes"), dict):
+            found = ordered_classes(form["classes"])
+            if "colors" in found and form.get("colors") is not None:
+                raise ValueError("classes and colors both have colors; keep one of them")
+            form |= found
+        names, colors = form.get("classes"), form.get("colors")
+        if isinstance(colors, dict) and isinstance(names, list | tuple):
+            odd = [name for name in (*names, *colors) if (name in names) != (name in colors)]
+            if odd:
+                raise ValueError(f"colors: expected one color for each class, found {shown(odd)} on one side only")
+            form["colors"] = colors = [colors[name] for name in names]
+        if isinstance(colors, list | tuple):
+            form["colors"] = [as_color(color) for color in colors]
+        return form
 
     @model_validator(mode="after")
     def _consistent(self) -> "LabelSpaceConfig":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("class names must differ from each other")
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"class names must differ from each other, found twice: {', '.join(twice)}")
         if self.colors is not None and len(self.colors) != len(self.classes):
-            raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
+            raise ValueError(
+                f"{len(self.colors)} colors for {len(self.classes)} classes; give one color for each class, or leave "
+                "colors out"
+            )
         return self
 
 
 class ResizeConfig(Section):
     """Size of a decoded image in training or evaluation."""
 
-    width: PositiveInt = Field(description="pixels")
-    height: PositiveInt = Field(description="pixels")
+    width: Side = Field(description="pixels")
+    height: Side = Field(description="pixels")
     keep_ratio: bool = Field(True, description="true: fit inside width x height; false: exactly width x height")
-    min_side: PositiveInt | None = Field(None, description="with keep_ratio: least length of the short side, in pixels")
+    min_side: Side | None = Field(None, description="with keep_ratio: least length of the short side, in pixels")
 
 
 class LabelsConfig(Section):
@@ -141,7 +176,7 @@ class ImagesConfig(Section):
 class SourceConfig(ImagesConfig, LabelsConfig):
     """A labeled domain."""
 
-    name: str = Field(min_length=1, description="name in messages and results")
+    name: str = Field(min_length=1, max_length=100, description="name in messages and results")
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
 
@@ -158,7 +193,7 @@ class ValidationConfig(ImagesConfig, LabelsConfig):
 class TargetConfig(ImagesConfig):
     """An unlabeled domain."""
 
-    name: str = Field(min_length=1, description="name in messages and results")
+    name: str = Field(min_length=1, max_length=100, description="name in messages and results")
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
     validation: ValidationConfig | None = Field(None, description="labeled images for scores; default: no scores")

@@ -27,9 +27,14 @@ class Recipe(Section):
     """One adaptation, complete. The keys of the method, by default `method: ddb`, stand beside these."""
 
     name: str = Field(
-        min_length=1, pattern=NAME, description="name of the recipe and of its run folder: letters, digits and . _ + -"
+        min_length=1,
+        max_length=100,
+        pattern=NAME,
+        description="name of the recipe and of its run folder: letters, digits and . _ + -, at most 100",
     )
-    seed: int = Field(0, ge=0, description="seed of everything random: order, crops, masks, colors, initial heads")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of everything random: order, crops, masks, colors, initial heads"
+    )
     method: str = Field("ddb", description="name of the method: ddb, self-training, or one of an installed package")
     fidelity: Literal["corrected", "published"] = Field(
         "corrected", description="published: with the quirks of the authors' code, see docs/method.md"
@@ -40,8 +45,8 @@ class Recipe(Section):
     label_space: str | LabelSpaceConfig = Field(
         "cityscapes19", description="classes that the network predicts: cityscapes19, camvid11, idd7, or your own"
     )
-    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="labeled domains")
-    targets: tuple[TargetConfig, ...] = Field(min_length=1, description="unlabeled domains")
+    sources: tuple[SourceConfig, ...] = Field(min_length=1, max_length=1000, description="labeled domains")
+    targets: tuple[TargetConfig, ...] = Field(min_length=1, max_length=1000, description="unlabeled domains")
     model: NetworkConfig = NetworkConfig()
     crop: CropConfig = CropConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -58,5 +63,5 @@ class Recipe(Section):
     ) -> tuple[SourceConfig, ...] | tuple[TargetConfig, ...]:
         names = [domain.name for domain in domains]
         if len(set(names)) != len(names):
-            raise ValueError(f"names must differ from each other, found {names}")
+            raise ValueError(f"names must differ from each other, found {', '.join(names)}")
         return domains
