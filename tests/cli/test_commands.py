@@ -116,10 +116,26 @@ def test_predict_never_overwrites_an_input(done: tuple[Path, Path], tmp_path: Pa
     assert result.returncode == 2
     assert "would overwrite the input" in result.stderr
     assert (tmp_path / "a.png").read_bytes() == before
-    clash = call("predict", done[1] / "model", tmp_path, "--out", tmp_path / "out", "--confidence")
-    assert clash.returncode == 2
-    assert "would both write" in clash.stderr
-    assert not (tmp_path / "out").exists()
+    both = call("predict", done[1] / "model", tmp_path, "--out", tmp_path / "out", "--confidence")
+    assert both.returncode == 0
+    assert "a_confidence.png as a_confidence_png.png" in both.stderr
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4, "two files of each image, under distinct names"
+
+
+def test_predict_replaces_nothing_that_it_did_not_write(done: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("images/a.jpg", "masks/a.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    before = (tmp_path / "masks/a.png").read_bytes()
+    result = call("predict", done[1] / "model", "images", "--out", "masks", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "masks/a.png: exists, and predict did not write it" in result.stderr
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a.png"]
+    assert (tmp_path / "masks/a.png").read_bytes() == before
+    for _ in range(2):
+        assert call("predict", done[1] / "model", "images", "--out", "images/out", cwd=tmp_path).returncode == 0
+    assert {path.name for path in (tmp_path / "images/out").iterdir()} == {"a.png", ".domainbridge-predict.jsonl"}
 
 
 def test_predict_goes_on_after_a_broken_image(done: tuple[Path, Path], tmp_path: Path) -> None:
@@ -163,8 +179,13 @@ def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: P
     scored = json.loads((tmp_path / "s.json").read_text())["targets"]["images"]
     of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distill"]["targets"]["fog"]
     assert scored["miou"] == pytest.approx(of_run["miou"])
+    assert "pixels without class" in result.stdout
+    assert scored["ignored"] == of_run["ignored"] == 0
     slid = call("evaluate", folder / "model", *arguments, "--slide", "--flip")
     assert slid.returncode == 0
+    mapped = call("evaluate", folder / "model", *arguments, "--label-map", "0=ground,1=box,2=ignore")
+    assert mapped.returncode == 0, mapped.stderr
+    assert json.loads((tmp_path / "s.json").read_text())["targets"]["images"]["ignored"] > 5
     for wrong, message in (
         (("--json", tmp_path), "is a folder"),
         (("--json", tmp_path / "none/s.json"), "there is no folder"),
@@ -302,7 +323,7 @@ class TestBadInput:
         labels = folder / "data/source/labels"
         Image.fromarray(np.full((40, 48), 9, np.uint8)).save(labels / "001.png")
         Image.fromarray(np.zeros((10, 10), np.uint8)).save(labels / "002.png")
-        Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(labels / "003.png")
+        Image.fromarray(np.tile(np.uint8([9, 0, 0]), (40, 48, 1))).save(labels / "003.png")
         image = folder / "data/target/images/005.png"
         image.write_bytes(image.read_bytes()[:300])
         message = self.refused(folder, tree)

@@ -168,6 +168,21 @@ def test_ids_that_begin_with_one(data: Data) -> None:
     assert any("if the ids of the files begin with 1" in text for text in data.survey().all_warnings)
 
 
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_class_that_only_another_source_annotates_is_not_background(complete: bool, data: Data) -> None:
+    space = {"name": "mine", "classes": ["background", "crop", "weed"]}
+    first = data.source | {"name": "a", "label_map": {0: "background", 1: "crop"}, "complete_background": complete}
+    second = data.source | {"name": "b", "label_map": {0: "background", 1: "weed"}, "complete_background": True}
+    tree = {"name": "x", "data_root": str(data.folder), "label_space": space, "crop": {"width": 4, "height": 4}}
+    recipe = parse_recipe({**tree, "sources": [first, second], "targets": [data.target]})
+    files = open_data(recipe)
+    label = files.sources[0][0].label
+    assert label is not None
+    assert set(np.unique(label)) == ({0, 1} if complete else {1, 255})
+    notes = survey_data(recipe, files, lambda text: None).all_notes
+    assert any("weed. The background here may show them" in text for text in notes) != complete
+
+
 def test_files_with_one_fault_are_one_line() -> None:
     errors: list[DataError] = [FileError(Path(f"d/{n}.png"), f"value {n}", "values", {str(n): 1}) for n in range(5)]
     errors += [FileError(Path("d/x.png"), "other"), DataError("general")]

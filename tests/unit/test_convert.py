@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domainbridge.data.decode import read_index_image
+from domainbridge.data.index_image import read_index_image
 from domainbridge.errors import DataError, StorageError
 from domainbridge.files import write_file
 from domainbridge.tools import convert as convert_module

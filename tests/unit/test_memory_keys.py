@@ -203,3 +203,16 @@ def test_compiled_networks_say_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     assert torch.allclose(
         objective.teacher.logits(image), SelfTraining(plain, "class").teacher.logits(image), atol=1e-4
     )
+
+
+def test_a_network_that_takes_no_odd_sizes_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Even(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if image.shape[-1] % 32:
+                raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)\nmore")
+            return image
+
+    monkeypatch.setattr("domainbridge.build.networks.build_segmenter", lambda *_, **__: Even())
+    recipe = parse_recipe(copy.deepcopy(RECIPE))
+    with pytest.raises(ModelError, match=r"takes no images of 1x1 pixels .The size of tensor a .3. must match"):
+        check_network(recipe, stages_of(recipe))

@@ -1,5 +1,6 @@
 """Networks, weights, model folders."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.mmseg_names import from_published
 from domainbridge.models.model_folder import ModelConfig, load_model, save_model
 from domainbridge.models.pretrained import load_backbone_weights, load_checked, read_state_dict
-from domainbridge.models.segmenter import ModelSpec, build_segmenter
+from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 
 TINY = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
 SKIP = ModelSpec("test_resnet", 32, 3, HeadSpec("deeplabv3plus", 16, (1, 2), skip_channels=8))
@@ -31,6 +32,43 @@ def test_shapes(spec: ModelSpec, size: tuple[int, int]) -> None:
     expected = tuple(-(-side // stride) for side in size)
     assert logits.shape == (2, 3, *expected)
     assert features.shape == (2, 16, *expected)
+
+
+@pytest.fixture(scope="module")
+def network() -> Segmenter:
+    torch.manual_seed(0)
+    head = HeadSpec("deeplabv3plus", 8, (1, 2), skip_channels=8)
+    return build_segmenter(ModelSpec("hrnet_w18_small", 32, 3, head)).eval()
+
+
+class TestBackbonesThatTakeSomeSizes:
+    """HRNet adds maps of several strides, so that only multiples of 32 work, and a few other sizes."""
+
+    @pytest.mark.parametrize("size", [(80, 80), (37, 101), (1, 1), (7, 5), (2, 130)])
+    def test_any_size(self, network: Segmenter, size: tuple[int, int]) -> None:
+        image = torch.rand(2, 3, *size)
+        with torch.no_grad():
+            logits = network(image).logits
+            assert logits.shape == (2, 3, -(-size[0] // 4), -(-size[1] // 4))
+            tall, wide = (-(-side // 32) * 32 for side in size)
+            mean = network.mean.expand(2, 3, tall, wide).clone()
+            mean[..., : size[0], : size[1]] = image
+            assert mean.shape != image.shape
+            whole = network.backbone(((mean - network.mean) / network.std).contiguous())
+            part = network.backbone(((image - network.mean) / network.std).contiguous())
+        for larger, own in zip(whole, part, strict=True):
+            assert torch.equal(larger[..., : own.shape[-2], : own.shape[-1]], own)
+
+    def test_nothing_is_padded_where_it_is_not_needed(self, network: Segmenter) -> None:
+        for size in ((64, 96), (63, 63)):
+            image = torch.rand(1, 3, *size)
+            with torch.no_grad():
+                assert all(map(torch.equal, network.backbone(image), network.backbone.body(image)))
+
+    def test_training_with_an_odd_crop(self, network: Segmenter) -> None:
+        trained = copy.deepcopy(network).train()
+        trained(torch.rand(2, 3, 80, 80)).logits.sum().backward()
+        assert all(weight.grad is not None for weight in trained.head.parameters())
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])

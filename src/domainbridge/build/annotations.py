@@ -7,7 +7,7 @@ from domainbridge.config.domains import LabelsConfig
 from domainbridge.data.annotations.base import FORMATS, Category
 from domainbridge.data.annotations.find import annotation_index, locate
 from domainbridge.data.annotations.labels import AnnotationLabels
-from domainbridge.data.annotations.reading import first_names, normal
+from domainbridge.data.annotations.reading import BACKGROUND_NAMES, first_names, normal
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import train_id_of
 from domainbridge.data.storage.tar import is_archives
@@ -17,7 +17,6 @@ from domainbridge.types import IGNORE
 
 __all__ = ["annotation_decoder", "annotation_place"]
 
-_BACKGROUND = ("background", "bg")
 _IGNORED = "ignore"
 _NAMED = 12
 """Names in a message."""
@@ -70,34 +69,34 @@ def annotation_decoder(rule: LabelsConfig, place: tuple[str, Path], space: Label
         DataError: the annotation is damaged.
     """
     name, root = place
-    found = annotation_index(name, root).categories
-    train_ids = _by_names(found, space, numbered=name == "channels")
-    problems = _apply_map(rule, found, space, train_ids)
+    categories = annotation_index(name, root).categories
+    train_ids = _by_names(categories, space, numbered=name == "channels")
+    problems = _apply_map(rule, categories, space, train_ids)
     background = _background(rule, space, name, problems)
-    if found and not problems and all(value == IGNORE for value in train_ids.values()):
+    if categories and not problems and all(value == IGNORE for value in train_ids.values()):
         problems.append(
-            f"no category of {root} is a class of {space.name}: categories are {_some([c.name for c in found])}; "
-            f"classes are {_some(space.classes)}. Set label_map: {{{found[0].name}: {space.classes[-1]}, ...}}"
+            f"no category of {root} is a class of {space.name}: categories are {_some([c.name for c in categories])}; "
+            f"classes are {_some(space.classes)}. Set label_map: {{{categories[0].name}: {space.classes[-1]}, ...}}"
         )
     if problems:
         raise RecipeError(f"{where}: " + "; ".join(problems))
-    return AnnotationLabels(name, root, train_ids, background, _notes(found, train_ids, background, space))
+    return AnnotationLabels(name, root, train_ids, background, _notes(categories, train_ids, background, space))
 
 
-def _by_names(found: tuple[Category, ...], space: LabelSpace, *, numbered: bool) -> dict[str, int]:
+def _by_names(categories: tuple[Category, ...], space: LabelSpace, *, numbered: bool) -> dict[str, int]:
     """Category -> train id of the class of an equal name, else 255."""
     classes = {normal(name): number for number, name in enumerate(space.classes)}
-    if numbered and len(found) == len(space):
-        return {category.name: number for number, category in enumerate(found)}
-    return {category.name: classes.get(normal(category.name), IGNORE) for category in found}
+    if numbered and len(categories) == len(space):
+        return {category.name: number for number, category in enumerate(categories)}
+    return {category.name: classes.get(normal(category.name), IGNORE) for category in categories}
 
 
 def _apply_map(
-    rule: LabelsConfig, found: tuple[Category, ...], space: LabelSpace, train_ids: dict[str, int]
+    rule: LabelsConfig, categories: tuple[Category, ...], space: LabelSpace, train_ids: dict[str, int]
 ) -> list[str]:
     """Take in ``label_map``; its problems."""
-    by_name = {normal(category.name): category.name for category in found}
-    by_id = {category.id: category.name for category in found if category.id is not None}
+    by_name = {normal(category.name): category.name for category in categories}
+    by_id = {category.id: category.name for category in categories if category.id is not None}
     problems = []
     for key, value in (rule.label_map or {}).items():
         category = by_name.get(normal(str(key)))
@@ -107,7 +106,9 @@ def _apply_map(
         if category is None:
             close = difflib.get_close_matches(normal(str(key)), by_name, n=1)
             hint = f"; did you mean {by_name[close[0]]}?" if close else ""
-            problems.append(f"label_map: no category {key!r}{hint}; categories are {_some([c.name for c in found])}")
+            problems.append(
+                f"label_map: no category {key!r}{hint}; categories are {_some([c.name for c in categories])}"
+            )
         if train_id is None:
             problems.append(
                 f"label_map: value {value!r} of {key!r}: expected a class of {space.name}, a train id or 'ignore'"
@@ -126,15 +127,15 @@ def _background(rule: LabelsConfig, space: LabelSpace, name: str, problems: list
         return IGNORE if train_id is None else train_id
     if not FORMATS[name].background:
         return IGNORE
-    return next((number for number, c in enumerate(space.classes) if normal(c) in _BACKGROUND), IGNORE)
+    return next((number for number, c in enumerate(space.classes) if normal(c) in BACKGROUND_NAMES), IGNORE)
 
 
 def _notes(
-    found: tuple[Category, ...], train_ids: dict[str, int], background: int, space: LabelSpace
+    categories: tuple[Category, ...], train_ids: dict[str, int], background: int, space: LabelSpace
 ) -> tuple[str, ...]:
     named = "ignored" if background == IGNORE else space.classes[background]
     notes = [f"pixels without annotation: {named} (key: unannotated)"]
-    without = [c.name for c in found if train_ids[c.name] == IGNORE and normal(c.name) != _IGNORED]
+    without = [c.name for c in categories if train_ids[c.name] == IGNORE and normal(c.name) != _IGNORED]
     if without:
         classes = {normal(name): name for name in space.classes}
         near = [(name, difflib.get_close_matches(normal(name), classes, n=1, cutoff=0.8)) for name in without]

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from domainbridge.build.annotations import annotation_place
+from domainbridge.build.label_sets import with_partial_backgrounds
 from domainbridge.build.label_space import source_decoder, training_space, validation_decoder
 from domainbridge.config.domains import ImagesConfig, ResizeConfig, SourceConfig, TargetConfig, ValidationConfig
 from domainbridge.config.schema import Recipe
@@ -116,6 +117,9 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
         return samples
 
     sources = tuple(opened_set(f"sources.{source.name}", source, source.dataset) for source in recipe.sources)
+    if len(sources) > 1 and not problems:
+        complete = [source.complete_background for source in recipe.sources]
+        sources = with_partial_backgrounds(sources, complete, training_space(recipe))
     targets = tuple(opened_set(f"targets.{target.name}", target, target.dataset) for target in recipe.targets)
     validation = {
         target.name: opened_set(f"targets.{target.name}.validation", completed_validation(target), target.dataset)

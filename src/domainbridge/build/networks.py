@@ -99,8 +99,8 @@ def _try_sizes(recipe: Recipe) -> None:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(
                 f"model: {recipe.model.backbone} with head {recipe.model.head.kind} takes no images of "
-                f"{width}x{height} pixels ({reason}); validation images may have any size. Choose another "
-                "model.backbone, such as resnet101_v1c or efficientnet_lite0"
+                f"{width}x{height} pixels ({reason}); validation images may have any size. Choose "
+                "another model.backbone, such as resnet101_v1c or efficientnet_lite0"
             ) from error
 
 

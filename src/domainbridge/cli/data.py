@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from domainbridge.cli.run import Overrides, RecipeArgument
+from domainbridge.errors import RecipeError
 
 __all__ = ["app"]
+
+_FOUND_OUT = "annotations"
 
 app = typer.Typer(
     help="Data sets: what is known, and whether yours are in order.",
@@ -117,23 +120,58 @@ def pack(
 
 @app.command()
 def convert(
-    dataset: Annotated[str, typer.Argument(help="a known data set: see `data layouts`", metavar="DATASET")],
-    root: Annotated[Path, typer.Argument(help="where its archives were unpacked", metavar="ROOT")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="a known data set (see `data layouts`), an annotation format such as coco, or annotations",
+            metavar="DATASET",
+        ),
+    ],
+    root: Annotated[
+        Path, typer.Argument(help="where its archives were unpacked; annotations: a file or folder", metavar="ROOT")
+    ],
     split: Annotated[str | None, typer.Option(help="one of its splits; default: train, where it has splits")] = None,
     out: Annotated[Path | None, typer.Option(help="default: ROOT/converted or ROOT/converted/SPLIT")] = None,
     label_ids: Annotated[bool, typer.Option("--label-ids", help="Cityscapes label ids instead of train ids")] = False,
     half: Annotated[bool, typer.Option("--half", help="images and labels at half their size")] = False,
+    images: Annotated[Path | None, typer.Option(help="annotations: folder of the images")] = None,
 ) -> None:
     """Write train-id PNGs and class statistics. Not needed for training: recipes read data sets as downloaded."""
     from domainbridge.cli.tables import counting
+    from domainbridge.data.annotations.base import FORMATS
     from domainbridge.data.layout_listing import split_of
     from domainbridge.tools.convert import Conversion, convert_layout
+
+    if dataset in (*FORMATS.names(), _FOUND_OUT):
+        _convert_annotations(dataset, root, images, out, half=half, others=bool(split or label_ids))
+        return
+    if images is not None:
+        raise RecipeError(
+            f"--images is for annotations ({_FOUND_OUT}, {', '.join(FORMATS.names())}), not for {dataset}"
+        )
 
     chosen = split_of(dataset, split, "convert", default="train")
     folder = out or root / "converted" / (chosen or "")
     with counting(f"{dataset} {chosen or ''}".strip()) as progress:
         written = convert_layout(dataset, root, chosen, Conversion(folder, label_ids, half), progress)
     typer.echo(f"{written} labels in {folder / 'labels'}", err=True)
+
+
+def _convert_annotations(
+    name: str, path: Path, images: Path | None, out: Path | None, *, half: bool, others: bool
+) -> None:
+    """``data convert`` of an annotation format."""
+    from domainbridge.cli.tables import counting
+    from domainbridge.tools.convert import Conversion, convert_annotations
+
+    if images is None or out is None or others:
+        raise RecipeError(f"convert {name} needs --images DIR and --out DIR, and knows neither --split nor --label-ids")
+    with counting(name) as progress:
+        chosen = None if name == _FOUND_OUT else name
+        written, notes = convert_annotations(chosen, path, images, Conversion(out, half=half), progress)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"{written} labels in {out / 'labels'}, class names in {out / 'classes.txt'}", err=True)
 
 
 @app.command()

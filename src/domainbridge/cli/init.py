@@ -27,11 +27,11 @@ def init(
 
     if out is not None:
         writable(out, "--out")
-    found = look(source, target, validation)
-    print_found(found.rows)
+    understood = look(source, target, validation)
+    print_found(understood.rows)
     ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() else None
     names = [name.strip() for name in classes.split(",")] if classes else []
-    path, sizes = write_recipe(found.named(names, ask), out)
+    path, sizes = write_recipe(understood.named(names, ask), out)
     typer.echo(f"written: {path}, for {sizes.machine}")
     typer.echo(f"next: domainbridge data preview {path}")
 

@@ -179,6 +179,11 @@ class SourceConfig(ImagesConfig, LabelsConfig):
     name: str = Field(min_length=1, max_length=100, description="name in messages and results")
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
+    complete_background: bool = Field(
+        False,
+        description="several sources: the background of this one shows no class that only others annotate; default: it "
+        "may, and is ignored if this source lacks such a class",
+    )
 
 
 class ValidationConfig(ImagesConfig, LabelsConfig):

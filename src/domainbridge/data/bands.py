@@ -108,8 +108,8 @@ def _tiff_bands(path: Path, content: bytes, header: Header) -> NDArray[Any]:
     # For the whole process: decoding threads cannot change the filter for themselves alone.
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     try:
-        with rasterio.io.MemoryFile(content) as memory, memory.open() as opened:  # type: ignore[no-untyped-call]
-            return np.moveaxis(opened.read(), 0, -1)
+        with rasterio.io.MemoryFile(content) as memory, memory.open() as raster:  # type: ignore[no-untyped-call]
+            return np.moveaxis(raster.read(), 0, -1)
     except RasterioError as error:
         raise ValueError(str(error)) from error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from domainbridge.data.storage.tar import open_path, size_and_mtime
+from domainbridge.data.storage.virtual import is_set_path, real_files
 from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError, StorageError
 from domainbridge.files import write_text
@@ -57,9 +58,9 @@ class FileState(NamedTuple):
 
 def cache_folder() -> Path:
     """The user's cache folder for this program; it may be missing or read-only."""
-    own = os.environ.get("DOMAINBRIDGE_CACHE")
-    if own:
-        return Path(own).expanduser()
+    chosen = os.environ.get("DOMAINBRIDGE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path("~/.cache").expanduser()) / "domainbridge"
 
@@ -120,20 +121,24 @@ def _is_archive(container: str) -> bool:
 
 
 def _state(name: str, path: str) -> FileState:
+    if is_set_path(path):
+        parts = [_state(name, str(file)) for file in real_files(Path(path))]
+        size, inode = sum(part.size for part in parts), sum(part.inode for part in parts)
+        return FileState(size, max(part.modified for part in parts), max(part.changed for part in parts), inode)
     try:
         try:
-            found, container = os.stat(path), ""  # noqa: PTH116 - a Path per file takes as long again
+            status, container = os.stat(path), ""  # noqa: PTH116 - a Path per file takes as long again
         except (NotADirectoryError, FileNotFoundError):
             container = _container(path)
             if not container:
                 raise
-            found = os.stat(container)  # noqa: PTH116
-        size = size_and_mtime(path)[0] if container and _is_archive(container) else found.st_size
+            status = os.stat(container)  # noqa: PTH116
+        size = size_and_mtime(path)[0] if container and _is_archive(container) else status.st_size
     except OSError as error:
         raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{name}: {path} is no regular file but a folder, a pipe or a device; remove it")
-    return FileState(size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, container)
+    return FileState(size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, container)
 
 
 def _container(path: str) -> str:
@@ -154,7 +159,7 @@ def _kept_or_new(name: str, path: str, state: FileState, whole: bool, store: "_S
         return kept
     now = time.time_ns()
     try:
-        with open_path(Path(path)) if state.container else open(path, "rb") as file:  # noqa: PTH123 - as above
+        with open_path(Path(path)) if state.container or is_set_path(path) else open(path, "rb") as file:  # noqa: PTH123 - as above
             digest = _digest(file, state.size, whole)
     except OSError as error:
         raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error

@@ -73,7 +73,7 @@ class _Files:
     folder: Path
     kind: str
     pattern: "_Pattern"
-    found: FolderFiles = field(default_factory=FolderFiles)
+    content: FolderFiles = field(default_factory=FolderFiles)
     there: bool = False
     by_stem: dict[str, str] = field(default_factory=dict)
     twins: dict[str, list[str]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     _leave_to(image_files, label_files)
     _leave_to(label_files, image_files)
     if one_folder and rule.image_pattern == rule.label_pattern:
-        advice = common_folder_advice(image_files.found.names)
+        advice = common_folder_advice(image_files.content.names)
         return Listing((), (), (*problems, f"images and labels: both are {images}; {advice}"))
     _index(label_files, problems, (), rule)
     _index(image_files, problems, label_files.by_stem.values() if one_folder else (), rule)
@@ -147,7 +147,7 @@ def _leave_to(outer: _Files, inner: _Files) -> None:
     here, there = outer.folder.absolute(), inner.folder.absolute()
     if here != there and there.is_relative_to(here):
         prefix = f"{there.relative_to(here).as_posix()}/"
-        outer.found.names = [name for name in outer.found.names if not name.startswith(prefix)]
+        outer.content.names = [name for name in outer.content.names if not name.startswith(prefix)]
 
 
 def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _Files:
@@ -158,10 +158,10 @@ def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _
         is_file = f"{folder} is a file; expected a folder, or .tar archives without compression"
         problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}'}")
         return files
-    files.found, files.there = files_below(folder), True
+    files.content, files.there = files_below(folder), True
     for names, text in (
-        (files.found.broken, "links to files that do not exist"),
-        (files.found.special, "pipes or devices instead of files"),
+        (files.content.broken, "links to files that do not exist"),
+        (files.content.special, "pipes or devices instead of files"),
     ):
         known = [name for name in names if suffix_of(name) in pattern.suffixes]
         if known:
@@ -170,13 +170,13 @@ def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _
 
 
 def _others(files: _Files) -> Counter[str]:
-    return files.found.other_suffixes(files.pattern.suffixes)
+    return files.content.other_suffixes(files.pattern.suffixes)
 
 
 def _index(files: _Files, problems: list[str], others: Iterable[str], rule: FolderRule) -> None:
     """Fill ``by_stem`` with the files that fit the pattern, without ``others``; each stem may occur once."""
     taken = set(others)
-    fitting = [name for name in files.found.names if suffix_of(name) in files.pattern.suffixes]
+    fitting = [name for name in files.content.names if suffix_of(name) in files.pattern.suffixes]
     if not fitting and files.there:
         others = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in _others(files).most_common(5))
         suffixes = ", ".join(sorted(files.pattern.suffixes))
@@ -258,9 +258,9 @@ def _left_out(files: _Files, others: Iterable[str]) -> list[str]:
     """A sentence about the files that are not read; ``others`` of them are read as something else."""
     parts = [f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(_others(files).items())]
     taken = {*files.by_stem.values(), *others, *chain.from_iterable(files.twins.values())}
-    unfit = [name for name in files.found.names if suffix_of(name) in files.pattern.suffixes and name not in taken]
+    unfit = [name for name in files.content.names if suffix_of(name) in files.pattern.suffixes and name not in taken]
     if unfit:
         parts.append(f"{len(unfit)} not named {files.pattern.text} (e.g. {unfit[0]})")
-    if files.found.hidden:
-        parts.append(f"{files.found.hidden} hidden or of the system")
+    if files.content.hidden:
+        parts.append(f"{files.content.hidden} hidden or of the system")
     return [f"{files.kind}: files left out below {files.folder}: {', '.join(parts)}"] if parts else []

@@ -112,18 +112,19 @@ class IdLabels:
             DataError: a value is outside the label space.
         """
         if self.allowed is not None and not _look_up(self.allowed, values).all():
-            found = {value: count for value, count in self.found(values).items() if not self.allowed[value]}
+            everything = self.value_counts(values).items()
+            outside = {value: count for value, count in everything if not self.allowed[value]}
             raise FileError(
                 path,
-                f"label value outside {self.space}: {shares(found, values.size)}; allowed are "
+                f"label value outside {self.space}: {shares(outside, values.size)}; allowed are "
                 f"{_ranges(np.flatnonzero(self.allowed))}. Set label_space or label_map if the files use other ids"
                 f"{_lossy(path)}",
                 f"label values outside {self.space}",
-                {str(value): count for value, count in found.items()},
+                {str(value): count for value, count in outside.items()},
             )
         return _look_up(self.table, values)
 
-    def found(self, values: NDArray[Any]) -> dict[int, int]:
+    def value_counts(self, values: NDArray[Any]) -> dict[int, int]:
         """Value -> number of pixels, of all values that occur."""
         counts = np.bincount(values.ravel())
         present = np.flatnonzero(counts)
@@ -132,6 +133,10 @@ class IdLabels:
     def means(self, value: int) -> bool:
         """Whether a value is listed in the label map, or belongs to the label space."""
         return bool(self._meant()[value])
+
+    def listed_train_ids(self) -> NDArray[np.uint8]:
+        """Train ids of the values that are listed or belong to the label space, without repetition."""
+        return np.unique(self.table[self._meant()])
 
     def describe(self, value: int) -> str:
         """A value as recipes write it."""
@@ -202,7 +207,7 @@ class ColorLabels:
             return self.train_ids_of_colors[position]
         return np.where(known, self.train_ids_of_colors[position], np.uint8(IGNORE))
 
-    def found(self, values: NDArray[np.int32]) -> dict[int, int]:
+    def value_counts(self, values: NDArray[np.int32]) -> dict[int, int]:
         """Color as a 24-bit number -> number of pixels, of all colors that occur."""
         position, known = self._positions(values)
         counts = np.bincount(position[known], minlength=len(self.colors)).tolist()
@@ -314,9 +319,9 @@ def color_labels(train_ids: Mapping[int, int]) -> ColorLabels:
     return ColorLabels(np.asarray(colors, np.int32), np.asarray([train_ids[c] for c in colors], np.uint8))
 
 
-def shares(found: Mapping[int, int], pixels: int, limit: int = 6) -> str:
+def shares(value_counts: Mapping[int, int], pixels: int, limit: int = 6) -> str:
     """The commonest values with their shares of the pixels."""
-    ordered = sorted(found.items(), key=lambda item: -item[1])
+    ordered = sorted(value_counts.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{value} ({count / pixels:.2%} of the pixels)" for value, count in ordered[:limit])
     return listed + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
 

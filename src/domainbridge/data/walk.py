@@ -57,20 +57,20 @@ def files_below(folder: Path) -> FolderFiles:
     Raises:
         DataError: an archive is damaged or compressed.
     """
-    found = FolderFiles()
+    content = FolderFiles()
     if is_archives(folder):
         for archive in archives(folder):
             for name in sorted(archive_members(archive)):
                 if any(_is_hidden(part) for part in name.split("/")):
-                    found.hidden += 1
+                    content.hidden += 1
                 else:
-                    found.names.append(f"{archive.name}/{name}")
-        return found
-    _walk(str(folder), "", found, set())
-    return found
+                    content.names.append(f"{archive.name}/{name}")
+        return content
+    _walk(str(folder), "", content, set())
+    return content
 
 
-def _walk(directory: str, prefix: str, found: FolderFiles, visited: set[tuple[int, int]]) -> None:
+def _walk(directory: str, prefix: str, content: FolderFiles, visited: set[tuple[int, int]]) -> None:
     """Add the files of a directory, then those of its subfolders."""
     status = os.stat(directory)  # noqa: PTH116 - strings are several times as fast as Path for a million files
     if (status.st_dev, status.st_ino) in visited:  # a link to a folder that was read before: a walk could not end
@@ -82,19 +82,19 @@ def _walk(directory: str, prefix: str, found: FolderFiles, visited: set[tuple[in
             name = prefix + entry.name
             if entry.is_dir():
                 if _is_hidden(entry.name):
-                    found.hidden += sum(len(files) for _, _, files in os.walk(entry.path))
+                    content.hidden += sum(len(files) for _, _, files in os.walk(entry.path))
                 else:
                     subfolders.append((entry.path, name + "/"))
             elif _is_hidden(entry.name):
-                found.hidden += 1
+                content.hidden += 1
             elif entry.is_file():
-                found.names.append(name)
+                content.names.append(name)
             elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
-                found.broken.append(name)
+                content.broken.append(name)
             else:
-                found.special.append(name)
+                content.special.append(name)
     for path, below in subfolders:
-        _walk(path, below, found, visited)
+        _walk(path, below, content, visited)
 
 
 def _is_hidden(name: str) -> bool:

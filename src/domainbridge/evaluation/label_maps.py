@@ -60,18 +60,18 @@ def read_label_map(given: Mapping[Any, Any] | Path | str, where: str = "--label-
 
 def _checked(pairs: list[tuple[Any, Any]], where: str) -> LabelMap:
     problems: list[str] = []
-    found: LabelMap = {}
+    seen: LabelMap = {}
     for key, value in pairs:
         for part, kind in ((key, "key"), (value, "value")):
             if isinstance(part, bool) or not isinstance(part, int | str) or part == "":
                 problems.append(f"{kind} {part!r}: expected a number or a text; in YAML, quote names and '#rrggbb'")
         key, value = _number(key), _number(value)
-        if isinstance(key, int | str) and key in found:
+        if isinstance(key, int | str) and key in seen:
             problems.append(f"key {key!r}: given twice")
-        found[key] = value
+        seen[key] = value
     if problems:
         raise RecipeError(problem_list(f"{where}: {len(problems)} problems", problems))
-    return found
+    return seen
 
 
 def _number(value: Any) -> Any:
@@ -92,12 +92,12 @@ def check_classes_occur(dataset: FileDataset, space: LabelSpace, where: str, *, 
     Raises:
         DataError: at most one class has pixels; or a label that was read is in no order.
     """
-    found: set[int] = set()
+    seen: set[int] = set()
     for index in range(len(dataset)):
-        found |= set(np.unique(dataset.load_label(index)).tolist()) - {IGNORE}
-        if len(found) > 1:
+        seen |= set(np.unique(dataset.load_label(index)).tolist()) - {IGNORE}
+        if len(seen) > 1:
             return
-    names = f"only {space.classes[min(found)]} has" if found else "no class has"
+    names = f"only {space.classes[min(seen)]} has" if seen else "no class has"
     values = _values(dataset)
     if not values:
         raise DataError(f"{where}: {names} pixels in the labels, so no score means anything")

@@ -15,9 +15,9 @@ from domainbridge.types import as_unit_float
 
 __all__ = ["logit_blocks"]
 
-_VALUES = 2**25
-"""Logits at full width that are kept at a time, 128 MiB."""
-_ROWS, _COLUMNS = 64, 2048
+_VALUES = 2**23
+"""Logits at full width that are kept at a time, 32 MiB."""
+_ROWS, _COLUMNS = 64, 1024
 """Size of a block of an image in windows."""
 _PIXELS_AT_ONCE = 4 * 512 * 512
 """Pixels of the windows that go through the network together."""

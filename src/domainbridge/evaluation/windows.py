@@ -8,11 +8,11 @@ __all__ = ["CONTEXT", "ONE_PIECE", "Box", "Windows", "fits_in_one_piece", "large
 
 ONE_PIECE = 4 * 2**20
 """Pixels of the largest image that goes through the network at once."""
-CONTEXT = 256
+CONTEXT = 192
 """Pixels around the part of a large image that a window gives; seen by the network, not written."""
 _LONGEST = 8192
 """Longest side of an image that goes through the network at once; a longer one needs large interpolation matrices."""
-_CORE = 1536
+_CORE = 1152
 _GRID = 32
 """Windows of a large image start at multiples of it: the network's cells lie as they do in the whole image."""
 
@@ -82,7 +82,7 @@ def fits_in_one_piece(height: int, width: int) -> bool:
 
 
 def large_image_windows(height: int, width: int) -> Windows:
-    """Parts of about 1536x1536 pixels, each seen with ``CONTEXT`` pixels around it."""
+    """Parts of about 1152x1152 pixels, each seen with ``CONTEXT`` pixels around it."""
     parts = _boxes(_borders(height, _CORE), _borders(width, _CORE))
     views = tuple(
         Box(

@@ -116,10 +116,10 @@ def _verify_weights(folder: Path) -> None:
     path = folder / WEIGHTS
     try:
         expected = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("sha256")
-        found = file_checksum(path)
+        actual = file_checksum(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read as weights ({error.strerror}); {_RESTORE}") from error
-    if expected is not None and expected != found:
+    if expected is not None and expected != actual:
         raise ModelError(
             f"{path}: damaged: the content does not have the checksum that {DESCRIPTION} names; {_RESTORE}"
         )

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from domainbridge.data.annotations.base import FORMATS
+from domainbridge.data.annotations.find import annotation_index, locate
+from domainbridge.data.annotations.labels import AnnotationLabels
+from domainbridge.data.annotations.listing import list_annotations
+from domainbridge.data.annotations.reading import BACKGROUND_NAMES, normal
 from domainbridge.data.decode import read_image
+from domainbridge.data.folder import FolderRule, Listing
 from domainbridge.data.index_image import read_index_image
 from domainbridge.data.label_ids import CITYSCAPES_IDS
 from domainbridge.data.labels import LabelDecoder
@@ -27,7 +33,7 @@ from domainbridge.errors import DataError, problem_list
 from domainbridge.files import write_file, write_text
 from domainbridge.types import IGNORE
 
-__all__ = ["TO_LABEL_IDS", "Conversion", "convert_layout"]
+__all__ = ["TO_LABEL_IDS", "Conversion", "convert_annotations", "convert_layout"]
 
 _JPEG_QUALITY = 95
 
@@ -87,14 +93,78 @@ def convert_layout(
             f"{dataset}: the labels have the classes of {LAYOUTS[dataset].label_space}, which have no Cityscapes ids"
         )
     listing = list_layout(dataset, root, split, (), labeled=True).checked(f"{dataset} at {root}")
+    identity: dict[str, object] = {"dataset": dataset, "split": split, "label_ids": rule.label_ids, "half": rule.half}
+    return _convert_all(dataset, listing, LAYOUTS[dataset].decoder(root), rule, identity, progress)
+
+
+def convert_annotations(
+    name: str | None, path: Path, images: Path, rule: Conversion, progress: Callable[[int, int], None]
+) -> tuple[int, tuple[str, ...]]:
+    """Convert annotations to PNGs of class numbers, and write the names of the classes to ``classes.txt``.
+
+    Class 0 is the background, if pixels without annotation are background; 255 is void. Otherwise as
+    :func:`convert_layout`.
+
+    Args:
+        name: of the annotation format; None: found out.
+        path: file or folder of the annotation.
+        images: folder of the images.
+        rule: output of the conversion; without Cityscapes ids.
+        progress: called with (images done, all images).
+
+    Returns:
+        The number of converted images, and remarks, each a sentence.
+
+    Raises:
+        As :func:`convert_layout`.
+    """
+    place = locate(path, name)
+    if place is None:
+        raise DataError(f"{path}: no annotation of a known format ({', '.join(FORMATS.names())})")
+    classes = _classes(place)
+    listing = list_annotations(images, *place, FolderRule()).checked(str(path))
+    unannotated = 0 if FORMATS[place[0]].background else IGNORE
+    train_ids = {category: number for number, categories in enumerate(classes) for category in categories}
+    decoder = AnnotationLabels(*place, train_ids, unannotated)
+    identity: dict[str, object] = {"annotation_format": place[0], "path": str(path), "half": rule.half}
+    written = _convert_all(place[0], listing, decoder, rule, identity, progress)
+    write_text(rule.out / "classes.txt", "".join(f"{names[0]}\n" for names in classes))
+    return written, listing.notes
+
+
+def _classes(place: tuple[str, Path]) -> list[list[str]]:
+    """Categories of each class, the background first where pixels without annotation are background."""
+    name, root = place
+    categories = [
+        category.name for category in annotation_index(name, root).categories if normal(category.name) != "ignore"
+    ]
+    if not FORMATS[name].background:
+        classes = [[category] for category in categories]
+    else:
+        backgrounds = [category for category in categories if normal(category) in BACKGROUND_NAMES]
+        classes = [backgrounds or ["background"], *([c] for c in categories if c not in backgrounds)]
+    if len(classes) > IGNORE:
+        raise DataError(f"{root}: {len(classes)} classes; a PNG of class numbers holds at most {IGNORE}")
+    return classes
+
+
+def _convert_all(
+    title: str,
+    listing: Listing,
+    decoder: LabelDecoder,
+    rule: Conversion,
+    identity: dict[str, object],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Convert all files of a listing; the number of images."""
     assert listing.labels is not None
     base = Path(os.path.commonpath([image.parent for image in listing.images]))
     jobs = [
         _Job(image.relative_to(base).with_suffix("").as_posix(), image, label)
         for image, label in zip(listing.images, listing.labels, strict=True)
     ]
-    work = partial(_attempt, LAYOUTS[dataset].decoder(root), rule)
-    _claim(rule.out, {"dataset": dataset, "split": split, "label_ids": rule.label_ids, "half": rule.half})
+    work = partial(_attempt, decoder, rule)
+    _claim(rule.out, identity)
     counts: dict[str, NDArray[np.int64]] = {}
     problems: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -105,7 +175,7 @@ def convert_layout(
                 counts[f"labels/{job.name}.png"] = outcome
             progress(done, len(jobs))
     if problems:
-        raise DataError(problem_list(f"{dataset}: {len(problems)} of {len(jobs)} could not be converted", problems))
+        raise DataError(problem_list(f"{title}: {len(problems)} of {len(jobs)} could not be converted", problems))
     _write_statistics(rule.out, counts)
     return len(jobs)
 

@@ -34,7 +34,7 @@ class LabelFile:
         transparent: number of pixels with transparency.
     """
 
-    found: dict[int, int] = field(default_factory=dict)
+    value_counts: dict[int, int] = field(default_factory=dict)
     palette: dict[int, tuple[int, ...]] = field(default_factory=dict)
     lossy: bool = False
     transparent: int = 0
@@ -42,9 +42,9 @@ class LabelFile:
 
 def look_at_label(decoder: IdLabels | ColorLabels, path: Path, values: NDArray[Any]) -> LabelFile:
     """Facts about a label file whose ``values`` are decoded."""
-    found = decoder.found(values)
+    value_counts = decoder.value_counts(values)
     if path.suffix.lower() == ".npy":
-        return LabelFile(found)
+        return LabelFile(value_counts)
     palette: dict[int, tuple[int, ...]] = {}
     transparent = 0
     try:
@@ -52,12 +52,12 @@ def look_at_label(decoder: IdLabels | ColorLabels, path: Path, values: NDArray[A
             lossy = image.format in ("JPEG", "MPO")
             if image.mode == "P" and isinstance(decoder, IdLabels):
                 colors = image.getpalette() or []
-                palette = {value: tuple(colors[3 * value : 3 * value + 3]) for value in found}
+                palette = {value: tuple(colors[3 * value : 3 * value + 3]) for value in value_counts}
             if image.mode in ("RGBA", "LA"):
                 transparent = int((np.asarray(image.getchannel("A")) < IGNORE).sum())
     except UNREADABLE:
-        return LabelFile(found)
-    return LabelFile(found, palette, lossy, transparent)
+        return LabelFile(value_counts)
+    return LabelFile(value_counts, palette, lossy, transparent)
 
 
 @dataclass
@@ -65,7 +65,7 @@ class LabelFacts:
     """The facts of a domain's label files, added up."""
 
     decoder: IdLabels | ColorLabels | None = None
-    found: Counter[int] = field(default_factory=Counter)
+    value_counts: Counter[int] = field(default_factory=Counter)
     palette: dict[int, tuple[tuple[int, ...], Path]] = field(default_factory=dict)
     conflict: str | None = None
     lossy: int = 0
@@ -74,9 +74,9 @@ class LabelFacts:
 
     def add(self, path: Path, one: LabelFile) -> None:
         """Take in one file."""
-        self.found.update(one.found)
-        if len(self.found) > _MANY:  # thousands of smoothed colors: the rare ones are not worth their memory
-            self.found = Counter(dict(self.found.most_common(_MANY // 2)))
+        self.value_counts.update(one.value_counts)
+        if len(self.value_counts) > _MANY:  # thousands of smoothed colors: the rare ones are not worth their memory
+            self.value_counts = Counter(dict(self.value_counts.most_common(_MANY // 2)))
         self.lossy += one.lossy
         if one.transparent:
             self.transparent, self.transparent_one = self.transparent + 1, self.transparent_one or path
@@ -99,7 +99,12 @@ class LabelFacts:
                 "below the transparency counts"
             )
         decoder = self.decoder
-        if isinstance(decoder, IdLabels) and decoder.allowed is not None and not self.found[0] and self.found[1]:
+        if (
+            isinstance(decoder, IdLabels)
+            and decoder.allowed is not None
+            and not self.value_counts[0]
+            and self.value_counts[1]
+        ):
             warnings.append(
                 "no label pixel is 0; if the ids of the files begin with 1, set label_map: {1: first class ...}"
             )
@@ -110,10 +115,10 @@ class LabelFacts:
 
     def _unlisted(self) -> tuple[str, float]:
         """A sentence about the values without a meaning, and their share of the pixels."""
-        if self.decoder is None or not self.found:
+        if self.decoder is None or not self.value_counts:
             return "", 0.0
-        decoder, pixels = self.decoder, self.found.total()
-        others = Counter({value: count for value, count in self.found.items() if not decoder.means(value)})
+        decoder, pixels = self.decoder, self.value_counts.total()
+        others = Counter({value: count for value, count in self.value_counts.items() if not decoder.means(value)})
         if not others:
             return "", 0.0
         named = ", ".join(
@@ -134,15 +139,17 @@ class LabelFacts:
 
     def values(self) -> str:
         """The commonest values with their shares."""
-        if self.decoder is None or not self.found:
+        if self.decoder is None or not self.value_counts:
             return "none"
-        pixels, decoder = self.found.total(), self.decoder
-        return ", ".join(f"{decoder.describe(v)} {count / pixels:.0%}" for v, count in self.found.most_common(_NAMED))
+        pixels, decoder = self.value_counts.total(), self.decoder
+        return ", ".join(
+            f"{decoder.describe(v)} {count / pixels:.0%}" for v, count in self.value_counts.most_common(_NAMED)
+        )
 
 
 def binary_mask_advice(facts: LabelFacts, classes: tuple[str, ...]) -> str:
     """What to write in a recipe whose labels have pixels of one class at most."""
-    values = sorted(facts.found)
+    values = sorted(facts.value_counts)
     if isinstance(facts.decoder, IdLabels) and len(values) == 2 and len(classes) >= 2:
         return f"a binary mask? label_map: {{{values[0]}: {classes[0]}, {values[1]}: {classes[1]}}}"
     return "set label_map to the values of the files, e.g. label_map: {0: background, 255: object}"

@@ -56,17 +56,17 @@ def predict_files(
         StorageError: a result cannot be written.
     """
     endings = [".png", *(["_overlay.jpg"] if overlay else []), *(["_confidence.png"] if confidence else [])]
-    found = collect_inputs(inputs, out, endings)
-    for note in found.notes:
+    chosen = collect_inputs(inputs, out, endings)
+    for note in chosen.notes:
         report(f"note: {note}")
     writer = _Writer(model if isinstance(model, Predictor) else load_predictor(Path(model)), OwnOutputs(out), endings)
-    failures = [failure for path, target in found.pairs if (failure := _try(writer, path, target, report))]
+    failures = [failure for path, target in chosen.pairs if (failure := _try(writer, path, target, report))]
     if failures:
-        done = len(found.pairs) - len(failures)
+        done = len(chosen.pairs) - len(failures)
         raise DataError(
             problem_list(f"predict: {done} images were segmented, {len(failures)} not", failures, limit=100)
         )
-    return len(found.pairs)
+    return len(chosen.pairs)
 
 
 def _try(writer: "_Writer", path: Path, target: Path, report: Callable[[str], None]) -> str | None:

@@ -44,19 +44,19 @@ def collect_inputs(inputs: Sequence[Path], out: Path, endings: Sequence[str]) ->
             although ``predict`` did not write them.
     """
     problems: list[str] = []
-    found = Inputs()
+    chosen = Inputs()
     images: dict[str, tuple[Path, PurePosixPath]] = {}
-    for path, name in _expanded(inputs, problems, found.notes):
+    for path, name in _expanded(inputs, problems, chosen.notes):
         images.setdefault(os.path.abspath(path), (path, PurePosixPath(name)))  # noqa: PTH100 - links are not followed
     if not problems and not images:
         problems.append(f"{', '.join(map(str, inputs))}: no image is left to segment")
-    names = _distinct([*images.values()], endings, found.notes)
-    found.pairs = [(path, out / name) for (path, _), name in zip(images.values(), names, strict=True)]
-    _check_outputs(found.pairs, out, endings, problems)
+    names = _distinct([*images.values()], endings, chosen.notes)
+    chosen.pairs = [(path, out / name) for (path, _), name in zip(images.values(), names, strict=True)]
+    _check_outputs(chosen.pairs, out, endings, problems)
     if problems:
-        notes = [f"note: {note}" for note in found.notes]
+        notes = [f"note: {note}" for note in chosen.notes]
         raise DataError("\n".join([problem_list("predict: nothing was written", problems, limit=100), *notes]))
-    return found
+    return chosen
 
 
 def output_path(target: Path, ending: str) -> Path:
@@ -87,14 +87,15 @@ def _below(folder: Path, problems: list[str], notes: list[str]) -> list[Path]:
         problems += listing.problems
         return []
     # A listing has one image per stem; two images with one stem are no problem here.
-    found = [folder / name for name in files_below(folder).names if suffix_of(name) in IMAGE_SUFFIXES]
+    chosen = [folder / name for name in files_below(folder).names if suffix_of(name) in IMAGE_SUFFIXES]
     records: dict[Path, OwnOutputs] = {}
-    own = {image for image in found if is_own_output(image, folder, records)}
-    if own:
+    earlier = {image for image in chosen if is_own_output(image, folder, records)}
+    if earlier:
         notes.append(
-            f"{len(own)} images below {folder} are left out, because an earlier `predict` wrote them, e.g. {min(own)}"
+            f"{len(earlier)} images below {folder} are left out, because an earlier `predict` wrote them, "
+            f"e.g. {min(earlier)}"
         )
-    return [image for image in found if image not in own]
+    return [image for image in chosen if image not in earlier]
 
 
 Naming = Callable[[Path, PurePosixPath], PurePosixPath]
@@ -147,7 +148,7 @@ def _clashing(names: Sequence[PurePosixPath], endings: Sequence[str]) -> set[int
 def _check_outputs(pairs: Sequence[tuple[Path, Path]], out: Path, endings: Sequence[str], problems: list[str]) -> None:
     """Find every file that must not be replaced; only unchanged files of an earlier ``predict`` may be."""
     images = {path.resolve() for path, _ in pairs}
-    own = OwnOutputs(out)
+    earlier = OwnOutputs(out)
     blocked: set[Path] = set()
     for path, target in pairs:
         for parent in target.parents:
@@ -162,7 +163,7 @@ def _check_outputs(pairs: Sequence[tuple[Path, Path]], out: Path, endings: Seque
                 continue
             if output.resolve() in images:
                 problems.append(f"{path}: its result would overwrite the input {output}; choose another --out")
-            elif not own.holds(output):
+            elif not earlier.holds(output):
                 problems.append(
                     f"{output}: exists, and predict did not write it, or it was changed since; choose another --out "
                     "or move the file"

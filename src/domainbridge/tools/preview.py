@@ -99,10 +99,10 @@ def _label_of(domain: FileDataset, index: int, counts: dict[str, int], space: La
         values = decoder.values(path)
         label = decoder.train_ids(path, values)
         flat, first = np.unique(values, return_index=True)
-        found = decoder.found(values)
+        value_counts = decoder.value_counts(values)
         for value, position in zip(flat.tolist(), first.tolist(), strict=True):
             name = f"{decoder.describe(value).strip(chr(39))} = {_class_name(int(label.flat[position]), space)}"
-            counts[name] = counts.get(name, 0) + found[value]
+            counts[name] = counts.get(name, 0) + value_counts[value]
         return label
     label = decoder.read(path)
     for train_id, pixels in zip(*(part.tolist() for part in np.unique(label, return_counts=True)), strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.dataset import FileDataset, check_same_size
 from domainbridge.data.decode import image_size
 from domainbridge.data.headers import page_count, read_header
@@ -191,11 +192,13 @@ class Findings:
         if not self.labeled or classes > 1 or (validation and classes and self.ignored <= _SOME_IGNORED * self.pixels):
             return []
         if not classes:
-            found = f"no pixel of any label has a class; values found: {self.facts.values()}"
+            value_counts = f"no pixel of any label has a class; values found: {self.facts.values()}"
         else:
-            found = f"only one class has pixels; values found: {self.facts.values()}"
+            value_counts = f"only one class has pixels; values found: {self.facts.values()}"
         advice = binary_mask_advice(self.facts, self.domain.classes)
-        return [f"{self.domain.name}: {found}; is label_map or label_space right? {advice}"]
+        if isinstance(self.domain.decoder, AnnotationLabels):
+            advice = f"Pixels without annotation may be of a class: unannotated: {self.domain.classes[0]}"
+        return [f"{self.domain.name}: {value_counts}; is label_map or label_space right? {advice}"]
 
     def remarks(self) -> tuple[list[str], list[str]]:
         """(warnings, notes), each a sentence."""

@@ -158,7 +158,7 @@ def _groups(folder: Path, names: list[str]) -> _Groups:
 
 def _splits(body: str) -> list[tuple[str, str]]:
     """Stem and class by every possible place, the shortest class first; a class has no word of digits alone."""
-    found = []
+    splits = []
     for match in reversed(list(re.finditer(r"[_-]", body))):
         stem, ending = body[: match.start()], body[match.end() :]
         if (
@@ -168,8 +168,8 @@ def _splits(body: str) -> list[tuple[str, str]]:
             or any(w.isdigit() or not w for w in re.split(r"[_-]", ending))
         ):
             break
-        found.append((stem, ending))
-    return found
+        splits.append((stem, ending))
+    return splits
 
 
 def _is_binary(path: Path) -> bool:

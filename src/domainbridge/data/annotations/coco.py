@@ -69,13 +69,13 @@ def coco_file(path: Path, *, panoptic: bool) -> Path | None:
         DataError: a folder has several such files.
     """
     files = names_like(path, ".json") if path.is_dir() else [path] if path.suffix.lower() == ".json" else []
-    found = [file for file in files if file.is_file() and coco_json(file) == (True, panoptic)]
-    if len(found) > 1:
+    candidates = [file for file in files if file.is_file() and coco_json(file) == (True, panoptic)]
+    if len(candidates) > 1:
         raise DataError(
-            f"{path}: {len(found)} COCO files are here ({', '.join(file.name for file in found[:5])}); "
+            f"{path}: {len(candidates)} COCO files are here ({', '.join(file.name for file in candidates[:5])}); "
             "name the one to read in labels"
         )
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
 def category_names(content: Any) -> dict[int, str]:

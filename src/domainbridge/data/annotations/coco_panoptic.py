@@ -54,10 +54,10 @@ class CocoPanoptic:
         segments, names = parsed(json_file, "panoptic segments", _segments)
         rgb = read_image(png).astype(np.int32)
         numbers = rgb[..., 0] | (rgb[..., 1] << 8) | (rgb[..., 2] << 16)
-        own = segments.get(png.name)
-        if own is None:
+        category_of = segments.get(png.name)
+        if category_of is None:
             raise DataError(f"{json_file}: no annotation with file_name {png.name}")
-        known = np.array(sorted({*own, 0}), np.int32)
+        known = np.array(sorted({*category_of, 0}), np.int32)
         place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
         unknown = known[place] != numbers
         if unknown.any():
@@ -67,7 +67,8 @@ class CocoPanoptic:
             )
         order = list(names)
         to_index = np.array(
-            [order.index(own[n]) if own.get(n) in names else len(order) for n in known.tolist()], np.uint16
+            [order.index(category_of[n]) if category_of.get(n) in names else len(order) for n in known.tolist()],
+            np.uint16,
         )
         return Drawing(numbers.shape[0], numbers.shape[1], painted=Painted(to_index[place], tuple(names.values())))
 

@@ -35,10 +35,10 @@ class Cvat:
 
     def find(self, path: Path) -> Path | None:
         files = names_like(path, ".xml") if path.is_dir() else [path] if path.suffix.lower() == ".xml" else []
-        found = [file for file in files if "<annotations" in beginning(file, 4096)]
-        if len(found) > 1:
-            raise DataError(f"{path}: {len(found)} files of CVAT are here; name the one to read in labels")
-        return found[0] if found else None
+        candidates = [file for file in files if "<annotations" in beginning(file, 4096)]
+        if len(candidates) > 1:
+            raise DataError(f"{path}: {len(candidates)} files of CVAT are here; name the one to read in labels")
+        return candidates[0] if candidates else None
 
     def index(self, path: Path) -> Index:
         images, labels, tracks = parsed(path, "cvat", _parse)

@@ -1,14 +1,13 @@
 """Which annotation format a file or folder has."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from domainbridge.data.annotations.base import FORMATS, Category, Index
-from domainbridge.data.annotations.reading import first_file, normal
+from domainbridge.data.annotations.reading import first_file
 from domainbridge.errors import DataError
 
-__all__ = ["Found", "annotation_index", "categories", "find_annotations", "names_of_categories"]
+__all__ = ["Found", "annotation_index", "categories", "find_annotations"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ def locate(path: Path, annotation_format: str | None = None) -> tuple[str, Path]
         As :func:`find_annotations`.
     """
     if annotation_format is not None:
-        found = FORMATS[annotation_format].find(path) if path.exists() else None
-        return (annotation_format, found or path) if path.exists() else None
+        place = FORMATS[annotation_format].find(path) if path.exists() else None
+        return (annotation_format, place or path) if path.exists() else None
     for name in FORMATS.names():
         root = FORMATS[name].find(path)
         if root is not None:
@@ -100,8 +99,3 @@ def _hint(path: Path) -> str:
         return "; no such file or folder"
     example = first_file(path, ".json", ".xml", ".txt") if path.is_dir() else None
     return f"; for example {example} has another content" if example is not None else ""
-
-
-def names_of_categories(found: tuple[Category, ...]) -> Mapping[str, str]:
-    """Name for comparing -> name of a category."""
-    return {normal(category.name): category.name for category in found}

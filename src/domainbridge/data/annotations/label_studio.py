@@ -47,10 +47,12 @@ class LabelStudio:
 
     def find(self, path: Path) -> Path | None:
         files = names_like(path, ".json") if path.is_dir() else [path] if path.suffix.lower() == ".json" else []
-        found = [file for file in files if file.is_file() and parsed(file, "is label studio", _is_export)]
-        if len(found) > 1:
-            raise DataError(f"{path}: {len(found)} exports of Label Studio are here; name the one to read in labels")
-        return found[0] if found else None
+        files_here = [file for file in files if file.is_file() and parsed(file, "is label studio", _is_export)]
+        if len(files_here) > 1:
+            raise DataError(
+                f"{path}: {len(files_here)} exports of Label Studio are here; name the one to read in labels"
+            )
+        return files_here[0] if files_here else None
 
     def index(self, path: Path) -> Index:
         tasks: dict[str, _Task] = parsed(path, "label studio", _tasks)

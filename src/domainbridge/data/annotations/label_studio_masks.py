@@ -36,7 +36,7 @@ class LabelStudioMasks:
             assert match is not None
             masks[int(match["task"])].append((match["tag"], path / name))
         categories = tuple(Category(name) for name in sorted({tag for group in masks.values() for tag, _ in group}))
-        export = next((found for place in (path, path.parent) if (found := LabelStudio().find(place))), None)
+        export = next((file for place in (path, path.parent) if (file := LabelStudio().find(place))), None)
         images = task_images(export) if export is not None else {}
         entries = tuple(
             Entry(images.get(str(task), (f"task {task}",)), set_path([mask for _, mask in group]))

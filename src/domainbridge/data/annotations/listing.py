@@ -102,7 +102,7 @@ def _matched(
     matched: dict[Path, Entry] = {}
     unmatched, twice, ambiguous = [], [], []
     for entry in index.entries:
-        fitting = next((found for name in entry.images for key in _keys(name) if (found := by_name.get(key))), [])
+        fitting = next((fits for name in entry.images for key in _keys(name) if (fits := by_name.get(key))), [])
         if not fitting:
             unmatched.append(entry.images[0])
         elif len(fitting) > 1:

@@ -18,9 +18,10 @@ from domainbridge.data.annotations.base import Drawing
 from domainbridge.data.storage.tar import open_path, read_bytes
 from domainbridge.data.storage.virtual import parsed
 from domainbridge.data.walk import files_below
-from domainbridge.errors import DataError
+from domainbridge.errors import DataError, FileError
 
 __all__ = [
+    "BACKGROUND_NAMES",
     "beginning",
     "damage_named",
     "first_file",
@@ -37,6 +38,8 @@ __all__ = [
     "whole",
 ]
 
+BACKGROUND_NAMES = ("background", "bg")
+"""Names of the class of pixels without annotation, as :func:`normal` writes them."""
 _SCANNED = 2000
 """Files of a folder that are read for the list of their categories; of more, evenly spread ones."""
 
@@ -44,23 +47,24 @@ _SCANNED = 2000
 @contextmanager
 def damage_named(path: Path, expected: str) -> Iterator[None]:
     """Turn the errors of wrong content into a DataError that names the file and what was expected."""
+    cause: Exception | None = None
     try:
         yield
+        return
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise FileError(path, "no such file") from None
     except RecursionError:
-        raise DataError(f"{path}: expected {expected}, found brackets nested too deep; restore the file") from None
-    except KeyError as error:
-        raise DataError(
-            f"{path}: expected {expected}; the key {error} is missing; restore or remove the file"
-        ) from error
+        reason = "brackets are nested too deep"
     except MemoryError:
-        raise DataError(f"{path}: expected {expected}; the sizes in it need more memory than there is") from None
+        reason = "the sizes in it need more memory than there is"
+    except KeyError as error:
+        reason, cause = f"the key {error} is missing", error
     except Exception as error:  # whatever damaged content provokes: many libraries take part
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
-        raise DataError(f"{path}: expected {expected} ({reason}); restore or remove the file") from error
+        reason, cause = f"{type(error).__name__}: {str(error)[:200]}", error
+    group = f"expected {expected}"
+    raise FileError(path, f"{group} ({reason}); restore or remove the file", group) from cause
 
 
 def read_json_file(path: Path, expected: str) -> Any:
@@ -107,10 +111,10 @@ def keys_of(path: Path) -> frozenset[str]:
         return frozenset(content) if isinstance(content, dict) else frozenset()
 
     try:
-        found: frozenset[str] = parsed(path, "keys", read)
+        keys: frozenset[str] = parsed(path, "keys", read)
     except OSError:
         return frozenset()
-    return found
+    return keys
 
 
 def whole(value: Any, what: str) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from domainbridge.data.annotations.runs import decompressed_counts, mask_of_counts
 from domainbridge.errors import DataError
 
 __all__ = [
@@ -144,7 +145,7 @@ class CvPolygon:
 
 @dataclass(frozen=True, eq=False)
 class CocoPolygons:
-    """The union of polygons, filled by pycocotools: ``frPyObjects``, ``merge`` and ``decode``."""
+    """The union of polygons, filled by pycocotools: ``frPyObjects`` and ``merge``."""
 
     polygons: tuple[Points, ...]
 
@@ -157,7 +158,8 @@ class CocoPolygons:
                 "pip install 'domainbridge[annotations]'"
             ) from None
         encoded = tool.frPyObjects([p.reshape(-1).tolist() for p in self.polygons], canvas.height, canvas.width)
-        canvas.array[np.asarray(tool.decode(tool.merge(encoded))).astype(bool)] = value
+        runs = decompressed_counts(tool.merge(encoded)["counts"].decode())  # its own decoding warns about NumPy 2
+        canvas.array[mask_of_counts(runs, canvas.width, canvas.height).T] = value
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,12 +41,10 @@ class Supervisely:
     background = True
 
     def find(self, path: Path) -> Path | None:
-        example = (
-            path if path.is_file() else next((path / name for name in _labels_among(first_names(path, 5000))), None)
-        )
-        if example is None or not {"objects", "size"} <= keys_of(example):
+        if not path.is_dir():
             return None
-        return path if path.is_dir() else None
+        example = next((path / name for name in _labels_among(first_names(path, 5000))), None)
+        return path if example is not None and {"objects", "size"} <= keys_of(example) else None
 
     def index(self, path: Path) -> Index:
         files = _labels_among(names_below(path))

@@ -70,15 +70,15 @@ class Yolo:
         return Drawing(height, width, tuple(shapes))
 
 
-def _polygon(words: list[str], position: int, height: int, width: int) -> tuple[int, CvPolygon]:
-    if len(words) == 5:
+def _polygon(columns: list[str], position: int, height: int, width: int) -> tuple[int, CvPolygon]:
+    if len(columns) == 5:
         raise ValueError(f"line {position} has 5 columns, a box; boxes are no masks: export segmentation labels")
-    if len(words) < 7 or len(words) % 2 == 0:
-        raise ValueError(f"line {position} has {len(words)} columns; expected an odd number from 7 on")
-    points = np.array(words[1:], np.float64).reshape(-1, 2)
+    if len(columns) < 7 or len(columns) % 2 == 0:
+        raise ValueError(f"line {position} has {len(columns)} columns; expected an odd number from 7 on")
+    points = np.array(columns[1:], np.float64).reshape(-1, 2)
     if not ((points >= -_SLACK) & (points <= 1 + _SLACK)).all():  # also NaN
         raise ValueError(f"line {position} has coordinates outside 0 to 1")
-    return int(words[0]), CvPolygon((points * (width, height)).astype(np.int32))
+    return int(columns[0]), CvPolygon((points * (width, height)).astype(np.int32))
 
 
 def _lines(path: Path) -> list[str]:
@@ -96,9 +96,9 @@ def _names_file(folder: Path) -> Path | None:
         for file in names_like(place, ".yaml", ".yml"):
             if re.search(r"^names\s*:", beginning(file), re.MULTILINE):
                 return file
-        found = next((place / name for name in _NAME_LISTS if (place / name).is_file()), None)
-        if found is not None:
-            return found
+        listed = next((place / name for name in _NAME_LISTS if (place / name).is_file()), None)
+        if listed is not None:
+            return listed
     return None
 
 

@@ -148,12 +148,19 @@ def _check_disk(dataset: FileDataset, rule: CacheRule, missing: int) -> None:
 
 
 def _digests(dataset: FileDataset) -> dict[Path, str]:
-    """Path -> digest of the file's content."""
+    """Path -> digest of the file's content; with the image's name, for labels inside an annotation file."""
     labels = dataset.labels if dataset.decoder is not None and dataset.labels else ()
     paths = (*dataset.images, *labels)
     names = [str(path.absolute()) for path in paths]
-    contents = file_digests(dataset.name, names, file_states(dataset.name, names), [True] * len(names))
-    return dict(zip(paths, contents, strict=True))
+    states = file_states(dataset.name, names)
+    contents = file_digests(dataset.name, names, states, [True] * len(names))
+    members = [
+        name[len(state.container) :] if state.container else "" for name, state in zip(names, states, strict=True)
+    ]
+    return {
+        path: _digest(content, member) if member and not state.container.endswith(".tar") else content
+        for path, content, member, state in zip(paths, contents, members, states, strict=True)
+    }
 
 
 def _entry(folder: Path, content: str, operations: str, suffix: str) -> Path:

@@ -116,11 +116,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_path(path: Path) -> BinaryIO:
-    """A file or member, open for reading.
+    """A file or member, open for reading; for a set path (``storage/virtual.py``), its files one after the other.
 
     Raises:
         As :func:`read_bytes`.
     """
+    if is_set_path(str(path)):
+        return io.BytesIO(virtual_bytes(path, read_bytes) or b"")
     member = _member(path)
     return path.open("rb") if member is None else cast(BinaryIO, io.BufferedReader(FileSlice(*member)))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = ["annotation_file", "is_set_path", "parsed", "real_files", "set_path", "virtual_bytes"]
 
+_ARCHIVE = ".tar"
 _OPEN, _BETWEEN, _CLOSE = "{", "|", "}"
 _lock = threading.RLock()
 _memory: dict[tuple[str, str], tuple[tuple[int, int], Any]] = {}
@@ -64,7 +65,8 @@ def annotation_file(path: Path) -> Path | None:
     """The file that a path goes through, ``a.json`` for ``a.json/images/1.jpg``; None for any other path."""
     if os.path.exists(path):  # noqa: PTH110 - unlike a Path's, never an error
         return None
-    return next((parent for parent in path.parents if parent.is_file()), None)
+    file = next((parent for parent in path.parents if parent.is_file()), None)
+    return None if file is None or file.suffix == _ARCHIVE else file
 
 
 def virtual_bytes(path: Path, read: Callable[[Path], bytes]) -> bytes | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbridge.evaluation.confusion import Scores
+from domainbridge.files import LOADER_ENDED
 from domainbridge.registry import Registered, Registry
 from domainbridge.training.loop import Progress
 
@@ -61,6 +62,8 @@ class CallbackList(NullCallback):
             try:
                 call(callback)
             except Exception as error:  # of whatever kind: trackers are other people's code
+                if LOADER_ENDED in str(error):  # raised by a signal handler, which may run in the middle of a callback
+                    raise
                 if callback not in self.callbacks:
                     continue
                 self.callbacks.remove(callback)

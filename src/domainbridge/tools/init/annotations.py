@@ -32,9 +32,9 @@ def annotations_below(root: Path, names: Sequence[str]) -> Found | None:
     best: Found | None = None
     for name in candidates[:_MAX_TRIED]:
         try:
-            found = find_annotations(root / name if name else root)
+            annotation = find_annotations(root / name if name else root)
         except DataError:  # damaged, or several annotations in one folder: its files are tried one by one
             continue
-        if found is not None and (best is None or found.num_images > best.num_images):
-            best = found
+        if annotation is not None and (best is None or annotation.num_images > best.num_images):
+            best = annotation
     return best

@@ -54,10 +54,10 @@ def find_class_list(root: Path, names: Sequence[str], values: Sequence[int], *, 
         path = root / name
         if path.stat().st_size > _MAX_BYTES:
             continue
-        found = _read(path, name)
-        table = found.by_color if colors else found.by_value
+        class_list = _read(path, name)
+        table = class_list.by_color if colors else class_list.by_value
         if wanted and len(wanted & set(table)) >= 0.8 * len(wanted):
-            return found
+            return class_list
     return None
 
 
@@ -93,10 +93,10 @@ def _from_lines(text: str) -> list[_Row]:
         if len(cells) == 1:
             cells = re.split(r"\s+", cells[0])
         numbers = [int(cell) for cell in cells if cell.isdigit()]
-        words = [cell for cell in cells if not cell.isdigit()]
-        if not words or words[0].lower() in ("name", "label", "class", "id", "r"):
+        texts = [cell for cell in cells if not cell.isdigit()]
+        if not texts or texts[0].lower() in ("name", "label", "class", "id", "r"):
             continue
-        label = " ".join(words) if len(cells) == len(words) else words[0]
+        label = " ".join(texts) if len(cells) == len(texts) else texts[0]
         if len(numbers) == 4:
             rows.append((numbers[0], _packed(numbers[1:]), label))
         elif len(numbers) == 3:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.index_image import read_index_image
-from domainbridge.data.labels import color_labels
+from domainbridge.data.labels import ColorLabels, IdLabels, color_labels
 from domainbridge.errors import DataError, FileError
 from domainbridge.tools.init.class_lists import find_class_list
 from domainbridge.types import IGNORE
@@ -20,6 +21,11 @@ __all__ = ["Ask", "FoundClasses", "find_classes", "name_classes"]
 _LOOKED_AT = 200
 _MANY = 64
 """From this number of values on, most are left by a lossy format or by smoothed edges."""
+_FLAT = 0.2
+"""Share of a class's pixels that equal their neighbors, at least: blends at edges have few."""
+_BLENDED = 8
+"""From this number of values at edges on, they are blends and no thin classes."""
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _MIN_SHARE = 0.005
 """Of the pixels: among very many values, rarer ones are no classes."""
 _NEAR = 24
@@ -69,10 +75,14 @@ def find_classes(root: Path, files: Sequence[str], labels: Sequence[Path]) -> Fo
     """
     count = min(len(labels), _LOOKED_AT)
     looked = [labels[len(labels) * number // count] for number in range(count)]
-    found, colors = _found_values(looked)
-    pixels = found.total()
-    nearest = len(found) > _MANY
-    common = _pure(found, colors=colors) if nearest else dict(found)
+    value_counts, flat, colors = _found_values(looked)
+    pixels = value_counts.total()
+    lossy = any(path.suffix.lower() in _LOSSY for path in looked)
+    edges = {value for value in value_counts if flat[value] < _FLAT * value_counts[value]}
+    nearest = lossy or len(edges) >= _BLENDED or len(value_counts) > _MANY
+    common = {value: number for value, number in value_counts.items() if not nearest or value not in edges}
+    if lossy or len(common) > _MANY:
+        common = _pure(value_counts, colors=colors)
     ignore = not colors and len(common) > 2 and common.pop(IGNORE, None) is not None
     if len(common) < 2:
         raise DataError(
@@ -96,11 +106,11 @@ def find_classes(root: Path, files: Sequence[str], labels: Sequence[Path]) -> Fo
     return replace(classes, names=known, named=True, evidence=f"{evidence}; names: {class_list.path}")
 
 
-def _pure(found: Counter[int], *, colors: bool) -> dict[int, int]:
+def _pure(value_counts: Counter[int], *, colors: bool) -> dict[int, int]:
     """The values of classes among those that a lossy format or smoothing left: common, and no blend of two others."""
-    pixels = found.total()
+    pixels = value_counts.total()
     accepted: list[int] = []
-    for value, number in found.most_common(IGNORE):
+    for value, number in value_counts.most_common(IGNORE):
         if number < _MIN_SHARE * pixels:
             break
         point = _point(value) if colors else np.array([value])
@@ -108,7 +118,7 @@ def _pure(found: Counter[int], *, colors: bool) -> dict[int, int]:
         near = any(np.linalg.norm(point - other) < _NEAR for other in others)
         if not near and not (colors and _is_blend(point, others)):
             accepted.append(value)
-    return {value: found[value] for value in accepted}
+    return {value: value_counts[value] for value in accepted}
 
 
 def _point(color: int) -> NDArray[np.int64]:
@@ -125,43 +135,56 @@ def _is_blend(point: NDArray[np.int64], others: Sequence[NDArray[np.int64]]) -> 
     return False
 
 
-def _found_values(paths: Sequence[Path]) -> tuple[Counter[int], bool]:
-    """Value -> pixels of all files, and whether the values are colors: if the channels of any file differ."""
-    found: Counter[int] = Counter()
+def _found_values(paths: Sequence[Path]) -> tuple[Counter[int], Counter[int], bool]:
+    """Value -> pixels, value -> pixels that equal their neighbors, and whether the values are colors.
+
+    Values are colors if the channels of any file differ.
+    """
+    ids = IdLabels.native_ids(np.zeros(256, np.uint8), "found")
+    value_counts: tuple[Counter[int], Counter[int]] = Counter(), Counter()
     errors: list[DataError] = []
     for path in paths:
         try:
-            counts = np.bincount(read_index_image(path, one_bit_value=1).ravel())
+            _count(ids, read_index_image(path, one_bit_value=1), value_counts)
         except FileError as error:
             if "labels are colors" in error.group:
-                return _found_colors(paths), True
+                return *_found_colors(paths), True
             errors.append(error)
-            continue
-        present = np.flatnonzero(counts)
-        found.update(dict(zip(present.tolist(), counts[present].tolist(), strict=True)))
-    if not found:
+    if not value_counts[0]:
         raise errors[0] if errors else DataError("no label files")
-    return found, False
+    return *value_counts, False
 
 
-def _found_colors(paths: Sequence[Path]) -> Counter[int]:
+def _found_colors(paths: Sequence[Path]) -> tuple[Counter[int], Counter[int]]:
     decoder = color_labels({0: 0})
-    found: Counter[int] = Counter()
+    value_counts: tuple[Counter[int], Counter[int]] = Counter(), Counter()
     for path in paths:
         try:
-            found.update(decoder.found(decoder.values(path)))
+            _count(decoder, decoder.values(path), value_counts)
         except DataError:
             continue
-    return found
+    return value_counts
 
 
-def name_classes(found: FoundClasses, ask: Ask | None) -> FoundClasses:
+def _count(
+    decoder: IdLabels | ColorLabels, values: NDArray[Any], value_counts: tuple[Counter[int], Counter[int]]
+) -> None:
+    """Add the pixels of a file, and those that equal the pixels to their left and above."""
+    here = values[1:, 1:]
+    flat = here[(here == values[:-1, 1:]) & (here == values[1:, :-1])]
+    value_counts[0].update(decoder.value_counts(values))
+    if flat.size:
+        value_counts[1].update(decoder.value_counts(flat))
+
+
+def name_classes(classes: FoundClasses, ask: Ask | None) -> FoundClasses:
     """Ask for the name of each value without a known name; without ``ask`` the numbered names stay."""
-    if ask is None or found.named:
-        return found
-    kind = "color" if found.colors else "value"
+    if ask is None or classes.named:
+        return classes
+    kind = "color" if classes.colors else "value"
     names = {
-        value: ask(f"name of {kind} {found.key(value)}, {found.shares[value]:.1%} of the pixels", name).strip() or name
-        for value, name in found.names.items()
+        value: ask(f"name of {kind} {classes.key(value)}, {classes.shares[value]:.1%} of the pixels", name).strip()
+        or name
+        for value, name in classes.names.items()
     }
-    return replace(found, names=names, named=True)
+    return replace(classes, names=names, named=True)

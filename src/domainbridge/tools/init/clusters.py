@@ -77,8 +77,8 @@ def evenly(items: Sequence[str], count: int) -> list[str]:
 
 def _is_mask(root: Path, folder: str, ending: str, suffix: str, names: Sequence[str]) -> tuple[bool, str]:
     """Whether the files are masks, and why: an ending or a folder's name decides, else the number of colors."""
-    words = [word for part in folder.lower().split("/") for word in (part, *re.split(r"[^a-z]+", part)) if word]
-    known = [word for word in words if word in _MASK_WORDS | _IMAGE_WORDS | _OTHER_WORDS]
+    parts = [word for part in folder.lower().split("/") for word in (part, *re.split(r"[^a-z]+", part)) if word]
+    known = [word for word in parts if word in _MASK_WORDS | _IMAGE_WORDS | _OTHER_WORDS]
     hints = [word not in _IMAGE_WORDS for word in known]
     if suffix in (".gif", ".npy"):
         return True, f"{suffix} files"

@@ -22,6 +22,7 @@ __all__ = ["FoundDomain", "Row", "find_domain"]
 _HEADERS = 20
 _WITH_NAMES = ("labelme", "coco", "coco-panoptic", "coco-stuff", "yolo", "cvat", "supervisely", "label-studio")
 """Annotation formats whose files name the classes."""
+_IN_PARTS = ("channels", "class-masks")
 Row = tuple[str, str, str]
 """What, what was found, the evidence."""
 
@@ -82,11 +83,11 @@ def find_domain(
     folders = images
     if role != "target":
         pairs = find_pairs(root, clusters)
-        found = annotations_below(root, names)
-        if found is not None and (pairs is None or _explains_more(found, pairs)):
-            place = found.path.relative_to(root).as_posix() if found.path != root else "."
-            annotations, categories = place, found.categories
-            rows.append((f"{role} labels", f"{place}, format {found.format}", found.evidence))
+        annotation = annotations_below(root, names)
+        if annotation is not None and (pairs is None or _explains_more(annotation, pairs)):
+            place = annotation.path.relative_to(root).as_posix() if annotation.path != root else "."
+            annotations, categories = place, annotation.categories
+            rows.append((f"{role} labels", f"{place}, format {annotation.format}", annotation.evidence))
             rows.append((f"{role} classes", ", ".join(categories), "categories of the annotations"))
         elif pairs is not None:
             folders = pairs
@@ -111,9 +112,13 @@ def find_domain(
     )
 
 
-def _explains_more(found: Found, pairs: FoundFolders) -> bool:
-    """Whether an annotation file is to be read rather than the masks beside it, whose classes it names."""
-    return found.format in _WITH_NAMES and found.num_images >= pairs.count
+def _explains_more(annotation: Found, pairs: FoundFolders) -> bool:
+    """Whether an annotation is to be read rather than the masks that fit its images.
+
+    Its files name the classes, or the masks are parts of it: one per class, or in the channels of an array.
+    """
+    in_parts = annotation.format in _IN_PARTS and len(annotation.categories) > 1
+    return (annotation.format in _WITH_NAMES or in_parts) and annotation.num_images >= pairs.count
 
 
 def _listing(root: Path, folders: FoundFolders, split: FoundSplit | None) -> Listing:
@@ -121,8 +126,8 @@ def _listing(root: Path, folders: FoundFolders, split: FoundSplit | None) -> Lis
     return list_folder(root / folders.images, labels, folders.rule(root / split.path if split else None))
 
 
-def _choose_split(found: Sequence[FoundSplit], words: tuple[str, ...]) -> FoundSplit | None:
-    return next((split for word in words for split in found if split.is_for(word)), None)
+def _choose_split(splits: Sequence[FoundSplit], preferred: tuple[str, ...]) -> FoundSplit | None:
+    return next((split for word in preferred for split in splits if split.is_for(word)), None)
 
 
 def _seen(names: Sequence[str]) -> str:

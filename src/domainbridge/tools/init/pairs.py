@@ -62,10 +62,10 @@ def find_images(root: Path, clusters: Sequence[Cluster]) -> FoundFolders | None:
     masks_there = any(cluster.is_mask and _is_below(cluster.folder, folder) for cluster in clusters)
     suffixes = sorted({cluster.suffix for cluster in photos}, key=lambda s: -_count(photos, s))
     pattern = f"{_STEM}{suffixes[0]}" if masks_there or (len(suffixes) > 1 and _has_twins(photos)) else _STEM
-    found = FoundFolders(folder or ".", None, pattern, _STEM, 0, "")
-    count = len(list_folder(root / found.images, None, found.rule()).images)
+    chosen_folders = FoundFolders(folder or ".", None, pattern, _STEM, 0, "")
+    count = len(list_folder(root / chosen_folders.images, None, chosen_folders.rule()).images)
     evidence = f"{count} images ({', '.join(suffixes)}), {photos[0].evidence}"
-    return FoundFolders(found.images, None, pattern, _STEM, count, evidence)
+    return FoundFolders(chosen_folders.images, None, pattern, _STEM, count, evidence)
 
 
 def find_pairs(root: Path, clusters: Sequence[Cluster]) -> FoundFolders | None:
@@ -73,28 +73,29 @@ def find_pairs(root: Path, clusters: Sequence[Cluster]) -> FoundFolders | None:
     photos = list(_sides(cluster for cluster in clusters if not cluster.is_mask))
     masks = list(_sides(cluster for cluster in clusters if cluster.is_mask and not is_other(cluster)))
     masks = masks or list(_sides(cluster for cluster in clusters if cluster.is_mask))
-    best: tuple[tuple[int, int, int], _Side, _Side] | None = None
+    best: tuple[tuple[int, int, int, int], _Side, _Side] | None = None
     for photo in photos:
         for mask in masks:
             shared = len(photo.stems & mask.stems)
             unpaired = len(photo.stems) + len(mask.stems) - 2 * shared
-            score = (shared, -unpaired, -len(photo.pattern) - len(mask.pattern))
+            depth = photo.folder.count("/") + mask.folder.count("/")
+            score = (shared, -unpaired, -len(photo.pattern) - len(mask.pattern), -depth)
             if shared and (best is None or score > best[0]):
                 best = score, photo, mask
     if best is None:
         return None
     _, photo, mask = best
     images, labels = photo.folder or ".", mask.folder or "."
-    found = FoundFolders(images, labels, photo.pattern, mask.pattern, 0, "")
-    listing = list_folder(root / images, root / labels, found.rule())
+    chosen_folders = FoundFolders(images, labels, photo.pattern, mask.pattern, 0, "")
+    listing = list_folder(root / images, root / labels, chosen_folders.rule())
     if listing.problems and not listing.images:
         return None
     of_masks = (cluster for cluster in clusters if cluster.is_mask and _is_below(cluster.folder, mask.folder))
     evidence = f"{len(listing.images)} images with a mask of the same name; masks: {next(of_masks).evidence}"
-    found = FoundFolders(images, labels, photo.pattern, mask.pattern, len(listing.images), evidence)
-    shorter = replace(found, image_pattern=_bare(photo.pattern), label_pattern=_bare(mask.pattern))
+    chosen_folders = FoundFolders(images, labels, photo.pattern, mask.pattern, len(listing.images), evidence)
+    shorter = replace(chosen_folders, image_pattern=_bare(photo.pattern), label_pattern=_bare(mask.pattern))
     same = list_folder(root / images, root / labels, shorter.rule())
-    return shorter if same.images == listing.images and same.problems == listing.problems else found
+    return shorter if same.images == listing.images and same.problems == listing.problems else chosen_folders
 
 
 def _bare(pattern: str) -> str:

@@ -27,13 +27,13 @@ class FoundSplit:
     path: str
     count: int
 
-    def is_for(self, *words: str) -> bool:
+    def is_for(self, *texts: str) -> bool:
         """Whether one of the words is in the file's name."""
         name = self.path.rpartition("/")[2].lower()
-        return any(word in name for word in words)
+        return any(word in name for word in texts)
 
 
-def find_splits(root: Path, names: Sequence[str], found: FoundFolders) -> list[FoundSplit]:
+def find_splits(root: Path, names: Sequence[str], images: FoundFolders) -> list[FoundSplit]:
     """Split files below the root of which every line names an image; shortest paths first."""
     candidates = [name for name in names if suffix_of(name) in _SUFFIXES]
     splits = []
@@ -41,7 +41,7 @@ def find_splits(root: Path, names: Sequence[str], found: FoundFolders) -> list[F
         path = root / name
         if path.stat().st_size > _MAX_BYTES:
             continue
-        listing = list_folder(root / found.images, None, found.rule(path))
+        listing = list_folder(root / images.images, None, images.rule(path))
         if listing.images and not listing.problems:
             splits.append(FoundSplit(name, len(listing.images)))
     return splits

@@ -45,16 +45,18 @@ class Found:
         """
         if self.source.classes is None:
             return self
-        found = self.source.classes
+        understood = self.source.classes
         if classes:
-            if len(classes) != len(found.names):
-                raise RecipeError(f"--classes: {len(classes)} names for {len(found.names)} values: {found.evidence}")
-            found = replace(found, names=dict(zip(found.names, classes, strict=True)), named=True)
-        found = name_classes(found, ask)
+            if len(classes) != len(understood.names):
+                raise RecipeError(
+                    f"--classes: {len(classes)} names for {len(understood.names)} values: {understood.evidence}"
+                )
+            understood = replace(understood, names=dict(zip(understood.names, classes, strict=True)), named=True)
+        understood = name_classes(understood, ask)
         validation = self.validation
         if validation is not None and validation.classes is not None:
-            validation = replace(validation, classes=_same_names(validation.classes, found))
-        return replace(self, source=replace(self.source, classes=found), validation=validation)
+            validation = replace(validation, classes=_same_names(validation.classes, understood))
+        return replace(self, source=replace(self.source, classes=understood), validation=validation)
 
 
 def _same_names(classes: FoundClasses, source: FoundClasses) -> FoundClasses:
@@ -78,7 +80,7 @@ def look(source: Path, target: Path, validation: Path | None) -> Found:
     )
 
 
-def write_recipe(found: Found, out: Path | None) -> tuple[Path, Sizes]:
+def write_recipe(understood: Found, out: Path | None) -> tuple[Path, Sizes]:
     """Write the recipe.
 
     Args:
@@ -91,11 +93,11 @@ def write_recipe(found: Found, out: Path | None) -> tuple[Path, Sizes]:
     Raises:
         RecipeError: the file exists.
     """
-    name = out.stem if out is not None else f"{domain_name(found.source)}-to-{domain_name(found.target)}"
+    name = out.stem if out is not None else f"{domain_name(understood.source)}-to-{domain_name(understood.target)}"
     path = out or Path(f"{name}.yaml")
     if path.exists():
         raise RecipeError(f"{path}: exists; choose another name with --out")
-    domains = (found.source, found.target, found.validation)
-    sizes = choose_sizes(recipe_tree(name, *domains), min(found.source.size, found.target.size, key=min))
+    domains = (understood.source, understood.target, understood.validation)
+    sizes = choose_sizes(recipe_tree(name, *domains), min(understood.source.size, understood.target.size, key=min))
     write_text(path, recipe_text(name, path, *domains, sizes))
     return path, sizes
