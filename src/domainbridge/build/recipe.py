@@ -20,7 +20,7 @@ from domainbridge.config.renamed import renamed_stage
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import StageOverride, TrainingConfig
 from domainbridge.config.spelled import shown
-from domainbridge.config.yaml_text import Document, Place
+from domainbridge.config.yaml_text import Document, Location
 from domainbridge.data.label_spaces import BUILT_IN
 from domainbridge.data.layouts.base import LAYOUTS
 from domainbridge.errors import RecipeError, problem_list
@@ -59,8 +59,8 @@ def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "reci
 
 def _parsed(tree: object, overrides: Sequence[str], where: str, document: Document | None) -> Recipe:
     if not isinstance(tree, dict):
-        found = "an empty file" if tree is None and document is not None else shown(tree)
-        raise RecipeError(f"{where}: expected keys and values such as 'name: my-run', found {found}")
+        content = "an empty file" if tree is None and document is not None else shown(tree)
+        raise RecipeError(f"{where}: expected keys and values such as 'name: my-run', found {content}")
     try:
         tree = copy.deepcopy(tree)  # the caller's stays as it is
         typed, problems = apply_overrides(tree, overrides)
@@ -82,7 +82,7 @@ def _parsed(tree: object, overrides: Sequence[str], where: str, document: Docume
 def _spelling(document: Document | None, typed: Sequence[Override]) -> Written:
     """How the words of the file and of the command line, which comes last, are written."""
 
-    def written(place: Place) -> str | None:
+    def written(place: Location) -> str | None:
         for start, given in reversed(typed):
             if place[: len(start)] == start:
                 return given.written(place[len(start) :])

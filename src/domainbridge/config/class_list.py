@@ -15,8 +15,8 @@ def as_color(value: Any) -> Any:
     """RGB of '#rrggbb', 'rrggbb' or '[r, g, b]'; any other value as it is."""
     if not isinstance(value, str):
         return value
-    if found := _HEX.match(value):
-        return [int(found[1][start : start + 2], 16) for start in (0, 2, 4)]
+    if match := _HEX.match(value):
+        return [int(match[1][start : start + 2], 16) for start in (0, 2, 4)]
     triple = _TRIPLE.match(value)
     return [int(part) for part in triple.groups()] if triple else value
 
@@ -45,8 +45,8 @@ def ordered_classes(given: dict[Any, Any]) -> dict[str, Any]:
 
 def _refuse_gaps(numbers: list[int]) -> None:
     if sorted(numbers) != list(range(len(numbers))):
-        found = ", ".join(shown(number) for number in sorted(numbers)[:12])
+        listed = ", ".join(shown(number) for number in sorted(numbers)[:12])
         raise ValueError(
-            f"classes: numbers must be 0 to {len(numbers) - 1}, each once, found {found}; number the classes from 0, "
+            f"classes: numbers must be 0 to {len(numbers) - 1}, each once, found {listed}; count from 0, "
             "and give the values of the files in label_map"
         )

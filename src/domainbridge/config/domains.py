@@ -46,10 +46,10 @@ class LabelSpaceConfig(Section):
             return given
         form = dict(given)
         if isinstance(form.get("classes"), dict):
-            found = ordered_classes(form["classes"])
-            if "colors" in found and form.get("colors") is not None:
+            ordered = ordered_classes(form["classes"])
+            if "colors" in ordered and form.get("colors") is not None:
                 raise ValueError("classes and colors both have colors; keep one of them")
-            form |= found
+            form |= ordered
         names, colors = form.get("classes"), form.get("colors")
         if isinstance(colors, dict) and isinstance(names, list | tuple):
             odd = [name for name in (*names, *colors) if (name in names) != (name in colors)]

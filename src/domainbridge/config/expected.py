@@ -57,32 +57,32 @@ def expected_text(detail: ErrorDetails) -> str:
     return _KINDS.get(kind.partition("_")[0], detail["msg"][:1].lower() + detail["msg"][1:])
 
 
-def expected_value(place: tuple[Any, ...], found: Any, context: dict[str, Any], kind: str) -> str | None:
+def expected_value(place: tuple[Any, ...], given: Any, context: dict[str, Any], kind: str) -> str | None:
     """A better sentence for the values that people get wrong most; None for the others."""
     last = place[-1] if place else None
     if last == "label_space":
         return (
-            f"expected the name of a label space, or {{name: mine, classes: [background, crack]}}, found {shown(found)}"
+            f"expected the name of a label space or {{name: mine, classes: [background, crack]}}, found {shown(given)}"
         )
     if "label_map" in place[-2:-1]:
-        return f"expected a class name, a train id or 'ignore', found {shown(found)}"
+        return f"expected a class name, a train id or 'ignore', found {shown(given)}"
     if place in (("sources",), ("targets",)) and kind == "tuple_type":
-        return f"expected a list, a '-' before each element: '- {{name: a, root: DIR, ...}}', found {shown(found)}"
+        return f"expected a list, a '-' before each element: '- {{name: a, root: DIR, ...}}', found {shown(given)}"
     if last == "name" and kind == "string_pattern_mismatch":
-        other = re.sub(r"[^A-Za-z0-9._+-]+", "-", found).strip("-._+") or "my-run"
+        other = re.sub(r"[^A-Za-z0-9._+-]+", "-", given).strip("-._+") or "my-run"
         return (
-            f"expected letters, digits and . _ + -, with a letter or a digit first, found {shown(found)}; "
+            f"expected letters, digits and . _ + -, with a letter or a digit first, found {shown(given)}; "
             f"e.g. {other[:60]}"
         )
     if last in ("image_pattern", "label_pattern") and kind == "string_pattern_mismatch":
-        return f"expected {{stem}} once, e.g. '{{stem}}_mask.png', found {shown(found)}"
-    if kind == "literal_error" and isinstance(found, str):
-        words = re.findall(r"'([^']*)'", str(context["expected"]))
-        close = difflib.get_close_matches(found[:40], words, n=1)
-        return f"expected {context['expected']}, found {shown(found)}; did you mean {close[0]!r}?" if close else None
-    if kind == "tuple_type" and isinstance(found, str) and "," in found and len(found) < 200:
-        words = [part.strip() for part in found.split(",")]
-        return f"expected a list, found the text {shown(found)}; write [{', '.join(words)}]"
+        return f"expected {{stem}} once, e.g. '{{stem}}_mask.png', found {shown(given)}"
+    if kind == "literal_error" and isinstance(given, str):
+        options = re.findall(r"'([^']*)'", str(context["expected"]))
+        close = difflib.get_close_matches(given[:40], options, n=1)
+        return f"expected {context['expected']}, found {shown(given)}; did you mean {close[0]!r}?" if close else None
+    if kind == "tuple_type" and isinstance(given, str) and "," in given and len(given) < 200:
+        options = [part.strip() for part in given.split(",")]
+        return f"expected a list, found the text {shown(given)}; write [{', '.join(options)}]"
     if last == "classes" and kind == "too_short":
-        return f"a segmentation model needs at least two classes, found {shown(found)}; add 'background' for the rest"
+        return f"a segmentation model needs at least two classes, found {shown(given)}; add 'background' for the rest"
     return None

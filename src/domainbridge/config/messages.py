@@ -15,14 +15,14 @@ from domainbridge.config.spelled import key_text, kind_of, shown
 
 __all__ = ["Written", "problems_of"]
 
-Place = tuple[Any, ...]
-Written = Callable[[Place], str | None]
+Location = tuple[Any, ...]
+Written = Callable[[Location], str | None]
 """The unquoted word that a file has at a place; None if it is quoted, or not known."""
 
 
 def problems_of(
     details: Sequence[ErrorDetails], tree: dict[Any, Any], recipe: type[BaseModel], written: Written
-) -> list[tuple[Place, str]]:
+) -> list[tuple[Location, str]]:
     """One line per problem, with its place.
 
     Args:
@@ -31,10 +31,10 @@ def problems_of(
         recipe: the class that was validated.
         written: spelling of values.
     """
-    groups: dict[Place, list[ErrorDetails]] = {}
+    groups: dict[Location, list[ErrorDetails]] = {}
     for detail in details:
         groups.setdefault(_place(detail["loc"], tree), []).append(detail)
-    problems: list[tuple[Place, str]] = []
+    problems: list[tuple[Location, str]] = []
     for place, group in groups.items():
         if _is_covered(place, group, groups):
             continue
@@ -44,9 +44,9 @@ def problems_of(
     return problems
 
 
-def _place(location: Place, tree: Any) -> Place:
+def _place(location: Location, tree: Any) -> Location:
     """A location without the marks that pydantic adds for the members of a union and for keys."""
-    place: Place = ()
+    place: Location = ()
     node = tree
     for position, part in enumerate(location):
         if _has(node, part):
@@ -68,15 +68,15 @@ def _is_mark(part: object) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("str", "int") or part.endswith("Config"))
 
 
-def _is_covered(place: Place, group: Sequence[ErrorDetails], groups: dict[Place, list[ErrorDetails]]) -> bool:
+def _is_covered(place: Location, group: Sequence[ErrorDetails], groups: dict[Location, list[ErrorDetails]]) -> bool:
     """Whether problems inside this value say it all: 'too short' for a list with a wrong element, or 'not a text'."""
     inner = any(len(other) > len(place) and other[: len(place)] == place for other in groups)
     return inner and all(detail["type"] in ("too_short", "string_type", "int_type") for detail in group)
 
 
 def _lines(
-    place: Place, group: Sequence[ErrorDetails], tree: dict[Any, Any], recipe: type[BaseModel], written: Written
-) -> Iterator[tuple[Place, str]]:
+    place: Location, group: Sequence[ErrorDetails], tree: dict[Any, Any], recipe: type[BaseModel], written: Written
+) -> Iterator[tuple[Location, str]]:
     sections = [detail for detail in group if detail["type"] not in ("string_type", "int_type")]
     if isinstance(group[0]["input"], dict) and sections and sections[0]["type"] == "value_error":
         group = sections  # of the two forms of a label space, the section was meant
@@ -100,23 +100,23 @@ def _lines(
     elif kind == "string_type" and len(group) == 1 and not isinstance(value, list | dict | tuple):
         yield place, _no_text(value, place, written)
     else:
-        found = _at(place, tree) if kind == "missing" else value
-        special = expected_value(place, found, context, kind)
+        value = _at(place, tree) if kind == "missing" else value
+        special = expected_value(place, value, context, kind)
         wanted = list(dict.fromkeys(expected_text(detail) for detail in group))
-        yield place, special or f"expected {' or '.join(wanted)}, found {shown(found)}"
+        yield place, special or f"expected {' or '.join(wanted)}, found {shown(value)}"
 
 
 def _own_text(detail: ErrorDetails) -> str:
     return detail["msg"].removeprefix("Value error, ")
 
 
-def _at(place: Place, tree: Any) -> Any:
+def _at(place: Location, tree: Any) -> Any:
     for part in place:
         tree = tree[part]
     return tree
 
 
-def _no_text(value: object, place: Place, written: Written) -> str:
+def _no_text(value: object, place: Location, written: Written) -> str:
     """A number, a date, ``no`` or ``~`` where a text belongs."""
     word = written(place)
     if value is None:
@@ -132,7 +132,7 @@ def _no_text(value: object, place: Place, written: Written) -> str:
     return f"expected text, found {shown(value)}"
 
 
-def _not_meant(value: object, place: Place, written: Written) -> str:
+def _not_meant(value: object, place: Location, written: Written) -> str:
     if isinstance(value, str):
         return f"holds the character NUL, which no name and no path can have: {shown(value)}; remove it"
     if isinstance(value, bool):
@@ -141,7 +141,7 @@ def _not_meant(value: object, place: Place, written: Written) -> str:
     return _no_text(value, place, written)
 
 
-def unknown_key(location: Place, recipe: type[BaseModel]) -> str:
+def unknown_key(location: Location, recipe: type[BaseModel]) -> str:
     """What to say of a key that its section does not have."""
     parts = [part for part in location if isinstance(part, str)]
     if parts and parts[0] == "stages":
@@ -160,7 +160,7 @@ def unknown_key(location: Place, recipe: type[BaseModel]) -> str:
     return f"unknown key; did you mean {close[0]!r}?" if close else f"unknown key; known here: {', '.join(names)}"
 
 
-def _keys_beside(location: Place, recipe: type[BaseModel]) -> list[str]:
+def _keys_beside(location: Location, recipe: type[BaseModel]) -> list[str]:
     """Field names of the section in which a location's last part was looked for."""
     section: type[BaseModel] | None = recipe
     for part in location[:-1]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from domainbridge.config.spelled import shown
-from domainbridge.config.yaml_text import Document, Place, YamlError, parse_yaml
+from domainbridge.config.yaml_text import Document, Location, YamlError, parse_yaml
 
 __all__ = ["Override", "apply_overrides"]
 
-Override = tuple[Place, Document]
+Override = tuple[Location, Document]
 """Where a value was put, and its text."""
 
 
@@ -43,7 +43,7 @@ def _set(tree: dict[str, Any], argument: str) -> Override:
     if "" in (*parents, last):
         raise YamlError(f"{key}: a part of the key is empty; expected names with one dot between, e.g. training.steps")
     node: Any = tree
-    place: Place = ()
+    place: Location = ()
     for parent in parents:
         part, node = _entered(node, parent, key)
         place += (part,)
@@ -79,5 +79,5 @@ def _value(key: str, text: str) -> Document:
         return Document(text)
 
 
-def _name(place: Place) -> str:
+def _name(place: Location) -> str:
     return ".".join(map(str, place))

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Document", "Place", "YamlError", "decoded", "parse_yaml"]
+__all__ = ["Document", "Location", "YamlError", "decoded", "parse_yaml"]
 
-Place = tuple[int | str, ...]
+Location = tuple[int | str, ...]
 """Keys and positions that lead to a value."""
 
 _DEEPEST = 40
@@ -55,7 +55,7 @@ class Document:
     tree: Any
     root: yaml.Node | None = None
 
-    def written(self, place: Place) -> str | None:
+    def written(self, place: Location) -> str | None:
         """The unquoted word at a place as the text has it; None for quoted words, lists, keys and unknown places."""
         node = self.root
         for part in place:
@@ -142,8 +142,8 @@ def decoded(content: bytes) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1 if encoding == "utf-8" else None
-        found = f"byte 0x{content[error.start]:02x} is no {encoding.upper()} text; save the file as UTF-8"
-        raise YamlError(found, line) from error
+        value_found = f"byte 0x{content[error.start]:02x} is no {encoding.upper()} text; save the file as UTF-8"
+        raise YamlError(value_found, line) from error
 
 
 def parse_yaml(text: str) -> Document:
@@ -175,19 +175,19 @@ def parse_yaml(text: str) -> Document:
 def _problem_of(error: yaml.MarkedYAMLError, text: str) -> YamlError:
     mark = error.problem_mark or error.context_mark
     line = None if mark is None else mark.line + 1
-    said = str(error.problem or error.context)
-    if "\\t" in said:
+    reason = str(error.problem or error.context)
+    if "\\t" in reason:
         return YamlError("a tab indents this line or follows a colon; YAML takes spaces only", line)
-    if "could not determine a constructor" in said or "expected a single document" in said:
-        what = "a tag (!...)" if "constructor" in said else "a second document (---)"
-        if "2002:value" in said:
+    if "could not determine a constructor" in reason or "expected a single document" in reason:
+        what = "a tag (!...)" if "constructor" in reason else "a second document (---)"
+        if "2002:value" in reason:
             what = "a lone ="
         return YamlError(
             f"{what} is not for recipes; expected plain keys and values. Quote the word if it is text", line
         )
     content = text.splitlines()[line - 1].strip() if line is not None and line <= len(text.splitlines()) else ""
     shown = f": {content[:80]}" if content else ""
-    return YamlError(f"not YAML, {said}; look at brackets, colons, quotes and indents here{shown}", line)
+    return YamlError(f"not YAML, {reason}; look at brackets, colons, quotes and indents here{shown}", line)
 
 
 def _refuse_color_comments(text: str) -> None:
@@ -195,7 +195,7 @@ def _refuse_color_comments(text: str) -> None:
     for number, line in enumerate(text.splitlines(), 1):
         if "#" not in line:
             continue
-        bare = _QUOTED.sub(lambda found: "x" * len(found[0]), line)
+        bare = _QUOTED.sub(lambda value_found: "x" * len(value_found[0]), line)
         color = _COLOR_COMMENT.search(bare.split(" # ")[0])
         if color:
             shown = color[1] or color[2]
