@@ -23,7 +23,7 @@ PHRASES = (
     *("published way", "fidelity: fixed", "training.statistics", "sampling.balance", "runtime.workers", "optimiser"),
     *("training.recompute", "training.accumulate", "-distil", "LOG.md"),
 )
-REFUSED_HERE = PROJECT / "src/domainbridge/config/messages.py"
+REFUSED_HERE = PROJECT / "src/domainbridge/config/renamed.py"
 """The table of old keys and their new names."""
 ALLOWED = {"ddb.py: -distil"}
 """The random stream of a distillation stage keeps the stage's former name, so that results stay."""

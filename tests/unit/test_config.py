@@ -43,7 +43,7 @@ def test_all_problems_in_one_message() -> None:
     assert "5 problem(s)" in message
     assert "trainning: unknown key; did you mean 'training'?" in message
     assert "training.lerning_rate: unknown key; did you mean 'learning_rate'?" in message
-    assert "training.steps: expected more than 0, found -1" in message
+    assert "training.steps: expected a number above 0, found -1" in message
     assert "rounds" in message
     assert "sources" in message
 

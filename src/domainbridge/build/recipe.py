@@ -5,19 +5,24 @@ which is found in the registry. So config/ imports no method, and a method of an
 """
 
 import copy
+import difflib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from domainbridge.config.load import apply_override, recipe_path
-from domainbridge.config.messages import of_one_branch, problem_of, renamed_stage
+from domainbridge.config.load import read_document, recipe_path
+from domainbridge.config.messages import Written, problems_of
+from domainbridge.config.overrides import Override, apply_overrides
 from domainbridge.config.reference import keys_page
+from domainbridge.config.renamed import renamed_stage
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import StageOverride, TrainingConfig
-from domainbridge.config.yaml_text import read_yaml
+from domainbridge.config.spelled import shown
+from domainbridge.config.yaml_text import Document, Location
+from domainbridge.data.label_spaces import BUILT_IN
+from domainbridge.data.layouts.base import LAYOUTS
 from domainbridge.errors import RecipeError, problem_list
 from domainbridge.methods.base import METHODS, Method, StageSpec, TrainingStage
 
@@ -39,7 +44,8 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file, the arguments or the values are wrong; all problems are listed.
     """
     path = recipe_path(reference)
-    return parse_recipe(read_yaml(path), overrides, where=str(path))
+    document = read_document(path)
+    return _parsed(document.tree, overrides, str(path), document)
 
 
 def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
@@ -48,31 +54,41 @@ def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "reci
     Raises:
         RecipeError: as for :func:`load_recipe`.
     """
+    return _parsed(tree, overrides, where, None)
+
+
+def _parsed(tree: object, overrides: Sequence[str], where: str, document: Document | None) -> Recipe:
     if not isinstance(tree, dict):
-        raise RecipeError(f"{where}: expected keys and values at the top, found {type(tree).__name__}")
-    tree = copy.deepcopy(tree)  # the caller's stays as it is
-    problems = [problem for argument in overrides if (problem := apply_override(tree, argument))]
-    keys = [argument.partition("=")[0] for argument in overrides]
-    problems += [f"{key}: given {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
-    whole, unknown = _class_for(tree)
-    problems += unknown
+        content = "an empty file" if tree is None and document is not None else shown(tree)
+        raise RecipeError(f"{where}: expected keys and values such as 'name: my-run', found {content}")
     try:
+        tree = copy.deepcopy(tree)  # the caller's stays as it is
+        typed, problems = apply_overrides(tree, overrides)
+        whole, unknown = _class_for(tree)
         recipe = whole.model_validate(tree)
+    except RecursionError:
+        raise RecipeError(f"{where}: values are nested too deeply, or contain themselves") from None
     except ValidationError as error:
-        details = error.errors()
-        # A list whose element is wrong counts as too short as well.
-        follow_ups = [d for d in details if d["type"] == "too_short" and _has_inner(d, details)]
-        told = [
-            _of_another_method(detail, tree) or problem_of(detail, whole)
-            for detail in of_one_branch(details)
-            if detail not in follow_ups
-        ]
-        problems += dict.fromkeys(told)
+        found_here = problems_of(error.errors(), tree, whole, _spelling(document, typed))
+        problems += unknown
+        problems += [_of_another_method(place, text, tree) or text for place, text in found_here]
     else:
-        problems += _problems_of_stages(recipe)
+        problems += unknown or (_problems_of_names(recipe) + _problems_of_stages(recipe))
     if problems:
         raise RecipeError(problem_list(f"{where}: {len(problems)} problem(s)", problems))
     return recipe
+
+
+def _spelling(document: Document | None, typed: Sequence[Override]) -> Written:
+    """How the words of the file and of the command line, which comes last, are written."""
+
+    def written(place: Location) -> str | None:
+        for start, given in reversed(typed):
+            if place[: len(start)] == start:
+                return given.written(place[len(start) :])
+        return None if document is None else document.written(place)
+
+    return written
 
 
 @cache
@@ -124,22 +140,41 @@ def _class_for(tree: dict[str, Any]) -> tuple[type[Recipe], list[str]]:
     return recipe_class(Recipe.model_fields["method"].default), []
 
 
-def _has_inner(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
-    """Whether another problem lies inside this one's value."""
-    location = detail["loc"]
-    return any(other["loc"][: len(location)] == location != other["loc"] for other in details)
-
-
-def _of_another_method(detail: ErrorDetails, tree: dict[str, Any]) -> str | None:
+def _of_another_method(place: tuple[Any, ...], text: str, tree: dict[str, Any]) -> str | None:
     """What to say of a key that only another method has."""
-    if detail["type"] != "extra_forbidden" or len(detail["loc"]) != 1:
+    if len(place) != 1 or ": unknown key;" not in text:
         return None
-    key = detail["loc"][0]
+    key = place[0]
     others = [name for name in METHODS.names() if key in METHODS[name].config_class.model_fields]
     if not others:
         return None
     chosen = tree.get("method", Recipe.model_fields["method"].default)
     return f"{key}: is a key of method {' and '.join(others)}, but the recipe's method is {chosen}; leave the key out"
+
+
+def _problems_of_names(recipe: Recipe) -> list[str]:
+    """Names of data sets and label spaces that nothing has."""
+    problems = []
+    datasets = {
+        "sources": [source.dataset for source in recipe.sources],
+        "targets": [target.dataset for target in recipe.targets],
+    }
+    for side, names in datasets.items():
+        for number, name in enumerate(names):
+            if name != "folder" and name not in LAYOUTS.names():
+                close = difflib.get_close_matches(name[:80], [*LAYOUTS.names(), "folder"], n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                problems.append(
+                    f"{side}.{number}.dataset: no data set {shown(name)} is known; {hint}For folders "
+                    f"of your own, leave the key out; known are {', '.join(LAYOUTS.names())}"
+                )
+    for key, space in (("label_space", recipe.label_space), ("evaluation.label_space", recipe.evaluation.label_space)):
+        if isinstance(space, str) and space not in BUILT_IN:
+            problems.append(
+                f"{key}: {shown(space)} is unknown; built in are {', '.join(BUILT_IN)}; for classes of your own write "
+                "{name: mine, classes: [background, crack]}"
+            )
+    return problems
 
 
 def _problems_of_stages(recipe: Recipe) -> list[str]:

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from domainbridge.config.base import PixelCount, PositiveInt, Section
+from domainbridge.config.base import PositiveInt, Section, Side
+from domainbridge.config.class_list import as_color, ordered_classes
+from domainbridge.config.spelled import shown
 
 __all__ = [
     "ImagesConfig",
@@ -18,63 +20,66 @@ __all__ = [
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
-
-
-def _has_one_stem(pattern: str) -> str:
-    if pattern.count("{stem}") != 1 or set("{}") & set(pattern.replace("{stem}", "")):
-        raise ValueError("expected a name with {stem} once, e.g. '{stem}_mask.png'; {stem} stands for any text")
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_has_one_stem)]
+Pattern = Annotated[str, Field(pattern=r"^[^{}]*\{stem\}[^{}]*$")]
 Color = tuple[_Channel, _Channel, _Channel]
+ClassName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class LabelSpaceConfig(Section):
     """A label space of the user's own."""
 
-    name: str = Field(min_length=1, description="name of the label space")
-    classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="class names, train id 0 first")
-    colors: tuple[Color, ...] | None = Field(None, description="RGB per class; default: a generated palette")
+    name: str = Field(min_length=1, max_length=100, description="name of the label space")
+    classes: tuple[ClassName, ...] = Field(
+        min_length=2,
+        max_length=255,
+        description="class names, train id 0 first; or {0: road, 1: car}, or {road: '#804080', car: '#00008e'}",
+    )
+    colors: tuple[Color, ...] | None = Field(
+        None, description="RGB per class, [r, g, b] or '#rrggbb', or a map from class to color; default: a palette"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _classes_as_mapping(cls, given: Any) -> Any:
-        """``{0: road, 1: car}`` is a list, ``{road: [128, 64, 128]}`` are classes and colors."""
-        classes = given.get("classes") if isinstance(given, dict) else None
-        if not isinstance(classes, dict) or not classes:
+    def _other_forms(cls, given: Any) -> Any:
+        """Classes and colors as mappings, and colors as text."""
+        if not isinstance(given, dict):
             return given
-        if set(classes) == set(range(len(classes))):
-            return {**given, "classes": [classes[index] for index in range(len(classes))]}
-        if "colors" not in given and all(isinstance(value, list | tuple) for value in classes.values()):
-            return {**given, "classes": list(classes), "colors": list(classes.values())}
-        if set(classes.values()) == set(range(len(classes))):
-            return {**given, "classes": sorted(classes, key=lambda name: int(classes[name]))}
-        raise ValueError(
-            f"classes: expected a list of names, or train ids 0 to {len(classes) - 1} with a name each, found "
-            f"{list(classes)[:8]}"
-        )
+        form = dict(given)
+        if isinstance(form.get("classes"), dict):
+            ordered = ordered_classes(form["classes"])
+            if "colors" in ordered and form.get("colors") is not None:
+                raise ValueError("classes and colors both have colors; keep one of them")
+            form |= ordered
+        names, colors = form.get("classes"), form.get("colors")
+        if isinstance(colors, dict) and isinstance(names, list | tuple):
+            odd = [name for name in (*names, *colors) if (name in names) != (name in colors)]
+            if odd:
+                raise ValueError(f"colors: expected one color for each class, found {shown(odd)} on one side only")
+            form["colors"] = colors = [colors[name] for name in names]
+        if isinstance(colors, list | tuple):
+            form["colors"] = [as_color(color) for color in colors]
+        return form
 
     @model_validator(mode="after")
     def _consistent(self) -> "LabelSpaceConfig":
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
-            raise ValueError(f"classes: names must differ from each other, found {', '.join(twice)} more than once")
-        empty = [index for index, name in enumerate(self.classes) if not name.strip()]
-        if empty:
-            raise ValueError(f"classes: the name of class {empty[0]} is empty")
+            raise ValueError(f"class names must differ from each other, found twice: {', '.join(twice)}")
         if self.colors is not None and len(self.colors) != len(self.classes):
-            raise ValueError(f"colors: {len(self.colors)} colors for {len(self.classes)} classes; give one per class")
+            raise ValueError(
+                f"{len(self.colors)} colors for {len(self.classes)} classes; give one color for each class, or leave "
+                "colors out"
+            )
         return self
 
 
 class ResizeConfig(Section):
     """Size of a decoded image in training or evaluation."""
 
-    width: PixelCount = Field(description="pixels")
-    height: PixelCount = Field(description="pixels")
+    width: Side = Field(description="pixels")
+    height: Side = Field(description="pixels")
     keep_ratio: bool = Field(True, description="true: fit inside width x height; false: exactly width x height")
-    min_side: PixelCount | None = Field(None, description="with keep_ratio: least length of the short side, in pixels")
+    min_side: Side | None = Field(None, description="with keep_ratio: least length of the short side, in pixels")
 
 
 class LabelsConfig(Section):
@@ -117,9 +122,6 @@ class LabelsConfig(Section):
     @classmethod
     def _labels_section(cls, given: Any) -> Any:
         """``labels: {path: masks, nearest: true}`` is another spelling of ``labels`` and ``label_nearest``."""
-        if isinstance(given, dict) and isinstance(given.get("label_map"), list):
-            pairs = ", ".join(f"{value}: {name}" for value, name in enumerate(given["label_map"][:4]))
-            raise ValueError(f"label_map: expected a class for each value, e.g. {{{pairs}}}, found a list")
         if not isinstance(given, dict) or not isinstance(given.get("labels"), dict):
             return given
         section = {"labels" if key == "path" else f"label_{key}": value for key, value in given["labels"].items()}
@@ -174,7 +176,7 @@ class ImagesConfig(Section):
 class SourceConfig(ImagesConfig, LabelsConfig):
     """A labeled domain."""
 
-    name: str = Field(min_length=1, description="name in messages and results")
+    name: str = Field(min_length=1, max_length=100, description="name in messages and results")
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
     complete_background: bool = Field(
@@ -196,7 +198,7 @@ class ValidationConfig(ImagesConfig, LabelsConfig):
 class TargetConfig(ImagesConfig):
     """An unlabeled domain."""
 
-    name: str = Field(min_length=1, description="name in messages and results")
+    name: str = Field(min_length=1, max_length=100, description="name in messages and results")
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
     validation: ValidationConfig | None = Field(None, description="labeled images for scores; default: no scores")

@@ -1,17 +1,19 @@
-"""From a YAML file and ``key=value`` arguments to a tree of plain values, and from a recipe back to YAML."""
+"""From the name of a recipe to the plain values of its file, and from a recipe back to YAML."""
 
 import difflib
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from domainbridge.config.schema import Recipe
-from domainbridge.config.yaml_text import parse_value
+from domainbridge.config.yaml_text import Document, YamlError, decoded, parse_yaml
 from domainbridge.errors import RecipeError
 
-__all__ = ["apply_override", "dump_recipe", "recipe_path", "shipped_recipes"]
+__all__ = ["dump_recipe", "read_document", "recipe_path", "shipped_recipes"]
+
+_KINDS = {True: "is a folder", False: "is a pipe or a device, not a file"}
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -28,10 +30,12 @@ def recipe_path(reference: str) -> Path:
     """
     path = Path(reference)
     shipped = shipped_recipes()
-    if path.is_file():
+    if _is(path, Path.is_file):
         return path
     if reference in shipped:
         return shipped[reference]
+    if _is(path, Path.exists):
+        raise RecipeError(f"{reference}: {_KINDS[path.is_dir()]}; give the path of a YAML file")
     close = difflib.get_close_matches(reference, shipped, n=2)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise RecipeError(
@@ -39,41 +43,28 @@ def recipe_path(reference: str) -> Path:
     )
 
 
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether the path is of a kind; False for a text that cannot be a path, e.g. one of 300 letters."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
+
+
+def read_document(path: Path) -> Document:
+    """The plain values of a YAML file, and their spelling.
+
+    Raises:
+        RecipeError: unreadable.
+    """
+    try:
+        return parse_yaml(decoded(path.read_bytes()))
+    except YamlError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """YAML with every key spelled out, defaults too; loading it gives the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def apply_override(tree: dict[str, Any], argument: str) -> str | None:
-    """Set one ``key.sub=value`` in a tree, which is changed.
-
-    Returns:
-        What is wrong with the argument, or None.
-    """
-    key, equals, text = argument.partition("=")
-    if not equals or not key:
-        return f"{argument!r}: expected key=value, e.g. training.steps=500"
-    *parents, last = key.split(".")
-    node: Any = tree
-    for parent in parents:
-        if isinstance(node, list):
-            if not parent.isdigit() or int(parent) >= len(node):
-                return f"{key}: {parent!r} is not a position in a list of {len(node)}"
-            node = node[int(parent)]
-            continue
-        if node.get(parent) is None:
-            node[parent] = {}  # absent, or empty in the file
-        node = node[parent]
-        if not isinstance(node, dict | list):
-            return f"{key}: {parent!r} holds a value, not keys"
-    try:
-        value = parse_value(text)
-    except ValueError as error:
-        return f"{key}: {error}"
-    if isinstance(node, list):
-        if not last.isdigit() or int(last) >= len(node):
-            return f"{key}: {last!r} is not a position in a list of {len(node)}"
-        node[int(last)] = value
-    else:
-        node[last] = value
-    return None

@@ -1,154 +1,166 @@
-"""What is wrong with a recipe's keys and values, in the user's words."""
+"""What is wrong with a recipe's keys and values, in the user's words: key, value found, value expected, what to do."""
 
+import datetime
 import difflib
-import re
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-__all__ = ["RENAMED_STAGES", "of_one_branch", "problem_of", "renamed_stage"]
+from domainbridge.config.base import ODD_VALUES
+from domainbridge.config.expected import expected_text, expected_value
+from domainbridge.config.renamed import REMOVED, RENAMED, RENAMED_VALUES
+from domainbridge.config.spelled import key_text, kind_of, shown
 
-_RENAMED = {
-    "later_rate": "later_rounds_lr_factor",
-    "crop.max_class_share": "cat_max_ratio",
-    "crop.tries": "max_tries",
-    "sampling.balance": "domain_temperature",
-    "sampling.temperature": "rcs_temperature",
-    **{
-        f"{section}.{old}": new
-        for section in ("training", "stages")
-        for old, new in {
-            "accumulate": "gradient_accumulation_steps",
-            "recompute": "activation_checkpointing",
-            "head_multiplier": "head_lr_mult",
-            "statistics": "adapt_batchnorm",
-        }.items()
-    },
-    "distillation.weights_on": "rectify",
-    "distillation.confidence_share": "weight_by_confidence",
-    "runtime.workers": "num_workers",
-    "sources.exclude": "exclude_files",
-    "targets.exclude": "exclude_files",
-    "targets.validation.exclude": "exclude_files",
-    "evaluation.exclude": "exclude_classes",
-}
-"""Key before version 0.2 -> key now, in the same section; of ``stages`` without the stage's name."""
-_REMOVED = {"runtime.remember_listings": "files are listed at every start; leave the key out"}
-_SHOWN = 80
-_INTERNAL = re.compile(r"^(str|int|float|bool|list|tuple|dict|none|\[key\]|[A-Za-z]+Config|[a-z-]+\[.*\])$")
-"""What pydantic adds to the path of a value: branches of unions, names of checks."""
-_EXPECTED = {
-    "string_type": "expected a text",
-    "string_pattern_mismatch": "expected another form ({pattern})",
-    "string_too_long": "expected at most {max_length} characters",
-    "string_too_short": "expected at least {min_length} characters",
-    **dict.fromkeys(("tuple_type", "list_type"), "expected a list, e.g. [first, second]"),
-    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected keys with values"),
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "expected a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
-    "finite_number": "expected a finite number",
-    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
-    "literal_error": "expected {expected}",
-    "greater_than": "expected more than {gt}",
-    "greater_than_equal": "expected at least {ge}",
-    "less_than": "expected less than {lt}",
-    "less_than_equal": "expected at most {le}",
-    "too_short": "expected at least {min_length} entries",
-    "too_long": "expected at most {max_length} entries",
-}
-"""Kind of problem -> what to say; {...} are its limits."""
-_RENAMED_VALUES = {("fidelity", "fixed"): "corrected"}
-RENAMED_STAGES = ("-distil", "-distill")
+__all__ = ["Written", "problems_of"]
+
+Location = tuple[Any, ...]
+Written = Callable[[Location], str | None]
+"""The unquoted word that a file has at a place; None if it is quoted, or not known."""
 
 
-def renamed_stage(name: str) -> str | None:
-    """Today's name of a stage that was renamed, else None."""
-    old, new = RENAMED_STAGES
-    return name.removesuffix(old) + new if name.endswith(old) else None
-
-
-def problem_of(detail: ErrorDetails, recipe: type[BaseModel]) -> str:
-    """One line that names the key, the value found and what was expected.
+def problems_of(
+    details: Sequence[ErrorDetails], tree: dict[Any, Any], recipe: type[BaseModel], written: Written
+) -> list[tuple[Location, str]]:
+    """One line per problem, with its place.
 
     Args:
-        detail: of a validation error.
+        details: of a validation error.
+        tree: what was validated.
         recipe: the class that was validated.
+        written: spelling of values.
     """
-    location = _plain_location(detail["loc"])
-    key = ".".join(str(part) for part in location) or "recipe"
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: {_unknown_key(location, recipe)}"
-    if detail["type"] == "missing":
-        return f"{key}: is required and absent"
-    value = detail["input"]
-    if isinstance(value, str) and (key, value) in _RENAMED_VALUES:
-        return f"{key}: {value!r} is now called {_RENAMED_VALUES[key, value]!r}"
-    told = detail["type"] == "value_error" and isinstance(value, dict)  # our own sentence says what was found
-    shown = "" if told or isinstance(value, BaseModel) else f", found {_short(value)}"
-    return f"{key}: {_expected(detail)}{shown}{_quoting(detail)}"
+    groups: dict[Location, list[ErrorDetails]] = {}
+    for detail in details:
+        groups.setdefault(_place(detail["loc"], tree), []).append(detail)
+    problems: list[tuple[Location, str]] = []
+    for place, group in groups.items():
+        if _is_covered(place, group, groups):
+            continue
+        for where, text in _lines(place, group, tree, recipe, written):
+            key = ".".join(key_text(part) for part in where)
+            problems.append((where, f"{key}: {text}" if key else text))
+    return problems
 
 
-def of_one_branch(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Of a value that may be a text or a section: only the problems of the form that was given."""
-    return [
-        detail
-        for detail in details
-        if not (detail["loc"] and detail["loc"][-1] == "str" and isinstance(detail["input"], dict))
-        and not (detail["type"] == "model_type" and isinstance(detail["input"], str))
-    ]
+def _place(location: Location, tree: Any) -> Location:
+    """A location without the marks that pydantic adds for the members of a union and for keys."""
+    place: Location = ()
+    node = tree
+    for position, part in enumerate(location):
+        if _has(node, part):
+            place, node = (*place, part), node[part]
+        elif isinstance(node, dict) and isinstance(part, int) and str(part) in node:  # '3' became the number 3
+            place, node = (*place, str(part)), node[str(part)]
+        elif position == len(location) - 1 and isinstance(node, dict) and not _is_mark(part):
+            place = (*place, part)
+    return place
 
 
-def _plain_location(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Keys and positions without the library's names of types and checks."""
-    return tuple(part for part in location if not (isinstance(part, str) and _INTERNAL.match(part)))
+def _has(node: object, part: int | str) -> bool:
+    if isinstance(node, dict):
+        return part in node
+    return isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)
 
 
-def _short(value: object) -> str:
-    text = str(value) if isinstance(value, date) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+def _is_mark(part: object) -> bool:
+    return isinstance(part, str) and ("[" in part or part in ("str", "int") or part.endswith("Config"))
 
 
-def _expected(detail: ErrorDetails) -> str:
-    """What was expected, in words."""
-    limits = detail.get("ctx", {})
-    kind = detail["type"]
-    if kind == "too_short" and detail["loc"][-1] == "classes":
-        return "a segmentation model needs at least two classes; add e.g. 'background'"
-    if kind in _EXPECTED:
-        return _EXPECTED[kind].format(**limits)
-    message = detail["msg"].removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
+def _is_covered(place: Location, group: Sequence[ErrorDetails], groups: dict[Location, list[ErrorDetails]]) -> bool:
+    """Whether problems inside this value say it all: 'too short' for a list with a wrong element, or 'not a text'."""
+    inner = any(len(other) > len(place) and other[: len(place)] == place for other in groups)
+    return inner and all(detail["type"] in ("too_short", "string_type", "int_type") for detail in group)
 
 
-def _quoting(detail: ErrorDetails) -> str:
-    """How to write a text that YAML reads as something else."""
-    value = detail["input"]
-    if detail["type"] != "string_type" or value is None or isinstance(value, dict | list):
-        return ""
+def _lines(
+    place: Location, group: Sequence[ErrorDetails], tree: dict[Any, Any], recipe: type[BaseModel], written: Written
+) -> Iterator[tuple[Location, str]]:
+    sections = [detail for detail in group if detail["type"] not in ("string_type", "int_type")]
+    if isinstance(group[0]["input"], dict) and sections and sections[0]["type"] == "value_error":
+        group = sections  # of the two forms of a label space, the section was meant
+    first = group[0]
+    kind, value = first["type"], first["input"]
+    context = first.get("ctx", {})
+    if kind == ODD_VALUES:
+        for inside, odd in zip(context["places"], context["values"], strict=True):
+            where = (*place, *inside)
+            yield where, _not_meant(odd, where, written)
+    elif kind == "extra_forbidden":
+        yield place, unknown_key(place, recipe)
+    elif kind == "invalid_key" or any(part == "[key]" for part in first["loc"]):
+        yield place, f"the key {shown(value)} is no word; put it in quotes"
+    elif kind == "missing" and place and not isinstance(first["loc"][-1], int):
+        yield place, "is required and absent"
+    elif kind == "value_error":
+        yield from ((place, _own_text(detail)) for detail in group)
+    elif isinstance(value, str) and (".".join(map(str, place)), value) in RENAMED_VALUES:
+        yield place, f"{value!r} is now called {RENAMED_VALUES['.'.join(map(str, place)), value]!r}"
+    elif kind == "string_type" and len(group) == 1 and not isinstance(value, list | dict | tuple):
+        yield place, _no_text(value, place, written)
+    else:
+        value = _at(place, tree) if kind == "missing" else value
+        special = expected_value(place, value, context, kind)
+        wanted = list(dict.fromkeys(expected_text(detail) for detail in group))
+        yield place, special or f"expected {' or '.join(wanted)}, found {shown(value)}"
+
+
+def _own_text(detail: ErrorDetails) -> str:
+    return detail["msg"].removeprefix("Value error, ")
+
+
+def _at(place: Location, tree: Any) -> Any:
+    for part in place:
+        tree = tree[part]
+    return tree
+
+
+def _no_text(value: object, place: Location, written: Written) -> str:
+    """A number, a date, ``no`` or ``~`` where a text belongs."""
+    word = written(place)
+    if value is None:
+        return f"expected text, found {'nothing' if not word else f'{word}, which YAML reads as nothing'}"
+    if isinstance(value, bool | int | float | datetime.date):
+        if word is None and isinstance(value, datetime.date):
+            word = value.isoformat()
+        elif word is None and not isinstance(value, bool):
+            word = shown(value)
+        if word is None:
+            return f"expected text, found {kind_of(value)}; YAML reads yes, no, on and off so: put the word in quotes"
+        return f"expected text, but YAML reads {word} as {kind_of(value)}; put it in quotes: '{word}'"
+    return f"expected text, found {shown(value)}"
+
+
+def _not_meant(value: object, place: Location, written: Written) -> str:
+    if isinstance(value, str):
+        return f"holds the character NUL, which no name and no path can have: {shown(value)}; remove it"
     if isinstance(value, bool):
-        word = "yes, on, true" if value else "no, off, false"
-        return f"; YAML reads {word} like that: quote the text, e.g. '{'yes' if value else 'no'}'"
-    return f"; quote the text: '{value}'"
+        word = written(place) or str(value).lower()
+        return f"YAML reads {word} as {kind_of(value)}; expected a number, or a name in quotes: '{word}'"
+    return _no_text(value, place, written)
 
 
-def _unknown_key(location: tuple[int | str, ...], recipe: type[BaseModel]) -> str:
+def unknown_key(location: Location, recipe: type[BaseModel]) -> str:
+    """What to say of a key that its section does not have."""
     parts = [part for part in location if isinstance(part, str)]
-    if parts[0] == "stages":
+    if parts and parts[0] == "stages":
         del parts[1:2]
+    if not isinstance(location[-1], str) or not parts:
+        return f"the key {shown(location[-1])} is no word; known here: {', '.join(_keys_beside(location, recipe))}"
     old = ".".join(parts)
-    if old in _RENAMED:
-        return f"this key is now called {_RENAMED[old]!r}"
-    if old in _REMOVED:
-        return f"this key was removed: {_REMOVED[old]}"
+    if old in RENAMED:
+        return f"this key is now called {RENAMED[old]!r}"
+    if old in REMOVED:
+        return f"this key was removed: {REMOVED[old]}"
+    if parts[0] == "targets" and len(parts) == 2 and parts[1].startswith(("label", "mask", "annotation")):
+        return "a target has no labels; labels for scores stand in its section validation: {root: ..., labels: ...}"
     names = _keys_beside(location, recipe)
-    close = difflib.get_close_matches(parts[-1], names, n=1)
+    close = difflib.get_close_matches(parts[-1][:80], names, n=1)
     return f"unknown key; did you mean {close[0]!r}?" if close else f"unknown key; known here: {', '.join(names)}"
 
 
-def _keys_beside(location: tuple[int | str, ...], recipe: type[BaseModel]) -> list[str]:
+def _keys_beside(location: Location, recipe: type[BaseModel]) -> list[str]:
     """Field names of the section in which a location's last part was looked for."""
     section: type[BaseModel] | None = recipe
     for part in location[:-1]:

@@ -1,9 +1,8 @@
 """The recipe: the keys that every method shares. A method's own keys stand beside them (see ``build/recipe.py``)."""
 
-import re
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from domainbridge.config.base import Section
 from domainbridge.config.domains import LabelSpaceConfig, SourceConfig, TargetConfig
@@ -24,22 +23,17 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 """Allowed names of a recipe: the run folder has the same name."""
 
 
-def _folder_name(name: str) -> str:
-    if not re.fullmatch(NAME, name):
-        raise ValueError("expected letters, digits and . _ + - only, a letter or digit first, as for a folder")
-    return name
-
-
 class Recipe(Section):
     """One adaptation, complete. The keys of the method, by default `method: ddb`, stand beside these."""
 
-    name: Annotated[str, AfterValidator(_folder_name)] = Field(
+    name: str = Field(
         min_length=1,
         max_length=100,
-        description="name of the recipe and of its run folder: letters, digits and . _ + -",
+        pattern=NAME,
+        description="name of the recipe and of its run folder: letters, digits and . _ + -, at most 100",
     )
     seed: int = Field(
-        0, ge=0, le=2**63 - 1, description="seed of everything random: order, crops, masks, colors, initial heads"
+        0, ge=0, lt=2**63, description="seed of everything random: order, crops, masks, colors, initial heads"
     )
     method: str = Field("ddb", description="name of the method: ddb, self-training, or one of an installed package")
     fidelity: Literal["corrected", "published"] = Field(
@@ -51,8 +45,8 @@ class Recipe(Section):
     label_space: str | LabelSpaceConfig = Field(
         "cityscapes19", description="classes that the network predicts: cityscapes19, camvid11, idd7, or your own"
     )
-    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="labeled domains")
-    targets: tuple[TargetConfig, ...] = Field(min_length=1, description="unlabeled domains")
+    sources: tuple[SourceConfig, ...] = Field(min_length=1, max_length=1000, description="labeled domains")
+    targets: tuple[TargetConfig, ...] = Field(min_length=1, max_length=1000, description="unlabeled domains")
     model: NetworkConfig = NetworkConfig()
     crop: CropConfig = CropConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -69,5 +63,5 @@ class Recipe(Section):
     ) -> tuple[SourceConfig, ...] | tuple[TargetConfig, ...]:
         names = [domain.name for domain in domains]
         if len(set(names)) != len(names):
-            raise ValueError(f"names must differ from each other, found {', '.join(names[:10])}")
+            raise ValueError(f"names must differ from each other, found {', '.join(names)}")
         return domains

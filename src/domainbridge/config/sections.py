@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from domainbridge.config.base import Count, PixelCount, PositiveInt, Probability, Section
+from domainbridge.config.base import PositiveInt, Probability, Section, Side
 from domainbridge.config.domains import LabelSpaceConfig
 
 __all__ = [
@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 
+_Dilation = Annotated[int, Field(gt=0, le=1024)]
+
+
 class HeadConfig(Section):
     """The segmentation head: parallel dilated convolutions, a fusing convolution, a classifier."""
 
@@ -32,12 +35,14 @@ class HeadConfig(Section):
         "deeplabv2",
         description="deeplabv2, or deeplabv3plus with a skip from stride 4, for thin objects on a coarse backbone",
     )
-    channels: Count = Field(256, le=65_536, description="channels of the feature that prototypes average; even")
-    dilations: tuple[PixelCount, ...] = Field(
-        (6, 12), min_length=1, max_length=64, description="dilation of each branch"
+    channels: PositiveInt = Field(256, le=8192, description="channels of the feature that prototypes average; even")
+    dilations: tuple[_Dilation, ...] = Field(
+        (6, 12), min_length=1, max_length=32, description="dilation of each branch, at most 32 branches"
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="share of whole channels dropped before the classifier")
-    skip_channels: Count = Field(48, le=65_536, description="channels of the skip from stride 4; deeplabv3plus only")
+    skip_channels: PositiveInt = Field(
+        48, le=8192, description="channels of the skip from stride 4; deeplabv3plus only"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> "HeadConfig":
@@ -63,12 +68,12 @@ class NetworkConfig(Section):
 class CropConfig(Section):
     """Random training crop."""
 
-    width: PixelCount = Field(512, description="pixels")
-    height: PixelCount = Field(512, description="pixels")
+    width: Side = Field(512, description="pixels")
+    height: Side = Field(512, description="pixels")
     cat_max_ratio: Probability = Field(
         0.75, description="a source crop in which one class has this share of the labeled pixels is redrawn"
     )
-    max_tries: Count = Field(10, le=10_000, description="largest number of redraws")
+    max_tries: PositiveInt = Field(10, le=10_000, description="largest number of redraws")
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
 
 
@@ -81,7 +86,9 @@ class SamplingConfig(Section):
         "(published: concatenated), 0 equally often; rare_classes draws from all sources alike",
     )
     rare_classes: bool = Field(False, description="rare class sampling, RCS (DAFormer, arXiv 2111.14887)")
-    rcs_temperature: float = Field(0.01, gt=0, description="temperature of RCS; smaller: rare classes more often")
+    rcs_temperature: float = Field(
+        0.01, gt=0, le=1e6, description="temperature of RCS; smaller: rare classes more often"
+    )
     min_share: Probability = Field(
         0.001,
         description="least share of an image's pixels for RCS to find a class there; half of it in a crop",
@@ -92,7 +99,7 @@ class TrainingConfig(Section):
     """Optimization of a stage's network."""
 
     steps: PositiveInt = Field(40_000, description="optimizer steps of each training stage")
-    batch_size: Count = Field(
+    batch_size: PositiveInt = Field(
         4, le=65_536, description="pairs of a source and a target crop per step, over all devices"
     )
     gradient_accumulation_steps: PositiveInt = Field(
@@ -104,10 +111,8 @@ class TrainingConfig(Section):
     head_lr_mult: float = Field(
         10.0, gt=0, le=1e6, description="learning rate of the head / learning rate of the backbone"
     )
-    weight_decay: float = Field(0.01, ge=0, le=1e6, description="AdamW's weight decay, on all weights as published")
-    warmup_steps: int = Field(
-        1500, ge=0, le=2**31 - 1, description="steps of linear warm-up; linear decay to 0 follows"
-    )
+    weight_decay: float = Field(0.01, ge=0, le=1e3, description="AdamW's weight decay, on all weights as published")
+    warmup_steps: int = Field(1500, ge=0, le=10**9, description="steps of linear warm-up; linear decay to 0 follows")
     warmup_ratio: float = Field(1e-6, ge=0, le=1, description="factor of the learning rate at the first step")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="autocast of forward passes; float16 scales the losses and skips steps that overflow"
@@ -172,7 +177,7 @@ class EvaluationConfig(Section):
         {}, description="name -> classes: further means, e.g. over the 16 and 13 classes of SYNTHIA"
     )
     mode: Literal["whole", "slide"] = Field("whole", description="whole images, or sliding windows")
-    window: tuple[PixelCount, PixelCount] | None = Field(
+    window: tuple[Side, Side] | None = Field(
         None, description="height and width of a sliding window; default: the crop's"
     )
     flip: bool = Field(False, description="average with the mirrored image")
@@ -182,7 +187,7 @@ class RuntimeConfig(Section):
     """The machine. No key here changes a result beyond floating-point order."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
-    threads: Count | None = Field(
+    threads: PositiveInt | None = Field(
         None,
         le=4096,
         description="CPU threads of torch; default: torch's choice; sums round differently with another number",

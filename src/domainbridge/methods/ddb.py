@@ -36,7 +36,10 @@ class DDBConfig(MethodConfig):
 
     rounds: int = Field(2, ge=1, le=_MAX_ROUNDS, description="rounds of both paths, prototypes and distillation")
     later_rounds_lr_factor: float = Field(
-        0.1, gt=0, description="learning rate of the paths of round 2 and later / training.learning_rate (published)"
+        0.1,
+        gt=0,
+        le=1e6,
+        description="learning rate of the paths of round 2 and later / training.learning_rate (published)",
     )
     self_training: SelfTrainingConfig = SelfTrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

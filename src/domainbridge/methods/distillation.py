@@ -52,8 +52,8 @@ class DistillationConfig(Section):
     )
     weight_by_confidence: bool = Field(False, description="weight of the target loss: the share of confident pixels")
     confidence: Probability = Field(CONFIDENCE, description="threshold of a confident pixel")
-    temperature: float = Field(1.0, gt=0, description="temperature T of soft distillation")
-    soft_weight: float = Field(SOFT_WEIGHT, gt=0, description="factor of the soft loss")
+    temperature: float = Field(1.0, gt=0, le=1e6, description="temperature T of soft distillation")
+    soft_weight: float = Field(SOFT_WEIGHT, gt=0, le=1e6, description="factor of the soft loss")
     distort_source: bool = Field(True, description="photometric distortion of the source image")
 
 

@@ -55,8 +55,10 @@ class SelfTrainingConfig(Section):
     confidence_over: Literal["device", "all"] = Field(
         "device", description="several devices: the confident share is each device's own (published) or that of all"
     )
-    ignore_top: int = Field(0, ge=0, description="rows at the crop's top with pseudo-label weight 0")
-    ignore_bottom: int = Field(0, ge=0, description="rows at the crop's bottom with weight 0, e.g. the car's hood")
+    ignore_top: int = Field(0, ge=0, le=20_000, description="rows at the crop's top with pseudo-label weight 0")
+    ignore_bottom: int = Field(
+        0, ge=0, le=20_000, description="rows at the crop's bottom with weight 0, e.g. the car's hood"
+    )
 
 
 class PseudoLabel(NamedTuple):
