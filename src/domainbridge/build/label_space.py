@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from domainbridge.build.annotations import annotation_decoder, annotation_place
+from domainbridge.build.paths import below
 from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
@@ -94,9 +95,9 @@ def _stored_decoder(
     if rule.label_map is not None and rule.label_space is not None:
         raise RecipeError(f"{where}: give label_map or label_space, not both")
     if dataset == "folder" and rule.labels is not None:
-        below = getattr(rule, "images", None)
-        images = None if below is None else root / below
-        place = annotation_place(rule, images, root / rule.labels)
+        folder = getattr(rule, "images", None)
+        images = None if folder is None else below(root, folder, f"{where}.images")
+        place = annotation_place(rule, images, below(root, rule.labels, f"{where}.labels"))
         if place is not None:
             native = space if rule.label_map is not None else _native_space(recipe, rule)
             return annotation_decoder(rule, place, native, where), native
