@@ -17,7 +17,6 @@ __all__ = [
     "LOADER_ENDED",
     "digest",
     "file_checksum",
-    "path_below",
     "read_json",
     "remove_temporaries",
     "replace_file",
@@ -69,15 +68,6 @@ def replace_file(temporary: Path, path: Path) -> None:
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def path_below(folder: Path, given: str) -> Path:
-    """A path of a recipe: relative to ``folder``, absolute, or from ``~``; ``\\`` is read as ``/`` if that exists."""
-    path = folder / Path(given).expanduser()
-    if "\\" in given and not path.exists():
-        with_slashes = folder / Path(given.replace("\\\\", "/").replace("\\", "/")).expanduser()
-        return with_slashes if with_slashes.exists() else path
-    return path
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -87,3 +87,22 @@ def test_no_code_is_executed(tmp_path: Path) -> None:
         import_checkpoint(tmp_path / "trap.pth", None, 8, (6, 12))
     assert "weights_only" not in str(caught.value).partition(":")[2] or "False" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_tensors_that_are_not_what_they_claim(tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    weights = published(build_segmenter(ModelSpec("resnet18_v1c", 8, 5)))
+    classifier = "decode_head.conv_seg.weight"
+    for changes, words in (
+        ({classifier: torch.zeros(1).expand(10**9, 256, 1, 1)}, "does not hold so many"),
+        ({classifier: torch.tensor(1.0)}, r"expected \[classes, channels, 1, 1\] with 2 to 255 classes, found \[\]"),
+        ({classifier: torch.zeros(300, 256, 1, 1)}, r"found \[300, 256, 1, 1\]"),
+        ({classifier: torch.zeros(5, 256, 1, 1, dtype=torch.int8)}, "expected floating-point numbers"),
+        ({7: torch.zeros(1)}, "found the name 7"),
+    ):
+        torch.save({**weights, **changes}, path)
+        with pytest.raises(ModelError, match=words):
+            import_checkpoint(path, None, 8, (6, 12))
+    torch.save({"meta": {"CLASSES": 3}, "state_dict": weights}, path)
+    with pytest.raises(ModelError, match="expected a list of names"):
+        import_checkpoint(path, None, 8, (6, 12))

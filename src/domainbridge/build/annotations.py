@@ -8,6 +8,7 @@ from domainbridge.data.annotations.base import FORMATS, Category
 from domainbridge.data.annotations.find import annotation_index, locate
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.annotations.reading import BACKGROUND_NAMES, first_names, normal
+from domainbridge.data.label_map_keys import color_key, id_key
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import train_id_of
 from domainbridge.data.storage.tar import is_archives
@@ -42,7 +43,7 @@ def annotation_place(rule: LabelsConfig, images: Path | None, labels: Path) -> t
     if labels.is_file():
         return locate(labels)
     suffix = Path(rule.label_pattern).suffix.lower()
-    by_value = any(isinstance(key, int) or key.isdigit() or key.startswith("#") for key in rule.label_map or ())
+    by_value = any(id_key(key) is not None or color_key(key) is not None for key in rule.label_map or ())
     has_masks = suffix in LABEL_SUFFIXES or (suffix == "" and _has_own_images(images, labels))
     if has_masks and (by_value or rule.label_pattern != "{stem}"):
         return None

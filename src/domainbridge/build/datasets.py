@@ -8,6 +8,7 @@ from pathlib import Path
 from domainbridge.build.annotations import annotation_place
 from domainbridge.build.label_sets import with_partial_backgrounds
 from domainbridge.build.label_space import source_decoder, training_space, validation_decoder
+from domainbridge.build.paths import below
 from domainbridge.config.domains import ImagesConfig, ResizeConfig, SourceConfig, TargetConfig, ValidationConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.annotations.labels import AnnotationLabels
@@ -18,7 +19,6 @@ from domainbridge.data.folder import FolderRule, Listing, list_folder
 from domainbridge.data.layout_listing import list_layout, split_of
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, InputError, RecipeError, problem_list
-from domainbridge.files import path_below
 
 __all__ = [
     "DataSets",
@@ -71,7 +71,7 @@ def data_root(recipe: Recipe) -> Path:
     root = recipe.data_root or os.environ.get("DOMAINBRIDGE_DATA") or "data"
     if root.startswith(_PACKAGED):
         return Path(__file__).parents[1] / root.removeprefix(_PACKAGED)
-    return Path(root).expanduser()
+    return below(Path(), root, "data_root")
 
 
 def resolved_root(recipe: Recipe) -> str:
@@ -149,7 +149,7 @@ def _open(
     domain: SourceConfig | TargetConfig | ValidationConfig, dataset: str, root: Path, recipe: Recipe, where: str
 ) -> tuple[FileDataset, tuple[str, ...]]:
     """The files of a domain that can be used, and what is wrong with others."""
-    folder = path_below(root, domain.root or "")
+    folder = below(root, domain.root or "", f"{where}.root")
     list_files = _folder if dataset == "folder" else partial(_layout, dataset=dataset)
     listing = list_files(domain, folder=folder, where=where)
     decoder = None
@@ -193,13 +193,15 @@ def _folder(domain: SourceConfig | TargetConfig | ValidationConfig, *, folder: P
         absent.append("labels")
     if absent or domain.images is None:
         raise RecipeError(f"{where}: a folder data set needs {' and '.join(absent)} (folders relative to root)")
-    labels = path_below(folder, labeled.labels) if labeled is not None and labeled.labels is not None else None
+    labels = None
+    if labeled is not None and labeled.labels is not None:
+        labels = below(folder, labeled.labels, f"{where}.labels")
     rule = FolderRule(
-        split=path_below(folder, domain.split) if domain.split else None,
+        split=below(folder, domain.split, f"{where}.split") if domain.split else None,
         image_pattern=domain.image_pattern,
         label_pattern=labeled.label_pattern if labeled is not None else _ANY_NAME,
         exclude_files=domain.exclude_files,
     )
-    images = path_below(folder, domain.images)
+    images = below(folder, domain.images, f"{where}.images")
     place = None if labeled is None or labels is None else annotation_place(labeled, images, labels)
     return list_folder(images, labels, rule) if place is None else list_annotations(images, *place, rule)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from domainbridge.build.annotations import annotation_decoder, annotation_place
+from domainbridge.build.paths import below
 from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
@@ -11,7 +12,6 @@ from domainbridge.data.layout_listing import known_layout
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.inference import InferenceRule
-from domainbridge.files import path_below
 
 __all__ = ["scoring_rule", "source_decoder", "training_space", "validation_decoder"]
 
@@ -95,9 +95,9 @@ def _stored_decoder(
     if rule.label_map is not None and rule.label_space is not None:
         raise RecipeError(f"{where}: give label_map or label_space, not both")
     if dataset == "folder" and rule.labels is not None:
-        below = getattr(rule, "images", None)
-        images = None if below is None else path_below(root, below)
-        place = annotation_place(rule, images, path_below(root, rule.labels))
+        folder = getattr(rule, "images", None)
+        images = None if folder is None else below(root, folder, f"{where}.images")
+        place = annotation_place(rule, images, below(root, rule.labels, f"{where}.labels"))
         if place is not None:
             native = space if rule.label_map is not None else _native_space(recipe, rule)
             return annotation_decoder(rule, place, native, where), native

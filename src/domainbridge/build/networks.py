@@ -7,6 +7,7 @@ from torch import Tensor
 
 from domainbridge.build.datasets import data_root, image_rule
 from domainbridge.build.label_space import training_space
+from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
@@ -53,7 +54,10 @@ def initial_student(recipe: Recipe, stream: str) -> Segmenter:
     """
     seed_global_generator(recipe.seed, stream, "initialisation")  # spelled as ever: the spelling decides the draws
     student = build_segmenter(model_spec(recipe), published_init=recipe.fidelity == "published")
-    load_backbone_weights(student.backbone, recipe.model.backbone, recipe.model.weights, data_root(recipe))
+    weights = recipe.model.weights
+    if weights.startswith("~") or "\\" in weights:
+        weights = str(below(data_root(recipe), weights, "model.weights"))
+    load_backbone_weights(student.backbone, recipe.model.backbone, weights, data_root(recipe))
     return student
 
 

@@ -6,6 +6,7 @@ import typer
 
 from domainbridge.cli import data, model, recipes, run
 from domainbridge.cli.init import init
+from domainbridge.cli.terminal import echo, forgiving_streams
 from domainbridge.errors import DomainbridgeError
 
 __all__ = ["app", "run_app"]
@@ -31,12 +32,13 @@ app.add_typer(data.app, name="data")
 
 def run_app() -> None:
     """Run the command line; a failure that the user can act on becomes its message and its exit code."""
+    forgiving_streams()
     try:
         app()
     except DomainbridgeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)

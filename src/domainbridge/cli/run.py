@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from domainbridge.cli.terminal import echo
+
 __all__ = ["plan", "run"]
 
 RecipeArgument = Annotated[
@@ -39,7 +41,7 @@ def run(
     result = adapt(loaded, out=folder, callbacks=[ConsoleCallback()], only=only, until=until)
     if not result.finished:
         if is_main_process():
-            typer.echo("stopped at a checkpoint; the same command goes on from here", err=True)
+            echo("stopped at a checkpoint; the same command goes on from here", err=True)
         raise typer.Exit(1)
 
 
@@ -79,11 +81,11 @@ def plan(
     if probe and data is not None:
         from domainbridge.tools.probe import probe as take_steps
 
-        typer.echo("taking a few steps of each kind of stage", err=True)
+        echo("taking a few steps of each kind of stage", err=True)
         probed = take_steps(loaded, data, [item.node.spec for item in planned if item.open])
     print_plan(loaded, planned, folder, estimate(loaded, nodes, measured_seconds(nodes, folder), probed))
     move = describe_move(planned, folder) if data is not None else None
     if move:
-        typer.echo(f"\n`run` begins with this: {move}")
+        echo(f"\n`run` begins with this: {move}")
     if missing:
-        typer.echo(f"\nnot ready to run: {missing}", err=True)
+        echo(f"\nnot ready to run: {missing}", err=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+
+from domainbridge.cli.terminal import cell
+from domainbridge.printable import printable
 
 if TYPE_CHECKING:
     from domainbridge.config.schema import Recipe
@@ -38,16 +40,16 @@ def counting(text: str) -> Iterator[Callable[[int, int], None]]:
 
 def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path, estimate: "Estimate") -> None:
     """The plan as a table on stdout."""
-    table = Table(title=escape(f"{recipe.name} in {folder}"), title_justify="left")
+    table = Table(title=cell(f"{recipe.name} in {folder}"), title_justify="left")
     for column in ("stage", "steps", "action", "reason", "time"):
         table.add_column(column, overflow="fold")
     for item in planned:
         time = _duration(estimate.seconds.get(item.name)) if item.open else ""
         steps = "?" if item.node.steps is None else str(item.node.steps)
-        table.add_row(item.name, steps, item.status.action, escape(item.status.reason), time)
+        table.add_row(cell(item.name), steps, item.status.action, cell(item.status.reason), time)
     console = Console()
     console.print(table, highlight=False)
-    console.print(estimate.explanation, highlight=False, markup=False)
+    console.print(printable(estimate.explanation), highlight=False, markup=False)
 
 
 def _duration(seconds: float | None) -> str:
@@ -62,7 +64,7 @@ def print_found(rows: "Sequence[tuple[str, str, str]]") -> None:
     for column in ("what", "found", "evidence"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(text) for text in row))
+        table.add_row(*(cell(text) for text in row))
     Console().print(table, highlight=False)
 
 
@@ -71,14 +73,18 @@ def print_survey(survey: "Survey") -> None:
     console = Console()
     for domain in survey.domains:
         unusable = f", {domain.unusable} cannot be used" if domain.unusable else ""
-        console.print(f"{domain.name}: {domain.images} images{unusable}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            printable(f"{domain.name}: {domain.images} images{unusable}"), highlight=False, markup=False, soft_wrap=True
+        )
         if domain.counts is not None:
             pixels = domain.ignored + int(domain.counts.sum())
-            console.print(f"  {domain.ignored / max(pixels, 1):.1%} of the pixels have no class", highlight=False)
+            console.print(
+                printable(f"  {domain.ignored / max(pixels, 1):.1%} of the pixels have no class"), highlight=False
+            )
     for warning in survey.all_warnings:
-        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(f"warning: {warning}"), highlight=False, markup=False, soft_wrap=True)
     for note in survey.all_notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(f"note: {note}"), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_shares(shares: "list[DomainShares]") -> None:
@@ -86,7 +92,7 @@ def print_shares(shares: "list[DomainShares]") -> None:
     table = Table()
     table.add_column("class")
     for domain in shares:
-        table.add_column(escape(f"{domain.name}\n% of pixels"), justify="right")
+        table.add_column(cell(f"{domain.name}\n% of pixels"), justify="right")
         table.add_column("\n% of images", justify="right")
     for name in dict.fromkeys(name for domain in shares for name in domain.pixels):
         cells = [
@@ -94,7 +100,7 @@ def print_shares(shares: "list[DomainShares]") -> None:
             for domain in shares
             for part in (domain.pixels, domain.images)
         ]
-        table.add_row(escape(name), *cells)
+        table.add_row(cell(name), *cells)
     table.add_section()
     table.add_row("no class", *(cell for domain in shares for cell in (f"{100 * domain.ignored:.2f}", "")))
     Console().print(table, highlight=False)
@@ -102,14 +108,14 @@ def print_shares(shares: "list[DomainShares]") -> None:
 
 def print_scores(scores: "Scores", title: str | None = None) -> None:
     """IoU per class, the means and the share of pixels that no score counts, on stdout."""
-    table = Table(title=title and escape(title), title_justify="left")
+    table = Table(title=title and cell(title), title_justify="left")
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     for name, value in scores.iou.items():
-        table.add_row(escape(name), "absent" if value is None else f"{value:.2f}")
+        table.add_row(cell(name), "absent" if value is None else f"{value:.2f}")
     table.add_section()
     for name, value in {"mean": scores.miou, **{f"mean of {n}": v for n, v in scores.subsets.items()}}.items():
-        table.add_row(escape(name), "none" if value is None else f"{value:.2f}")
+        table.add_row(cell(name), "none" if value is None else f"{value:.2f}")
     if scores.ignored is not None:
         table.add_row("pixels without class", f"{scores.ignored:.2f}")
     Console().print(table, highlight=False)

@@ -101,8 +101,9 @@ class LabelsConfig(Section):
     label_space: str | None = Field(None, description="label space of the files; default: the recipe's")
     label_map: dict[int | str, int | str] | None = Field(
         None,
-        description="value or '#rrggbb' of the files -> class name, train id or 'ignore'; unlisted values are ignored; "
-        "annotation: name or number of a category -> class; unlisted categories are matched by name",
+        description="value, range such as '1-10', '*' for all others, or '#rrggbb' of the files -> class name, train "
+        "id or 'ignore'; unlisted values are ignored; annotation: name or number of a category -> class; unlisted "
+        "categories are matched by name",
     )
     label_nearest: bool = Field(
         False,

@@ -11,7 +11,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.config.yaml_text import Document, YamlError, decoded, parse_yaml
 from domainbridge.errors import RecipeError
 
-__all__ = ["dump_recipe", "read_document", "recipe_path", "shipped_recipes"]
+__all__ = ["dump_recipe", "read_document", "recipe_path", "recipe_text", "shipped_recipes"]
 
 _KINDS = {True: "is a folder", False: "is a pipe or a device, not a file"}
 
@@ -58,7 +58,19 @@ def read_document(path: Path) -> Document:
         RecipeError: unreadable.
     """
     try:
-        return parse_yaml(decoded(path.read_bytes()))
+        return parse_yaml(recipe_text(path))
+    except YamlError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def recipe_text(path: Path) -> str:
+    """The text of a recipe's file, in UTF-8 or as its byte order mark says.
+
+    Raises:
+        RecipeError: unreadable, or in another encoding.
+    """
+    try:
+        return decoded(path.read_bytes())
     except YamlError as error:
         raise RecipeError(f"{path}: {error}") from error
     except OSError as error:

@@ -71,6 +71,10 @@ def _position(node: list[Any], part: str, key: str) -> int:
 
 def _value(key: str, text: str) -> Document:
     """The value as YAML reads it; a text that only looks like broken YAML, such as ``a: b: c``, stays text."""
+    if text.lstrip().startswith("#"):
+        raise YamlError(
+            f"{key}: YAML reads # as the begin of a comment; put the value in quotes, {key}=\"'{text.strip()}'\""
+        )
     try:
         return parse_yaml(text)
     except YamlError as error:

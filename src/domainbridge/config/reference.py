@@ -18,6 +18,8 @@ Made by `domainbridge recipes keys`. A key of a section is written inside it, or
 `stages.r1-cut.steps=500`. `domainbridge recipes show quickstart` is a recipe to begin with.
 """
 _SIGNS = {Ge: ("at least", "ge"), Gt: ("above", "gt"), Le: ("at most", "le"), Lt: ("below", "lt")}
+_OUT_OF_REACH = 10**9
+"""Bounds from here on keep nonsense out and tell a reader nothing."""
 _TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "text", type(None): "nothing"}
 
 
@@ -98,7 +100,13 @@ def _type_text(annotation: Any, metadata: list[Any]) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     signs = [(_SIGNS[type(part)], part) for part in metadata if type(part) in _SIGNS]
-    bounds = [f"{word} {getattr(part, name)}" for (word, name), part in signs]
+    limits = [(word, getattr(part, name)) for (word, name), part in signs]
+    limits.sort(key=lambda limit: limit[0] in ("at most", "below"))
+    bounds = [
+        f"{word} {value:g}" if value < 1e5 else f"{word} {value:,.0f}"
+        for word, value in limits
+        if value < _OUT_OF_REACH
+    ]
     return " ".join([_TYPE_NAMES.get(annotation, str(annotation)), ", ".join(bounds)]).strip()
 
 

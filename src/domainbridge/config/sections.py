@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from domainbridge.config.base import PositiveInt, Probability, Section, Side
+from domainbridge.config.base import Positive, PositiveInt, Probability, Section, Side
 from domainbridge.config.domains import LabelSpaceConfig
 
 __all__ = [
@@ -35,14 +35,12 @@ class HeadConfig(Section):
         "deeplabv2",
         description="deeplabv2, or deeplabv3plus with a skip from stride 4, for thin objects on a coarse backbone",
     )
-    channels: PositiveInt = Field(256, le=8192, description="channels of the feature that prototypes average; even")
+    channels: Positive = Field(256, le=8192, description="channels of the feature that prototypes average; even")
     dilations: tuple[_Dilation, ...] = Field(
         (6, 12), min_length=1, max_length=32, description="dilation of each branch, at most 32 branches"
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="share of whole channels dropped before the classifier")
-    skip_channels: PositiveInt = Field(
-        48, le=8192, description="channels of the skip from stride 4; deeplabv3plus only"
-    )
+    skip_channels: Positive = Field(48, le=8192, description="channels of the skip from stride 4; deeplabv3plus only")
 
     @model_validator(mode="after")
     def _divisible(self) -> "HeadConfig":
@@ -73,7 +71,7 @@ class CropConfig(Section):
     cat_max_ratio: Probability = Field(
         0.75, description="a source crop in which one class has this share of the labeled pixels is redrawn"
     )
-    max_tries: PositiveInt = Field(10, le=10_000, description="largest number of redraws")
+    max_tries: Positive = Field(10, le=10_000, description="largest number of redraws")
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
 
 
@@ -99,7 +97,7 @@ class TrainingConfig(Section):
     """Optimization of a stage's network."""
 
     steps: PositiveInt = Field(40_000, description="optimizer steps of each training stage")
-    batch_size: PositiveInt = Field(
+    batch_size: Positive = Field(
         4, le=65_536, description="pairs of a source and a target crop per step, over all devices"
     )
     gradient_accumulation_steps: PositiveInt = Field(
@@ -187,7 +185,7 @@ class RuntimeConfig(Section):
     """The machine. No key here changes a result beyond floating-point order."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
-    threads: PositiveInt | None = Field(
+    threads: Positive | None = Field(
         None,
         le=4096,
         description="CPU threads of torch; default: torch's choice; sums round differently with another number",

@@ -3,9 +3,9 @@
 import difflib
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.decode import read_image
 from domainbridge.data.index_image import read_first_channel, read_index_image
+from domainbridge.data.label_map_keys import OTHERS, VALUES, color_key, has_colors, id_key, turned_round
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.storage.tar import read_bytes
 from domainbridge.errors import DataError, FileError, RecipeError
@@ -34,11 +35,7 @@ __all__ = [
     "train_id_of",
 ]
 
-_VALUES = 2**16
 _AS_STORED = ImageRule(exif="raw")
-_HEX = re.compile(r"^#[0-9a-fA-F]{6}$")
-_BARE_HEX = re.compile(r"^#?([0-9a-fA-F]{6})$")
-_RANGE = re.compile(r"^(\d{1,5})(?:\s*-\s*(\d{1,5}))?$")
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class IdLabels:
     @classmethod
     def in_space(cls, table: NDArray[np.uint8], space: LabelSpace) -> "IdLabels":
         """Decoder of files with train ids of ``space`` (and 255), mapped by ``table``, uint8 (256,)."""
-        allowed = np.zeros(_VALUES, bool)
+        allowed = np.zeros(VALUES, bool)
         allowed[[*range(len(space)), IGNORE]] = True
         return cls(_wide(table), allowed, space.name)
 
@@ -82,11 +79,11 @@ class IdLabels:
     def with_nearest(self) -> "IdLabels":
         """Decoder that takes every value for the nearest listed one, the smaller of two."""
         listed = np.flatnonzero(self._meant())
-        values = np.arange(_VALUES)
+        values = np.arange(VALUES)
         above = listed[np.searchsorted(listed, values).clip(max=len(listed) - 1)]
         below = listed[(np.searchsorted(listed, values, side="right") - 1).clip(min=0)]
         nearest = np.where(np.abs(values - below) <= np.abs(above - values), below, above)
-        return replace(self, table=self.table[nearest], allowed=None, listed=np.ones(_VALUES, bool))
+        return replace(self, table=self.table[nearest], allowed=None, listed=np.ones(VALUES, bool))
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Train ids, uint8 (height, width).
@@ -153,7 +150,7 @@ class IdLabels:
     def _meant(self) -> NDArray[np.bool_]:
         if self.listed is not None:
             return self.listed
-        return self.allowed if self.allowed is not None else np.ones(_VALUES, bool)
+        return self.allowed if self.allowed is not None else np.ones(VALUES, bool)
 
 
 @dataclass(frozen=True)
@@ -288,42 +285,73 @@ LabelDecoder = IdLabels | ColorLabels | PolygonLabels | AnnotationLabels
 
 
 def label_map_decoder(mapping: Mapping[int | str, int | str], space: LabelSpace, where: str) -> LabelDecoder:
-    """Decoder for a recipe's ``label_map``: values or '#rrggbb' to class names, train ids or 'ignore'.
+    """Decoder for a recipe's ``label_map``: ids, ranges such as '1-10', '*' or '#rrggbb' to classes or 'ignore'.
 
-    A key may be a range of values, ``'1-10'``; the key ``'*'`` means every other value (not color).
+    A single id outweighs a range, a range outweighs '*'. ``{class: id}`` is read as ``{id: class}``.
 
     Raises:
         RecipeError: keys or values have no meaning; the message lists all of them.
     """
+    mapping = turned_round(mapping, space.classes)
+    by_color = has_colors(mapping)
     problems: list[str] = []
     train_ids: dict[int, int] = {}
-    others: int | None = None
-    by_color = any(isinstance(key, str) and _HEX.match(key) for key in mapping)
+    ranges: list[tuple[range, int]] = []
     for key, value in mapping.items():
-        numbers = _key_numbers(key, by_color)
         train_id = train_id_of(value, space)
-        if numbers is None:
-            expected = "'#rrggbb'" if by_color else "an id from 0 to 65535 (or, for every key, '#rrggbb')"
-            turned = f"; turn it round: {value}: {key}" if key in space.classes and isinstance(value, int) else ""
-            problems.append(f"key {key!r}: expected {expected}{turned}")
         if train_id is None:
             problems.append(
                 f"value {value!r} of {key!r}: expected a class of {space.name}{_closest(value, space)}, a train id or "
                 "'ignore'"
             )
-        if key == "*":
-            others = train_id
-        twice = [number for number in numbers or () if number in train_ids]
-        if twice:
-            problems.append(f"key {key!r}: {twice[0]} is listed before")
-        train_ids |= dict.fromkeys(numbers or (), train_id or 0)
+        values = _values_of(key, by_color)
+        if values is None or (by_color and key == OTHERS and train_id != IGNORE):
+            problems.append(f"key {key!r}: expected {_expected_key(key, by_color, space)}")
+        elif len(values) > 1:
+            ranges.append((values, train_id or 0))
+        elif train_ids.setdefault(values[0], train_id or 0) != (train_id or 0):
+            problems.append(f"key {key!r}: is given twice, with different classes; keep one of the two")
+    problems += _overlaps(ranges)
     if problems:
         raise RecipeError(f"{where}.label_map: " + "; ".join(problems))
+    return color_labels(train_ids) if by_color else _id_labels(train_ids, ranges, space)
+
+
+def _values_of(key: int | str, by_color: bool) -> range | None:
+    """The ids or the color of a key; None if it names none."""
+    if key == OTHERS:
+        return range(VALUES)
+    color = color_key(key) if by_color else None
+    return id_key(key) if not by_color else None if color is None else range(color, color + 1)
+
+
+def _expected_key(key: int | str, by_color: bool, space: LabelSpace) -> str:
+    if key == OTHERS:
+        return "a color; unlisted colors are ignored, or take the nearest listed one with label_nearest: true"
     if by_color:
-        return color_labels(train_ids)
-    table = np.full(_VALUES, IGNORE if others is None else others, np.uint8)
+        number = f"; write '#{key:06d}'" if isinstance(key, int) and 0 <= key < 10**6 else ""
+        return f"'#rrggbb', in quotes, as for the other keys{number}"
+    hint = f". For {key!r} of a label file with the id N write N: {key}" if key in space.classes else ""
+    return f"an id from 0 to 65535, a range such as '1-10', '*' for all others (or, for every key, '#rrggbb'){hint}"
+
+
+def _overlaps(ranges: list[tuple[range, int]]) -> list[str]:
+    """Ranges that claim one value for two classes."""
+    ordered = sorted((r for r in ranges if len(r[0]) < VALUES), key=lambda item: item[0].start)
+    return [
+        f"ranges {one.start}-{one.stop - 1} and {other.start}-{other.stop - 1} overlap; give each id once"
+        for (one, train_id), (other, other_id) in pairwise(ordered)
+        if other.start < one.stop and train_id != other_id
+    ]
+
+
+def _id_labels(train_ids: dict[int, int], ranges: list[tuple[range, int]], space: LabelSpace) -> IdLabels:
+    table = np.full(VALUES, IGNORE, np.uint8)
+    listed = np.zeros(VALUES, bool)
+    for values, train_id in sorted(ranges, key=lambda item: -len(item[0])):
+        table[values.start : values.stop] = train_id
+        listed[values.start : values.stop] = True
     table[list(train_ids)] = list(train_ids.values())
-    listed = np.full(_VALUES, others is not None)
     listed[list(train_ids)] = True
     return replace(IdLabels.native_ids(table, space.name), listed=listed)
 
@@ -371,20 +399,7 @@ def _look_up(table: NDArray[Any], values: NDArray[np.uint8] | NDArray[np.uint16]
 
 def _wide(table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A table for every 16-bit value; values beyond the end of ``table`` are ignored."""
-    return np.pad(table, (0, _VALUES - len(table)), constant_values=IGNORE)
-
-
-def _key_numbers(key: int | str, by_color: bool) -> Sequence[int] | None:
-    """The values, or the color, that a key means; None for a key without a meaning."""
-    if by_color:
-        match = _BARE_HEX.match(key) if isinstance(key, str) else None
-        return [int(match[1], 16)] if match else None
-    if key == "*":
-        return []
-    if isinstance(key, str) and (span := _RANGE.match(key.strip())):
-        low, high = int(span[1]), int(span[2] or span[1])
-        return range(low, high + 1) if low <= high < _VALUES else None
-    return [key] if isinstance(key, int) and 0 <= key < _VALUES else None
+    return np.pad(table, (0, VALUES - len(table)), constant_values=IGNORE)
 
 
 def train_id_of(value: int | str, space: LabelSpace) -> int | None:

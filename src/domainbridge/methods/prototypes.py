@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainbridge.config.base import PositiveInt, Section
+from domainbridge.config.base import Positive, PositiveInt, Section
 from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.ops.prototype_distance import class_sums
 from domainbridge.ops.upsample import upsample
@@ -17,7 +17,7 @@ __all__ = ["PrototypeBank", "PrototypesConfig", "empty_bank", "image_means", "me
 class PrototypesConfig(Section):
     """Class prototypes for step 2."""
 
-    passes: PositiveInt = Field(4, le=10_000, description="passes over the target's training images")
+    passes: Positive = Field(4, le=10_000, description="passes over the target's training images")
     min_pixels: PositiveInt = Field(10, description="least number of predicted pixels for a crop to count for a class")
     max_count: PositiveInt = Field(3000, description="cap of the running mean's count of crops")
 

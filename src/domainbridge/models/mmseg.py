@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space
@@ -17,6 +18,8 @@ from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 
 __all__ = ["Imported", "import_checkpoint"]
 
+_CLASSIFIER = "decode_head.conv_seg.weight"
+_MOST_CLASSES = 255
 _STUDENTS = ("stu_model.", "model.", "")
 """Where a checkpoint keeps the student: distillation, self-training, a bare network. Teachers lie beside it."""
 _DEPTHS = {
@@ -68,11 +71,12 @@ def import_checkpoint(path: Path, space_name: str | None, output_stride: int, di
             f"{path}: not the published network: its backbone or head has {', '.join(foreign)}; only ResNet v1c with "
             "the two-branch DeepLab v2 head can be imported"
         )
-    classes = weights["decode_head.conv_seg.weight"].shape[0]
+    _check_tensors(weights, path)
+    classes = weights[_CLASSIFIER].shape[0]
     branches = {key.split(".")[2] for key in weights if key.startswith("decode_head.aspp_modules.")}
     if len(branches) != len(dilations):
         raise ModelError(f"{path}: its head has {len(branches)} branches, but --dilations names {len(dilations)}")
-    head = HeadSpec(channels=weights["decode_head.conv_seg.weight"].shape[1], dilations=dilations)
+    head = HeadSpec(channels=weights[_CLASSIFIER].shape[1], dilations=dilations)
     spec = ModelSpec(f"resnet{_depth(weights, path)}_v1c", output_stride, classes, head)
     model = build_segmenter(spec)
     load_checked(model, from_published(weights), str(path))
@@ -81,7 +85,7 @@ def import_checkpoint(path: Path, space_name: str | None, output_stride: int, di
 
 def _student_weights(content: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     for prefix in _STUDENTS:
-        if f"{prefix}decode_head.conv_seg.weight" in content:
+        if f"{prefix}{_CLASSIFIER}" in content:
             parts = (f"{prefix}backbone.", f"{prefix}decode_head.")
             return {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(parts)}
     examples = ", ".join(list(content)[:3])
@@ -89,6 +93,22 @@ def _student_weights(content: Mapping[str, Tensor], path: Path) -> dict[str, Ten
         f"{path}: no student in it: expected backbone.* and decode_head.*, alone or after 'model.' or 'stu_model.'; "
         f"found {len(content)} entries such as {examples}. Backbone weights alone go into the recipe's model.weights"
     )
+
+
+def _check_tensors(weights: Mapping[str, Tensor], path: Path) -> None:
+    """See that the tensors are what the file holds, before a network of their size is made."""
+    for key, value in weights.items():
+        held = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not held or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise ModelError(f"{path}: {key}: claims {list(value.shape)} values, but the file does not hold so many")
+        if not value.is_floating_point() and not key.endswith("num_batches_tracked"):
+            raise ModelError(f"{path}: {key}: expected floating-point numbers, found {value.dtype}")
+    shape = list(weights[_CLASSIFIER].shape)
+    if len(shape) != 4 or not 2 <= shape[0] <= _MOST_CLASSES:
+        raise ModelError(
+            f"{path}: {_CLASSIFIER}: expected [classes, channels, 1, 1] with 2 to {_MOST_CLASSES} classes, "
+            f"found {shape}"
+        )
 
 
 def _depth(weights: Mapping[str, Tensor], path: Path) -> int:
@@ -110,6 +130,8 @@ def _space(name: str | None, classes: int, meta: Mapping[str, Any], path: Path) 
             space = BUILT_IN["cityscapes19"]
         else:
             names = meta.get("CLASSES") or [f"class {index}" for index in range(classes)]
+            if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
+                raise ModelError(f"{path}: meta.CLASSES: expected a list of names, found {names!r:.100}")
             space = label_space(path.stem, list(names))
     except RecipeError as error:
         raise ModelError(f"--label-space: {error}") from error

@@ -96,6 +96,10 @@ def read_checkpoint(path: Path, hint: str = _HINT) -> tuple[dict[str, Tensor], d
     meta = content.get("meta") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
+    if isinstance(content, dict):
+        odd = next((key for key in content if not isinstance(key, str)), None)
+        if odd is not None:
+            raise ModelError(f"{path}: expected a state dict (names to tensors), found the name {odd!r:.60}")
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: expected a state dict (names to tensors), found {type(content).__name__}")
     return content, meta if isinstance(meta, dict) else {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from domainbridge.build.datasets import DataSets, data_root
+from domainbridge.build.paths import below
 from domainbridge.config.domains import SourceConfig, TargetConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.dataset import ConcatDataset, Dataset, FileDataset
@@ -27,10 +28,11 @@ def cache_rule(recipe: Recipe) -> CacheRule:
             "cache.folder: is not set; name a folder for the reduced copies, relative to data_root, in the recipe or "
             "as cache.folder=DIR, here and for `run`"
         )
-    folder = data_root(recipe) / section.folder
+    folder = below(data_root(recipe), section.folder, "cache.folder")
     domains: tuple[SourceConfig | TargetConfig, ...] = (*recipe.sources, *recipe.targets)
     for domain in domains:
-        images = data_root(recipe) / domain.root / (domain.images or "")
+        root = below(data_root(recipe), domain.root, f"{domain.name}.root")
+        images = below(root, domain.images or "", f"{domain.name}.images")
         if domain.images is not None and folder.resolve().is_relative_to(images.resolve()):
             raise RecipeError(
                 f"cache.folder: {folder} lies below {images}, the images of {domain.name}, where copies would be "

@@ -19,6 +19,7 @@ from domainbridge.data.transforms import resize_image, resize_label
 from domainbridge.errors import DataError
 from domainbridge.files import write_file
 from domainbridge.methods.base import TrainingStage
+from domainbridge.printable import printable
 from domainbridge.types import IGNORE, Rows
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def _draw_domain(line: Sequence["Axes"], domain: FileDataset, space: LabelSpace,
             continue
         axes.imshow(_painted(image, label, space))
         title = f"{domain.name}: {len(domain)} images\n" if number == 0 else ""
-        axes.set_title(f"{title}{domain.images[index].name[-34:]}", fontsize="x-small", loc="left")
+        text = printable(f"{title}{domain.images[index].name[-34:]}")
+        axes.set_title(text, fontsize="x-small", loc="left", parse_math=False)
     if counts:
         _draw_values(line[-1], counts)
 

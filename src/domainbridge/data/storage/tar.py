@@ -10,12 +10,13 @@ before its first dot: ``00000007.image.jpg`` and ``00000007.label.png``.
 
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import cv2
 
@@ -70,9 +71,23 @@ def archive_members(archive: Path) -> dict[str, tuple[int, int]]:
     """
     try:
         status = archive.stat()
-        return _members(archive, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise _unreadable(str(archive), error) from error
+    return _listed(str(archive), status)
+
+
+def _listed(archive: str, status: os.stat_result) -> dict[str, tuple[int, int]]:
+    """As :func:`archive_members`, for an archive whose state is known: a member's look-up has one system call."""
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{archive}: expected a tar archive, found a pipe, a device or a folder of this name")
+    try:
+        return _members(Path(archive), status.st_size, status.st_mtime_ns)
     except (OSError, KeyError, tarfile.TarError) as error:
-        raise DataError(f"{archive}: expected a complete tar archive without compression: {error}") from error
+        raise _unreadable(archive, error) from error
+
+
+def _unreadable(archive: str, error: Exception) -> DataError:
+    return DataError(f"{archive}: expected a complete tar archive without compression: {error}")
 
 
 @cache  # unbounded: a cache with fewer entries than archives could scan an archive at every read
@@ -123,8 +138,10 @@ def open_path(path: Path) -> BinaryIO:
     """
     if is_set_path(str(path)):
         return io.BytesIO(virtual_bytes(path, read_bytes) or b"")
-    member = _member(path)
-    return path.open("rb") if member is None else cast(BinaryIO, io.BufferedReader(FileSlice(*member)))
+    member = _member(str(path))
+    if member is None:
+        return path.open("rb")
+    return cast(BinaryIO, io.BufferedReader(FileSlice(Path(member.archive), member.first, member.length)))
 
 
 class FileSlice(io.RawIOBase):
@@ -178,26 +195,40 @@ def size_and_mtime(path: str) -> tuple[int, int]:
 
 
 def _size_and_mtime(path: str) -> tuple[int, int]:
-    member = _member(Path(path)) if _INSIDE in path else None
-    status = os.stat(path if member is None else member[0])  # noqa: PTH116 - a Path per file takes as long again
-    return status.st_size if member is None else member[2], status.st_mtime_ns
+    member = _member(path)
+    if member is None:
+        status = os.stat(path)  # noqa: PTH116 - a Path per file takes as long again
+        return status.st_size, status.st_mtime_ns
+    return member.length, member.modified
 
 
-def _member(path: Path) -> tuple[Path, int, int] | None:
-    """Archive, first byte and length of a member; None for a file outside archives."""
-    text = str(path)
+class _Member(NamedTuple):
+    archive: str
+    first: int
+    length: int
+    modified: int
+
+
+def _member(text: str) -> _Member | None:
+    """Archive, first byte, length and time of a member; None for a file outside archives.
+
+    A loop over the members of a large archive comes here for each of them: no Path, one system call.
+    """
     end = text.find(_INSIDE)
-    while end >= 0 and Path(text[: end + len(_SUFFIX)]).is_dir():
+    while end >= 0:
+        archive = text[: end + len(_SUFFIX)]
+        try:
+            status = os.stat(archive)  # noqa: PTH116
+        except OSError:
+            raise FileNotFoundError(2, "No such file or directory", text) from None
+        if not stat.S_ISDIR(status.st_mode):
+            name = text[end + len(_INSIDE) :].replace(os.sep, "/")
+            position = _listed(archive, status).get(name)
+            if position is None:
+                raise FileNotFoundError(2, "No such file in the archive", text)
+            return _Member(archive, *position, status.st_mtime_ns)
         end = text.find(_INSIDE, end + 1)
-    if end < 0:
-        return None
-    archive, name = Path(text[: end + len(_SUFFIX)]), text[end + len(_INSIDE) :].replace(os.sep, "/")
-    if not archive.exists():
-        raise FileNotFoundError(2, "No such file or directory", text)
-    position = archive_members(archive).get(name)
-    if position is None:
-        raise FileNotFoundError(2, "No such file in the archive", text)
-    return archive, *position
+    return None
 
 
 def shard_pattern(name: str) -> str:

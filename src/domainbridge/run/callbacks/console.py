@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from domainbridge.evaluation.confusion import Scores
 from domainbridge.evaluation.evaluate import mean_miou
+from domainbridge.printable import printable
 from domainbridge.run.callbacks.base import NullCallback, register_callback
 from domainbridge.training.loop import Progress
 
@@ -34,7 +36,7 @@ class ConsoleCallback(NullCallback):
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
         )
         # Reports may be minutes apart: the time left needs a memory longer than rich's 30 s.
         self.bars = Bars(*columns, console=self.console, speed_estimate_period=3600)
@@ -48,7 +50,7 @@ class ConsoleCallback(NullCallback):
 
     def message(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(printable(text), highlight=False, markup=False)
 
     def stage_begins(self, planned: "PlannedStage") -> None:
         """Say what happens to the stage."""
@@ -57,7 +59,7 @@ class ConsoleCallback(NullCallback):
             self.bars.remove_task(self.task)
             self.task = None
         if planned.open:
-            self.task = self.bars.add_task(planned.name, total=planned.node.steps, text="")
+            self.task = self.bars.add_task(escape(printable(planned.name)), total=planned.node.steps, text="")
 
     def progress(self, node: "Node", progress: Progress) -> None:
         """Move the bar."""
