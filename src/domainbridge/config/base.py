@@ -7,13 +7,11 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["ODD_VALUES", "Count", "Positive", "PositiveInt", "Probability", "Section", "Side"]
+__all__ = ["ODD_VALUES", "Positive", "PositiveInt", "Probability", "Section", "Side"]
 
 Positive = Annotated[int, Field(gt=0)]
 """For a field with an upper bound of its own."""
 PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
-Count = Annotated[int, Field(gt=0)]
-"""A positive whole number whose key states its own upper limit: of two limits pydantic checks the type's."""
 Side = Annotated[int, Field(gt=0, le=20_000)]
 """Width or height in pixels. Larger images do not fit into the memory of a machine."""
 Probability = Annotated[float, Field(ge=0, le=1)]
