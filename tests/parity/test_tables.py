@@ -7,7 +7,7 @@ import golden_arrays as golden
 import numpy as np
 import torch
 
-from domainbridge.data.decode import read_index_image
+from domainbridge.data.index_image import read_index_image
 from domainbridge.data.label_ids import CITYSCAPES_IDS, MAPILLARY_V12_NAMES, SYNTHIA_IDS, id_table
 from domainbridge.data.layouts.base import LAYOUTS
 from domainbridge.data.statistics import rare_class_probabilities

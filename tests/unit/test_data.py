@@ -246,7 +246,10 @@ class TestListing:
         assert "no image" in list_folder(tmp_path, None, FolderRule()).problems[0]
         save(tmp_path / "1.png", np.zeros((2, 2, 3), np.uint8))
         save(tmp_path / "1.jpg", np.zeros((2, 2, 3), np.uint8))
-        assert "same stem" in list_folder(tmp_path, None, FolderRule()).problems[0]
+        listing = list_folder(tmp_path, None, FolderRule())
+        assert (len(listing.images), listing.problems) == (2, ())
+        assert "same stem" in listing.notes[0]
+        assert "same stem" in list_folder(tmp_path, tmp_path / "labels", FolderRule()).problems[-1]
 
     def test_bad_split_files(self, tmp_path: Path) -> None:
         save(tmp_path / "i/1.png", np.zeros((2, 2, 3), np.uint8))

@@ -108,7 +108,8 @@ class TestPairs:
     def test_two_images_with_one_stem(self, tmp_path: Path) -> None:
         save(tmp_path / "a.jpg")
         save(tmp_path / "a.jpeg")
-        (problem,) = list_folder(tmp_path, None, FolderRule()).problems
+        save(tmp_path / "labels/a.png", (4, 6))
+        (problem,) = list_folder(tmp_path, tmp_path / "labels", FolderRule()).problems
         assert "set image_pattern: '{stem}.jpeg' or '{stem}.jpg'" in problem
 
 

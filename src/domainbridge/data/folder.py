@@ -114,8 +114,14 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     notes: list[str] = []
     image_files = _files(images, "images", _Pattern(rule.image_pattern, IMAGE_SUFFIXES), problems)
     if labels is None:
-        _index(image_files, problems, (), rule)
+        _index(image_files, problems, unique=rule.split is not None)
         stems = _select(image_files, rule, problems, notes)
+        if image_files.twins and rule.split is None:
+            one, other = next(iter(image_files.twins.values()))[:2]
+            notes.append(
+                f"images: {len(image_files.twins)} times several images have the same stem, e.g. {images / one} and "
+                f"{other}; all are taken"
+            )
         notes += _left_out(image_files, ())
         return Listing(image_files.paths(stems), None, tuple(problems), tuple(notes))
     label_files = _files(labels, "labels", _Pattern(rule.label_pattern, LABEL_SUFFIXES), problems)
@@ -125,8 +131,8 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     if one_folder and rule.image_pattern == rule.label_pattern:
         advice = common_folder_advice(image_files.content.names)
         return Listing((), (), (*problems, f"images and labels: both are {images}; {advice}"))
-    _index(label_files, problems, (), rule)
-    _index(image_files, problems, label_files.by_stem.values() if one_folder else (), rule)
+    _index(label_files, problems)
+    _index(image_files, problems, label_files.by_stem.values() if one_folder else ())
     stems = _select(image_files, rule, problems, notes)
     if label_files.by_stem:
         report_missing(stems, label_files.by_stem, "images without label", labels, problems)
@@ -174,8 +180,11 @@ def _others(files: _Files) -> Counter[str]:
     return files.content.other_suffixes(files.pattern.suffixes)
 
 
-def _index(files: _Files, problems: list[str], others: Iterable[str], rule: FolderRule) -> None:
-    """Fill ``by_stem`` with the files that fit the pattern, without ``others``; each stem may occur once."""
+def _index(files: _Files, problems: list[str], others: Iterable[str] = (), *, unique: bool = True) -> None:
+    """Fill ``by_stem`` with the files that fit the pattern, without ``others``.
+
+    With ``unique``, two files of one stem are a problem; else the second one is known by its whole name.
+    """
     taken = set(others)
     fitting = [name for name in files.content.names if suffix_of(name) in files.pattern.suffixes]
     if not fitting and files.there:
@@ -191,9 +200,11 @@ def _index(files: _Files, problems: list[str], others: Iterable[str], rule: Fold
             continue
         if stem in files.by_stem:
             twins.setdefault(stem, [files.by_stem[stem]]).append(name)
+            if not unique:
+                files.by_stem[name] = name
         else:
             files.by_stem[stem] = name
-    if twins:
+    if twins and unique:
         problems.append(f"{files.kind}: {ambiguous_names(files.folder, files.kind, files.pattern.text, twins)}")
     if fitting and not files.by_stem:
         problems.append(
