@@ -1,6 +1,7 @@
 """Sets in tar archives: listed, read and packed; the same samples as from files."""
 
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -254,3 +255,11 @@ def test_a_folder_that_is_called_like_an_archive_is_a_folder(tmp_path: Path) -> 
     assert [image_size(path) for path in list_folder(tmp_path / "data.tar", None, FolderRule()).images] == [
         (40, 48)
     ] * 2
+
+
+def test_a_pipe_that_is_named_like_an_archive_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(DataError, match="expected a tar archive, found a pipe"):
+        tar.archive_members(tmp_path / "pipe.tar")
+    with pytest.raises(DataError, match="found a pipe"):
+        read_bytes(tmp_path / "pipe.tar" / "a.png")

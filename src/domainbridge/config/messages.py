@@ -137,6 +137,8 @@ def _not_meant(value: object, place: Location, written: Written) -> str:
         return f"holds the character NUL, which no name and no path can have: {shown(value)}; remove it"
     if isinstance(value, bool):
         word = written(place) or str(value).lower()
+        if word == str(value).lower():
+            return f"expected a number, or a name in quotes, found {word}"
         return f"YAML reads {word} as {kind_of(value)}; expected a number, or a name in quotes: '{word}'"
     return _no_text(value, place, written)
 
@@ -156,7 +158,7 @@ def unknown_key(location: Location, recipe: type[BaseModel]) -> str:
     if parts[0] == "targets" and len(parts) == 2 and parts[1].startswith(("label", "mask", "annotation")):
         return "a target has no labels; labels for scores stand in its section validation: {root: ..., labels: ...}"
     names = _keys_beside(location, recipe)
-    close = difflib.get_close_matches(parts[-1][:80], names, n=1)
+    close = difflib.get_close_matches(parts[-1][:80].lower(), names, n=1)
     return f"unknown key; did you mean {close[0]!r}?" if close else f"unknown key; known here: {', '.join(names)}"
 
 

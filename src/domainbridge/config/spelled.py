@@ -10,7 +10,7 @@ _LONGEST = 60
 
 def key_text(part: object) -> str:
     """A key or position of a location."""
-    return _cut(str(part)) if isinstance(part, str | int) else shown(part)
+    return _cut(str(part)) if isinstance(part, str | int) and part != "" else shown(part)
 
 
 def shown(value: object) -> str:
