@@ -2,6 +2,8 @@
 
 import io
 import logging
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,8 +22,12 @@ _MAX_PIXELS = 2**29
 _MAX_INFLATION = 1100
 """Deflate makes data at most 1032 times smaller: a PNG whose header claims more has lost its data."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError)
-"""Errors that Pillow and NumPy raise on damaged files."""
+warnings.filterwarnings("ignore", module=r"PIL\.")  # as above
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError),
+    *(MemoryError, struct.error, Warning),
+)
+"""Errors that Pillow and NumPy raise on damaged files, and warnings where a program turns them into errors."""
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIZE, _BITS, _SAMPLES, _EXTRA, _FORMAT, _ORIENTATION = (257, 256), 258, 277, 338, 339, 274

@@ -65,7 +65,10 @@ def _decode(path: Path, content: bytes, one_bit_value: int) -> NDArray[Any]:
 
 
 def _from_npy(path: Path, content: bytes) -> NDArray[Any]:
-    values: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    try:
+        values: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy evaluates the header as Python: a damaged one fails in any way
+        raise unreadable(path, error) from error
     values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if values.ndim != 2 or values.dtype.kind not in "buif" or not values.size:
         raise FileError(
@@ -137,7 +140,7 @@ def label_size(path: Path) -> tuple[int, int]:
             read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
             shape, _, _ = read(file)
         return int(shape[0]), int(shape[1])
-    except (*UNREADABLE, IndexError) as error:
+    except Exception as error:  # as for the array itself
         raise unreadable(path, error) from error
 
 

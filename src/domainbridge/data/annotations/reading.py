@@ -85,7 +85,10 @@ def read_npy(path: Path) -> NDArray[Any]:
     """
     with damage_named(path, "an array of numbers written by numpy.save"):
         content = read_bytes(path)
-        array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        try:
+            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        except Exception as error:  # NumPy evaluates the header as Python: a damaged one fails in any way
+            raise ValueError(str(error)) from error
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
             raise ValueError("no array of numbers")
         return array
