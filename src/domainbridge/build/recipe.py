@@ -163,9 +163,9 @@ def _problems_of_names(recipe: Recipe) -> list[str]:
         for number, name in enumerate(names):
             if name != "folder" and name not in LAYOUTS.names():
                 close = difflib.get_close_matches(name[:80], [*LAYOUTS.names(), "folder"], n=1)
-                hint = f"did you mean {close[0]}? " if close else ""
+                hint = f"did you mean {close[0]}? For" if close else "for"
                 problems.append(
-                    f"{side}.{number}.dataset: no data set {shown(name)} is known; {hint}For folders "
+                    f"{side}.{number}.dataset: no data set {shown(name)} is known; {hint} folders "
                     f"of your own, leave the key out; known are {', '.join(LAYOUTS.names())}"
                 )
     for key, space in (("label_space", recipe.label_space), ("evaluation.label_space", recipe.evaluation.label_space)):
