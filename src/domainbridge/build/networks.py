@@ -14,6 +14,7 @@ from domainbridge.config.sections import TrainingConfig
 from domainbridge.errors import ModelError, RecipeError
 from domainbridge.methods.base import Objective, StageInputs, StageSpec, TrainingStage
 from domainbridge.models.activation_checkpointing import checkpoint_blocks
+from domainbridge.models.backbones.padding import leave_out_of_compilation
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.pretrained import load_backbone_weights
@@ -141,6 +142,7 @@ def build_objective(recipe: Recipe, stage: TrainingStage, student: Segmenter, in
     if training_config(recipe, stage).activation_checkpointing:
         checkpoint_blocks(student.backbone)
     if recipe.runtime.compile:
+        leave_out_of_compilation()
         for network in objective.networks:
             network.compile()
     return objective

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Padding"]
+__all__ = ["Padding", "leave_out_of_compilation"]
 
 _GRID = 32
 _GRIDS = (_GRID, 64, 128, 224, 256)
@@ -39,7 +39,6 @@ class Padding:
         tall, wide = self._size(body, height, width)
         return image if (tall, wide) == (height, width) else F.pad(image, (0, wide - width, 0, tall - height))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _size(self, body: nn.Module, height: int, width: int) -> tuple[int, int]:
         if self._any_size is None:
             self._any_size = all(_takes(body, *size) for size in _AWKWARD)
@@ -48,6 +47,14 @@ class Padding:
         if (height, width) not in self._sizes:
             self._sizes[height, width] = _size_after_padding(body, height, width)
         return self._sizes[height, width]
+
+
+def leave_out_of_compilation() -> None:
+    """Keep the search for a size out of compiled networks: sizes are tried on a copy, which cannot be traced.
+
+    Called when a network is compiled, and not when this module is imported: torch's compiler takes a second to import.
+    """
+    Padding._size = torch.compiler.disable(Padding._size)  # type: ignore[method-assign]
 
 
 def _size_after_padding(body: nn.Module, height: int, width: int) -> tuple[int, int]:
