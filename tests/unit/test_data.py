@@ -18,8 +18,9 @@ from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.folder import FolderRule, list_folder
 from domainbridge.data.index_image import read_index_image
+from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import BUILT_IN, label_space, space_table, table_by_names
-from domainbridge.data.labels import IdLabels, label_map_decoder
+from domainbridge.data.labels import IdLabels
 from domainbridge.data.sampling import Mixture, epoch_index
 from domainbridge.data.statistics import RareClasses, class_counts, rare_class_probabilities
 from domainbridge.data.threads import in_threads

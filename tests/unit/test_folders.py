@@ -15,8 +15,9 @@ from domainbridge.data.bands import ImageRule
 from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.folder import FolderRule, list_folder
 from domainbridge.data.index_image import read_index_image
+from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import label_space, space_table
-from domainbridge.data.labels import IdLabels, label_map_decoder
+from domainbridge.data.labels import IdLabels
 from domainbridge.data.transforms import resize_image, resize_label
 from domainbridge.errors import DataError, FileError
 

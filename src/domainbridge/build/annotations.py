@@ -8,9 +8,9 @@ from domainbridge.data.annotations.base import FORMATS, Category
 from domainbridge.data.annotations.find import annotation_index, locate
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.annotations.reading import BACKGROUND_NAMES, first_names, normal
+from domainbridge.data.label_map import train_id_of
 from domainbridge.data.label_map_keys import color_key, id_key
 from domainbridge.data.label_spaces import LabelSpace
-from domainbridge.data.labels import train_id_of
 from domainbridge.data.storage.tar import is_archives
 from domainbridge.data.walk import LABEL_SUFFIXES
 from domainbridge.errors import RecipeError

@@ -1,13 +1,13 @@
 """Files of a domain: a folder of images, with or without a folder of labels at the same relative paths."""
 
 import difflib
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from domainbridge.data.name_pattern import NamePattern
 from domainbridge.data.pairing import ambiguous_names, common_folder_advice
 from domainbridge.data.split_file import normalized, read_split, resolve
 from domainbridge.data.storage.tar import archives, is_archives
@@ -72,7 +72,7 @@ class _Files:
 
     folder: Path
     kind: str
-    pattern: "_Pattern"
+    pattern: NamePattern
     content: FolderFiles = field(default_factory=FolderFiles)
     there: bool = False
     by_stem: dict[str, str] = field(default_factory=dict)
@@ -82,23 +82,6 @@ class _Files:
         """Paths of the files of ``stems``; names in archives are relative to the folder of the archives."""
         base = self.folder.parent if is_archives(self.folder) else self.folder
         return tuple(base / self.by_stem[stem] for stem in stems)
-
-
-class _Pattern:
-    """``{stem}`` with text around it, as in recipes."""
-
-    def __init__(self, pattern: str, suffixes: frozenset[str]) -> None:
-        self.text, self.suffixes = pattern, suffixes
-        self.with_suffix = suffix_of(pattern) in suffixes
-        before, _, after = normalized(pattern).partition(_STEM)
-        self.expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
-
-    def stem_of(self, name: str) -> str | None:
-        """The stem of a relative file name; None for a name that does not fit."""
-        if suffix_of(name) not in self.suffixes:
-            return None
-        match = self.expression.fullmatch(normalized(name if self.with_suffix else name.rpartition(".")[0]))
-        return match["stem"] if match else None
 
 
 def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
@@ -112,7 +95,7 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     """
     problems: list[str] = []
     notes: list[str] = []
-    image_files = _files(images, "images", _Pattern(rule.image_pattern, IMAGE_SUFFIXES), problems)
+    image_files = _files(images, "images", NamePattern(rule.image_pattern, IMAGE_SUFFIXES), problems)
     if labels is None:
         _index(image_files, problems, unique=rule.split is not None)
         stems = _select(image_files, rule, problems, notes)
@@ -124,7 +107,7 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
             )
         notes += _left_out(image_files, ())
         return Listing(image_files.paths(stems), None, tuple(problems), tuple(notes))
-    label_files = _files(labels, "labels", _Pattern(rule.label_pattern, LABEL_SUFFIXES), problems)
+    label_files = _files(labels, "labels", NamePattern(rule.label_pattern, LABEL_SUFFIXES), problems)
     one_folder = image_files.there and images.absolute() == labels.absolute()
     _leave_to(image_files, label_files)
     _leave_to(label_files, image_files)
@@ -156,7 +139,7 @@ def _leave_to(outer: _Files, inner: _Files) -> None:
         outer.content.names = [name for name in outer.content.names if not name.startswith(prefix)]
 
 
-def _files(folder: Path, kind: str, pattern: _Pattern, problems: list[str]) -> _Files:
+def _files(folder: Path, kind: str, pattern: NamePattern, problems: list[str]) -> _Files:
     """What is below a folder or in archives."""
     files = _Files(folder, kind, pattern)
     if not (archives(folder) if is_archives(folder) else folder.is_dir()):

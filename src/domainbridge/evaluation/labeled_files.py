@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
+from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import BUILT_IN, SUBSETS, LabelSpace, label_space, space_table
-from domainbridge.data.labels import IdLabels, LabelDecoder, label_map_decoder
+from domainbridge.data.labels import IdLabels, LabelDecoder
 from domainbridge.data.layout_listing import known_layout, list_layout, split_of
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule

@@ -54,7 +54,7 @@ def leave_out_of_compilation() -> None:
 
     Called when a network is compiled, and not when this module is imported: torch's compiler takes a second to import.
     """
-    Padding._size = torch.compiler.disable(Padding._size)  # type: ignore[method-assign]
+    Padding._size = torch.compiler.disable(Padding._size)  # type: ignore[method-assign,no-untyped-call]
 
 
 def _size_after_padding(body: nn.Module, height: int, width: int) -> tuple[int, int]:
