@@ -105,7 +105,7 @@ class TrainingConfig(Section):
         description="parts of a device's rows that pass the network one after the other: less memory; BatchNorm and "
         "the share of confident pixels are then over the rows of a part",
     )
-    learning_rate: float = Field(6e-5, gt=0, le=100, description="AdamW's learning rate of the backbone")
+    learning_rate: float = Field(6e-5, gt=0, le=1e30, description="AdamW's learning rate of the backbone")
     head_lr_mult: float = Field(
         10.0, gt=0, le=1e6, description="learning rate of the head / learning rate of the backbone"
     )
