@@ -15,6 +15,7 @@ from domainbridge.methods.base import TrainingStage
 from domainbridge.models.segmenter import build_segmenter
 from domainbridge.ops.losses import cross_entropy
 from domainbridge.run.graph import Node, measured_seconds, stage_graph
+from domainbridge.run.stage_state import identity
 from domainbridge.tools.costs import costs_of
 from domainbridge.tools.estimate import device_memory, estimate, memory_notes
 from domainbridge.tools.probe import Probe
@@ -153,7 +154,7 @@ def test_measured_steps_replace_the_assumption(tmp_path: Path) -> None:
     assert "an assumed 20 GFLOP/s of this CPU" in assumed
     assert "large GPU would take" in assumed
     (tmp_path / "source-only").mkdir()
-    (tmp_path / "source-only/started.json").write_text(json.dumps({"values": nodes[0].values, "step": 2}))
+    (tmp_path / "source-only/started.json").write_text(json.dumps(identity(nodes[0]) | {"step": 2}))
     line = {"step": 50, "losses": {}, "lr": 0.1, "seconds": 2.0}
     (tmp_path / "source-only/metrics.jsonl").write_text(json.dumps(line) + "\n{cut sho")
     result = estimate(recipe, nodes, measured_seconds(nodes, tmp_path))
