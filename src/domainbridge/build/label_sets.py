@@ -6,14 +6,13 @@ from dataclasses import replace
 import numpy as np
 
 from domainbridge.data.annotations.labels import AnnotationLabels
+from domainbridge.data.annotations.reading import BACKGROUND_NAMES, normal
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import ColorLabels, IdLabels, LabelDecoder, PolygonLabels
 from domainbridge.types import IGNORE
 
 __all__ = ["annotated_classes", "with_partial_backgrounds"]
-
-_BACKGROUND = ("background", "bg")
 
 
 def annotated_classes(decoder: LabelDecoder) -> frozenset[int]:
@@ -40,9 +39,7 @@ def with_partial_backgrounds(
         complete: per source, whether its background shows no other class for certain.
         space: of their train ids; nothing is done without a class named background.
     """
-    background = next(
-        (index for index, name in enumerate(space.classes) if name.lower().strip("_") in _BACKGROUND), None
-    )
+    background = next((index for index, name in enumerate(space.classes) if normal(name) in BACKGROUND_NAMES), None)
     known = [annotated_classes(source.decoder) if source.decoder is not None else frozenset() for source in sources]
     everything = frozenset().union(*known)
     result = []

@@ -18,7 +18,7 @@ from domainbridge.data.headers import UNREADABLE, Header, header_of, read_header
 from domainbridge.data.storage.tar import read_bytes
 from domainbridge.errors import FileError
 
-__all__ = ["PNG_END", "image_size", "is_complete", "read_image"]
+__all__ = ["PNG_END", "count_colors", "image_size", "is_complete", "packed_colors", "read_image"]
 
 PNG_END = b"IEND\xaeB`\x82"
 _ENDS = {"PNG": PNG_END, "JPEG": b"\xff\xd9"}
@@ -73,6 +73,19 @@ def image_size(path: Path, rule: ImageRule = _PLAIN) -> tuple[int, int]:
         FileError: missing, or no image.
     """
     return read_header(path).size(upright=rule.exif == "upright")
+
+
+def packed_colors(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """uint8 (..., 3) as 24-bit numbers, int32 (...)."""
+    wide = rgb.astype(np.int32)
+    packed: NDArray[np.int32] = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+    return packed
+
+
+def count_colors(rgb: NDArray[np.uint8], sampled: int) -> int:
+    """Number of colors of about ``sampled`` evenly spread pixels of an image, uint8 (height, width, 3)."""
+    pixels = rgb.reshape(-1, 3)
+    return len(np.unique(packed_colors(pixels[:: max(len(pixels) // sampled, 1)])))
 
 
 def _oriented(array: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainbridge.data.decode import PNG_END, is_complete
+from domainbridge.data.decode import PNG_END, is_complete, packed_colors
 from domainbridge.data.headers import UNREADABLE, header_of, read_header, unreadable
 from domainbridge.data.storage.tar import open_path, read_bytes
 from domainbridge.errors import FileError
@@ -83,7 +83,7 @@ def _equal_channels(path: Path, rgb: NDArray[np.uint8], mode: str) -> NDArray[np
     """The common value of three equal channels."""
     if _is_gray(rgb):
         return rgb[..., 0]
-    packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    packed = packed_colors(rgb)
     colors, counts = np.unique(packed, return_counts=True)
     order = np.argsort(-counts)
     common = ", ".join(f"'#{colors[i]:06x}' {counts[i] / packed.size:.0%}" for i in order[:_NAMED_COLORS])

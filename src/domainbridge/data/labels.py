@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.bands import ImageRule
-from domainbridge.data.decode import read_image
+from domainbridge.data.decode import packed_colors, read_image
 from domainbridge.data.index_image import read_first_channel, read_index_image
 from domainbridge.data.label_map_keys import VALUES
 from domainbridge.data.label_spaces import LabelSpace
@@ -189,9 +189,7 @@ class ColorLabels:
         Raises:
             DataError: the file is unreadable.
         """
-        rgb = read_image(path, _AS_STORED).astype(np.int32)
-        packed: NDArray[np.int32] = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
-        return packed
+        return packed_colors(read_image(path, _AS_STORED))
 
     def train_ids(self, path: Path, values: NDArray[np.int32]) -> NDArray[np.uint8]:
         """The train id of each color; ``path`` is not used."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.dataset import FileDataset, check_same_size
-from domainbridge.data.decode import image_size
+from domainbridge.data.decode import count_colors, image_size
 from domainbridge.data.headers import page_count, read_header
 from domainbridge.data.index_image import label_size
 from domainbridge.data.labels import ColorLabels, IdLabels
@@ -117,9 +117,7 @@ def _is_turned(path: Path) -> bool:
 
 def _has_few_colors(image: NDArray[np.uint8]) -> bool:
     """Whether evenly spread pixels have as few colors as a mask."""
-    pixels = image.reshape(-1, 3)
-    some = pixels[:: max(len(pixels) // _SAMPLED_PIXELS, 1)].astype(np.int32)
-    return len(np.unique(some @ np.array([1 << 16, 1 << 8, 1], np.int32))) <= _FEW_COLORS
+    return count_colors(image, _SAMPLED_PIXELS) <= _FEW_COLORS
 
 
 def _smaller(size: Sequence[int], crop: tuple[int, int] | None) -> bool:

@@ -14,6 +14,7 @@ from domainbridge.data.index_image import read_index_image
 from domainbridge.data.labels import ColorLabels, IdLabels, color_labels
 from domainbridge.errors import DataError, FileError
 from domainbridge.tools.init.class_lists import find_class_list
+from domainbridge.tools.init.clusters import evenly
 from domainbridge.types import IGNORE
 
 __all__ = ["Ask", "FoundClasses", "find_classes", "name_classes"]
@@ -73,8 +74,7 @@ def find_classes(root: Path, files: Sequence[str], labels: Sequence[Path]) -> Fo
     Raises:
         DataError: no label can be read.
     """
-    count = min(len(labels), _LOOKED_AT)
-    looked = [labels[len(labels) * number // count] for number in range(count)]
+    looked = evenly(labels, _LOOKED_AT)
     value_counts, flat, colors = _found_values(looked)
     pixels = value_counts.total()
     lossy = any(path.suffix.lower() in _LOSSY for path in looked)

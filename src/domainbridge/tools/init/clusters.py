@@ -4,17 +4,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TypeVar
 
 from domainbridge.data.bands import ImageRule
-from domainbridge.data.decode import read_image
+from domainbridge.data.decode import count_colors, read_image
 from domainbridge.data.headers import read_header
 from domainbridge.data.pairing import mask_ending
 from domainbridge.data.walk import LABEL_SUFFIXES, suffix_of
 from domainbridge.errors import DataError
 
 __all__ = ["Cluster", "clusters_of", "evenly", "is_other"]
+
+Item = TypeVar("Item")
 
 _SAMPLES = 4
 _MASK_COLORS = 64
@@ -70,7 +71,7 @@ def clusters_of(root: Path, names: Sequence[str]) -> list[Cluster]:
     return clusters
 
 
-def evenly(items: Sequence[str], count: int) -> list[str]:
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
     """At most ``count`` items, evenly spread."""
     return [items[len(items) * number // count] for number in range(count)] if len(items) > count else list(items)
 
@@ -97,11 +98,10 @@ def _few_colors(path: Path) -> bool:
         header = read_header(path)
         if header.mode in ("P", "1"):
             return True
-        pixels = read_image(path, ImageRule() if header.plain else _ANY).reshape(-1, 3)
+        image = read_image(path, ImageRule() if header.plain else _ANY)
     except DataError:
         return False
-    some = pixels[:: max(len(pixels) // _SAMPLED_PIXELS, 1)].astype(np.int32)
-    return len(np.unique(some @ np.array([1 << 16, 1 << 8, 1], np.int32))) <= _MASK_COLORS
+    return count_colors(image, _SAMPLED_PIXELS) <= _MASK_COLORS
 
 
 def is_other(cluster: Cluster) -> bool:

@@ -104,7 +104,9 @@ def find_domain(
         beside = [f"../{path.name}" for path in root.parent.iterdir() if path.is_file()]
         classes = find_classes(root, [*names, *beside], labels)
         rows.append((f"{role} values", f"{len(classes.classes)} classes", classes.evidence))
-    headers = [read_header(Path(path)) for path in evenly([str(path) for path in listing.images], _HEADERS)]
+    headers = [read_header(path) for path in evenly(listing.images, _HEADERS)]
+    if not headers:
+        raise DataError(f"--{role} {folder}: no image can be used: {'; '.join(listing.problems)}")
     keys = _unusual(headers, listing, rows, role)
     middle = sorted(header.size()[::-1] for header in headers)[len(headers) // 2]
     return FoundDomain(

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from domainbridge.data.annotations.reading import BACKGROUND_NAMES, normal
 from domainbridge.data.label_spaces import label_space
 from domainbridge.tools.init.inspect import FoundDomain
 from domainbridge.tools.init.sizes import Sizes
@@ -15,7 +16,7 @@ from domainbridge.tools.init.sizes import Sizes
 __all__ = ["classes_of", "domain_name", "recipe_text", "recipe_tree"]
 
 _STEM = "{stem}"
-_NO_CLASSES = ("background", "bg", "ignore", "ignored", "void", "unlabeled", "unlabelled")
+_NO_CLASSES = (*BACKGROUND_NAMES, "ignore", "ignored", "void", "unlabeled", "unlabelled")
 """Categories, without underscores, that stand for the background or for no class."""
 _PLAIN = re.compile(r"^[A-Za-z][A-Za-z0-9 _-]*$")
 
@@ -29,7 +30,7 @@ def classes_of(domain: FoundDomain) -> tuple[str, ...]:
     """The classes of a source: of its masks, or the categories of its annotations after "background"."""
     if domain.classes is not None:
         return domain.classes.classes
-    names = dict.fromkeys(name for name in domain.categories if name.lower().strip("_") not in _NO_CLASSES)
+    names = dict.fromkeys(name for name in domain.categories if normal(name) not in _NO_CLASSES)
     return ("background", *names)
 
 
