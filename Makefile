@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 		--out runs/quickstart/predictions --overlay
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-differences: dict[str, float] = {}
 Compare = Callable[..., None]
+CASE = "golden case: "
+"""What a test's properties begin with that hold a case and its difference; properties also come from other workers."""
 
 
 @pytest.fixture
-def compare() -> Compare:
+def compare(request: pytest.FixtureRequest) -> Compare:
     """compare(case, ours, theirs, tolerance): assert that they agree and remember by how much."""
 
     def check(case: str, ours: object, theirs: object, tolerance: float) -> None:
@@ -22,15 +23,19 @@ def compare() -> Compare:
             return
         assert (np.isnan(found.astype(float)) == np.isnan(expected.astype(float))).all(), case
         difference = float(np.nanmax(np.abs(found.astype(np.float64) - expected.astype(np.float64))))
-        differences[case] = max(differences.get(case, 0.0), difference)
+        request.node.user_properties.append((CASE + case, difference))
         assert difference <= tolerance, f"{case}: differs by {difference:.3g}, allowed {tolerance:.3g}"
 
     return check
 
 
-def pytest_terminal_summary(terminalreporter: object) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    differences: dict[str, float] = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for name, value in getattr(report, "user_properties", []):
+            if name.startswith(CASE):
+                differences[name] = max(differences.get(name, 0.0), value)
     if differences:
-        write = terminalreporter.write_line  # type: ignore[attr-defined]
-        write("golden cases and largest absolute differences:")
-        for case, difference in sorted(differences.items()):
-            write(f"  {case:<58} {difference:.2e}")
+        terminalreporter.write_line("golden cases and largest absolute differences:")
+        for name, difference in sorted(differences.items()):
+            terminalreporter.write_line(f"  {name.removeprefix(CASE):<58} {difference:.2e}")

@@ -1,5 +1,6 @@
 """Two processes (gloo) that train one network: the same batch, the same losses; a killed one; resuming with one."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -100,8 +101,13 @@ def test_one_killed_process_stops_the_other_and_one_process_resumes(recipe: Path
         assert running.poll() is None
         time.sleep(0.01)
     children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
-    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    other, victim = map(int, children.stdout.split())
+    os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
+    with contextlib.suppress(ProcessLookupError):  # torchrun sends SIGTERM at some moment: here at all of them
+        for _ in range(100):
+            os.kill(other, signal.SIGTERM)
+            time.sleep(0.005)
     _, errors = running.communicate(timeout=120)
     assert running.returncode != 0
     assert time.monotonic() - killed < 10

@@ -73,7 +73,8 @@ def run_recipe(
         data = open_data(recipe)
         nodes, passed = _checked(recipe, folder, data, callback, processes, only, until)
         alone = FolderLock(folder, callback.message) if processes.is_main else nullcontext()
-        with alone as lock, graceful_shutdown(callback.message) as stop_requested:
+        several = processes.count > 1
+        with alone as lock, graceful_shutdown(callback.message, ends_with_block=several) as stop_requested:
             # Read again now that no other run can finish a stage, and in all processes before a stage changes a folder.
             statuses: dict[str, StageStatus] = {}
             if lock is not None:

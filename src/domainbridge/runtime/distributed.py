@@ -6,7 +6,10 @@ then fail too, and torchrun shows the first failure (its ``record`` writes the f
 """
 
 import contextlib
+import inspect
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +28,9 @@ __all__ = ["Processes", "averaging_gradients", "is_main_process", "joined_proces
 
 _PATIENCE = timedelta(hours=6)
 """How long processes wait for the main one, which looks at all files and counts classes."""
+_PARAMETERS = inspect.signature(DistributedDataParallel.__init__).parameters
+_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"  # since torch 2.14
+_OWN_BUFFERS: dict[str, Any] = {_BUFFERS: False}
 
 Decision = TypeVar("Decision")
 Network = TypeVar("Network", bound=nn.Module)
@@ -136,8 +142,8 @@ def averaging_gradients(student: Network, processes: Processes, device: torch.de
     wrapped = DistributedDataParallel(
         student,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        **_OWN_BUFFERS,
     )
     return cast(Network, wrapped)
 
@@ -184,6 +190,8 @@ def joined_processes(device: str) -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), count, control)
     except BaseException as error:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, on its way; the reason is told first
         if backend == "gloo":  # taking an NCCL group down can wait for processes that never come
             dist.destroy_process_group()
         if isinstance(error, RuntimeError) and _peer_is_gone(error):

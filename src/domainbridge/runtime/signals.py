@@ -18,8 +18,16 @@ class StopRequested(Exception):  # noqa: N818 - not an error
 
 
 @contextmanager
-def graceful_shutdown(announce: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Inside the block, the yielded function says whether SIGINT or SIGTERM has arrived."""
+def graceful_shutdown(
+    announce: Callable[[str], None], *, ends_with_block: bool = False
+) -> Iterator[Callable[[], bool]]:
+    """Inside the block, the yielded function says whether SIGINT or SIGTERM has arrived.
+
+    Args:
+        announce: told of the first request.
+        ends_with_block: a block that fails ends the process, so SIGTERM is ignored from then on. torchrun sends SIGTERM
+            to all processes as soon as one fails; the others shall still say why they end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -39,6 +47,10 @@ def graceful_shutdown(announce: Callable[[str], None]) -> Iterator[Callable[[], 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield requested.is_set
+    except BaseException:
+        if ends_with_block:
+            previous[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
