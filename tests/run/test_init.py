@@ -13,9 +13,9 @@ from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import load_recipe
 from domainbridge.cli.app import app
 from domainbridge.errors import DataError, RecipeError
-from domainbridge.tools.check import survey_data
 from domainbridge.tools.init.classes import find_classes
 from domainbridge.tools.init.write import look, write_recipe
+from domainbridge.tools.survey import survey_data
 
 QUICK = ["labelme", "mask-per-class"]
 NAMED = ["labelme", "coco", "yolo", "cvat-xml", "cvat-masks", "supervisely", "label-studio", "label-studio-png"]

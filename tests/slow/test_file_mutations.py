@@ -13,8 +13,8 @@ from annotation_trees import STEMS, TREES, ids, photos
 from domainbridge.build.datasets import list_data
 from domainbridge.build.recipe import parse_recipe
 from domainbridge.errors import DomainbridgeError
-from domainbridge.tools.check import survey_data
 from domainbridge.tools.init.write import look
+from domainbridge.tools.survey import survey_data
 from mutations import mutated_bytes
 
 pytestmark = pytest.mark.slow

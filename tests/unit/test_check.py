@@ -10,8 +10,9 @@ from PIL import Image
 from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import parse_recipe
 from domainbridge.errors import DataError, FileError
-from domainbridge.tools.check import Survey, check_data, survey_data
+from domainbridge.tools.check import check_data
 from domainbridge.tools.findings import grouped
+from domainbridge.tools.survey import Survey, survey_data
 
 LABELS = np.repeat(np.arange(2, dtype=np.uint8), 24).reshape(6, 8)
 

@@ -75,7 +75,7 @@ class TestFingerprintOfContents:
     def test_a_kept_digest_is_not_believed_after_an_edit(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("domainbridge.data.digests._RACY_NS", 0)
+        monkeypatch.setattr("domainbridge.data.digests.CHANGING_NS", 0)
         files = write_set(tmp_path / "set")
         age(files)
         before = files_fingerprint(files)
@@ -104,7 +104,7 @@ class TestFingerprintOfContents:
     def test_the_cache_changes_no_result(
         self, state: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("domainbridge.data.digests._RACY_NS", 0)
+        monkeypatch.setattr("domainbridge.data.digests.CHANGING_NS", 0)
         files = write_set(tmp_path / "set")
         age(files)
         before = files_fingerprint(files)
@@ -125,7 +125,7 @@ class TestFingerprintOfContents:
         assert not (cache / "digests").exists()
 
     def test_a_kept_digest_saves_reading(self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("domainbridge.data.digests._RACY_NS", 0)
+        monkeypatch.setattr("domainbridge.data.digests.CHANGING_NS", 0)
         files = write_set(tmp_path / "set")
         age(files)
         before = files_fingerprint(files)

@@ -21,8 +21,8 @@ from domainbridge.data.index_image import read_index_image
 from domainbridge.data.storage import tar
 from domainbridge.data.storage.tar import open_path, read_bytes, size_and_mtime
 from domainbridge.errors import DataError, StorageError
-from domainbridge.tools.check import survey_data
 from domainbridge.tools.pack import pack_domains, recipe_lines
+from domainbridge.tools.survey import survey_data
 from tiny_domain import RECIPE, write_domain
 
 RULE = FolderRule(image_pattern="{stem}.image", label_pattern="{stem}.label")

@@ -21,19 +21,23 @@ app = typer.Typer(
 
 
 @app.command()
-def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+def check(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    again: Annotated[bool, typer.Option("--again", help="decode all files again, also if none has changed")] = False,
+) -> None:
     """Look at every image and label that a recipe names; list all that is wrong or would hurt later, at once."""
     from domainbridge.build.datasets import list_data
     from domainbridge.build.label_space import scoring_rule
     from domainbridge.build.recipe import load_recipe
     from domainbridge.cli.tables import print_survey
     from domainbridge.errors import DataError, problem_list
-    from domainbridge.tools.check import survey_data
+    from domainbridge.tools.check import kept_or_new_survey
 
     loaded = load_recipe(recipe, overrides or [])
     scoring_rule(loaded)
     data, problems = list_data(loaded)
-    survey = survey_data(loaded, data, lambda text: echo(text, err=True))
+    survey = kept_or_new_survey(loaded, data, lambda text: echo(text, err=True), again=again)
     print_survey(survey)
     problems += survey.all_errors
     if problems:

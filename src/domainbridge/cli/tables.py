@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from domainbridge.config.schema import Recipe
     from domainbridge.evaluation.confusion import Scores
     from domainbridge.run.graph import PlannedStage
-    from domainbridge.tools.check import Survey
     from domainbridge.tools.estimate import Estimate
     from domainbridge.tools.statistics import DomainShares
+    from domainbridge.tools.survey import Survey
 
 __all__ = ["counting", "print_found", "print_plan", "print_scores", "print_shares", "print_survey"]
 

@@ -1,38 +1,32 @@
-"""Digests of file contents; a digest is kept in the user's cache folder while the file's state stays.
-
-The cache only saves time: without it, and after its deletion, every result is the same. Its place is
-``$DOMAINBRIDGE_CACHE``, else ``$XDG_CACHE_HOME/domainbridge``, else ``~/.cache/domainbridge``.
-"""
+"""Digests of file contents; a digest is kept in the user's cache folder while the file's state stays."""
 
 import hashlib
-import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from domainbridge.data.storage.tar import open_path, size_and_mtime
 from domainbridge.data.storage.virtual import is_set_path, real_files
 from domainbridge.data.threads import in_threads
-from domainbridge.errors import DataError, StorageError
-from domainbridge.files import write_text
+from domainbridge.data.user_cache import CHANGING_NS, DAY, KEPT_DAYS, cache_folder, read_cached, write_cached
+from domainbridge.errors import DataError
 
-__all__ = ["FileState", "cache_folder", "common_folder", "file_digests", "file_states"]
+__all__ = [
+    "FileState",
+    "common_folder",
+    "file_digests",
+    "file_states",
+]
 
 _EDGE = 4096
 """Bytes at each end of a file that count where not the whole content does. A PNG ends with a checksum of its pixels."""
-_RACY_NS = 2 * 10**9
-"""A file may change again within the resolution of its times: a digest of a file this young is not kept."""
-_KEPT_DAYS = 60
-"""Entries and files of the cache that nobody asked for in so many days are dropped."""
-_REFRESH_DAYS = 7
+_REFRESHDAYS = 7
 _AT_ONCE = 256
 """Files per task of a thread."""
 _BLOCK = 1 << 20
-_DAY = 86_400
 
 _Entry = list[Any]
 """[size, mtime in ns, ctime in ns, inode, digest, day of the last use]"""
@@ -54,15 +48,6 @@ class FileState(NamedTuple):
     changed: int
     inode: int
     container: str = ""
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for this program; it may be missing or read-only."""
-    chosen = os.environ.get("DOMAINBRIDGE_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "domainbridge"
 
 
 def common_folder(paths: Sequence[str]) -> str:
@@ -163,7 +148,7 @@ def _kept_or_new(name: str, path: str, state: FileState, whole: bool, store: "_S
             digest = _digest(file, state.size, whole)
     except OSError as error:
         raise DataError(f"{name}: {path} cannot be read: {error.strerror}") from error
-    if now - state.changed > _RACY_NS and abs(now - state.modified) > _RACY_NS:
+    if now - state.changed > CHANGING_NS and abs(now - state.modified) > CHANGING_NS:
         store.add(key, state, digest)
     return digest
 
@@ -186,8 +171,8 @@ class _Store:
     def __init__(self, folder: str) -> None:
         name = hashlib.blake2b(os.fsencode(folder), digest_size=16).hexdigest()
         self.path = cache_folder() / "digests" / f"{name}.json"
-        self.today = int(time.time()) // _DAY
-        self.entries = _read(self.path)
+        self.today = int(time.time()) // DAY
+        self.entries: dict[str, _Entry] = read_cached(self.path) or {}
         self.changed = False
 
     def find(self, key: str, state: FileState) -> str | None:
@@ -195,7 +180,7 @@ class _Store:
         entry = self.entries.get(key)
         if entry is None or tuple(entry[:4]) != state[:4]:
             return None
-        if self.today - entry[5] >= _REFRESH_DAYS:
+        if self.today - entry[5] >= _REFRESHDAYS:
             entry[5], self.changed = self.today, True
         return str(entry[4])
 
@@ -208,29 +193,5 @@ class _Store:
         """Write what changed, without what nobody uses; a cache that cannot be written is none."""
         if not self.changed:
             return
-        kept = {key: entry for key, entry in self.entries.items() if self.today - entry[5] < _KEPT_DAYS}
-        body = json.dumps(kept)
-        with suppress(OSError, StorageError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.path, f"{_checksum(body)}\n{body}")
-            for path in _forgotten(self.path.parent):
-                path.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, _Entry]:
-    """The entries of a file of the cache; none when it is missing or damaged."""
-    try:
-        checksum, _, body = path.read_text(encoding="utf-8").partition("\n")
-        entries: dict[str, _Entry] = json.loads(body) if checksum == _checksum(body) else {}
-    except (OSError, ValueError):
-        return {}
-    return entries
-
-
-def _checksum(body: str) -> str:
-    return hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
-
-
-def _forgotten(folder: Path) -> Iterator[Path]:
-    oldest = time.time() - _KEPT_DAYS * _DAY
-    return (path for path in folder.iterdir() if path.stat().st_mtime < oldest)
+        kept = {key: entry for key, entry in self.entries.items() if self.today - entry[5] < KEPT_DAYS}
+        write_cached(self.path, kept)

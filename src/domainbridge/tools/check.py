@@ -1,76 +1,21 @@
 """The linter of a recipe's data: every file is looked at before the first step."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-from numpy.typing import NDArray
 
 from domainbridge.build.datasets import DataSets
 from domainbridge.config.schema import Recipe
-from domainbridge.data.dataset import FileDataset
 from domainbridge.data.fingerprint import files_fingerprint
-from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError, problem_list
 from domainbridge.files import digest
-from domainbridge.tools.cross_domain import cross_domain_checks, every
-from domainbridge.tools.findings import grouped
-from domainbridge.tools.samples import Findings, look_at_headers, look_at_sample
+from domainbridge.tools.kept_surveys import find_survey, keep_survey, survey_key
+from domainbridge.tools.survey import Survey, survey_data
 
-__all__ = ["AT_MOST", "DomainSurvey", "Survey", "check_data", "check_fingerprint", "survey_data"]
+__all__ = ["AT_MOST", "check_data", "check_fingerprint", "kept_or_new_survey"]
 
 AT_MOST = 3000
 """Files decoded per domain: a few seconds here, a minute for full-size PNGs. Of more, evenly spread ones are
 decoded, and the headers of many more are read. `data check` looks at all."""
-
-
-@dataclass(frozen=True)
-class DomainSurvey:
-    """What the files of a domain turned out to be.
-
-    Attributes:
-        name: of the domain, as in messages.
-        images: how many were looked at.
-        errors: what training would fail on, a line per cause.
-        unusable: number of files with an error.
-        warnings: what would hurt.
-        notes: what to know.
-        counts: pixels per train id, int64 (255,); None for an unlabeled domain.
-        ignored: labeled files' pixels without a class.
-    """
-
-    name: str
-    images: int
-    errors: tuple[str, ...]
-    unusable: int
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
-    counts: NDArray[np.int64] | None
-    ignored: int
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What all domains turned out to be; ``warnings`` here concern several domains at once."""
-
-    domains: tuple[DomainSurvey, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def all_errors(self) -> list[str]:
-        """Of every domain."""
-        return [error for domain in self.domains for error in domain.errors]
-
-    @property
-    def all_warnings(self) -> list[str]:
-        """Of every domain, and those between domains."""
-        return [*(f"{d.name}: {text}" for d in self.domains for text in d.warnings), *self.warnings]
-
-    @property
-    def all_notes(self) -> list[str]:
-        """Of every domain."""
-        return [f"{domain.name}: {text}" for domain in self.domains for text in domain.notes]
 
 
 def check_fingerprint(recipe: Recipe, data: DataSets) -> str:
@@ -86,8 +31,7 @@ def check_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) 
         DataError: lists every unreadable, mismatched or out-of-space file found, and every labeled domain in which
             no pixel has a class.
     """
-    announce(f"checking {sum(len(domain) for domain in data.domains)} images and their labels")
-    survey = survey_data(recipe, data, announce, AT_MOST)
+    survey = kept_or_new_survey(recipe, data, announce, AT_MOST)
     if survey.all_errors:
         count = len(survey.all_errors)
         raise DataError(problem_list(f"recipe {recipe.name}: {count} file(s) cannot be used", survey.all_errors))
@@ -95,45 +39,35 @@ def check_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) 
         announce(f"note: {text}")
 
 
-def survey_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None], at_most: int | None = None) -> Survey:
-    """Decode the images and labels of every domain and gather everything that would hurt later.
+def kept_or_new_survey(
+    recipe: Recipe,
+    data: DataSets,
+    announce: Callable[[str], None],
+    at_most: int | None = None,
+    *,
+    again: bool = False,
+) -> Survey:
+    """The survey of a recipe's files; one without errors is kept, and found again while no file changes.
 
     Args:
         recipe: with label space, crop and evaluation.
         data: its files; domains may be empty.
         announce: called with a line about what is done.
-        at_most: files per domain; of more, evenly spread ones are taken. None: all.
+        at_most: files decoded per domain; of more, evenly spread ones are taken. None: all.
+        again: decode the files even if a survey is kept.
     """
-    crop = (recipe.crop.height, recipe.crop.width)
-    domains = (
-        *(_survey_domain(domain, crop, announce, at_most) for domain in (*data.sources, *data.targets)),
-        *(_survey_domain(domain, None, announce, at_most) for domain in data.validation.values()),
-    )
-    counts = {domain.name: domain.counts for domain in domains}
-    return Survey(domains, tuple(cross_domain_checks(recipe, data, counts, all_files=at_most is None)))
-
-
-def _survey_domain(
-    domain: FileDataset, crop: tuple[int, int] | None, announce: Callable[[str], None], at_most: int | None
-) -> DomainSurvey:
-    step = 1 if at_most is None else max(-(-len(domain) // at_most), 1)
-    if step > 1:
-        announce(f"{domain.name}: {len(domain)} images, every {step}th is decoded; `data check` decodes all")
-    indices = range(0, len(domain), step)
-    findings = Findings(domain, crop)
-    for index, look in zip(indices, in_threads(partial(look_at_sample, domain, crop), indices), strict=True):
-        findings.add(index, look)
-    others = (index for index in range(0, len(domain), every(domain, all_files=at_most is None)) if index % step)
-    headers = in_threads(partial(look_at_headers, domain), others)
-    errors = [*findings.errors, *(problem for problem in headers if problem is not None)]
-    warnings, notes = findings.remarks()
-    return DomainSurvey(
-        domain.name,
-        len(indices),
-        (*grouped(errors), *findings.refusals()),
-        len(errors),
-        tuple(warnings),
-        (*domain.notes, *notes),
-        findings.counts if findings.labeled else None,
-        findings.ignored,
-    )
+    total = sum(len(domain) for domain in data.domains)
+    key = survey_key(recipe, data)
+    if key is not None and not again:
+        for reach in dict.fromkeys((None, at_most)):  # what all files say holds for some of them too
+            kept = find_survey(key, reach)
+            if kept is not None:
+                when = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept[1]))
+                announce(f"{total} images and their labels: unchanged since the check of {when}")
+                return kept[0]
+    announce(f"checking {total} images and their labels")
+    survey = survey_data(recipe, data, announce, at_most)
+    # Errors are not kept: what is missing may be a package. Nor is what was looked at while a file changed.
+    if key is not None and not survey.all_errors and survey_key(recipe, data) == key:
+        keep_survey(key, at_most, survey)
+    return survey
