@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from domainbridge.build.datasets import data_root, image_rule
+from domainbridge.build.initial_model import init_folder, start_from_init
 from domainbridge.build.label_space import training_space
 from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
@@ -48,13 +49,17 @@ def model_config(recipe: Recipe) -> ModelConfig:
 
 
 def initial_student(recipe: Recipe, stream: str) -> Segmenter:
-    """A network with initial backbone weights and a head drawn from (seed, stream).
+    """A network with initial backbone weights and a head drawn from (seed, stream), or the recipe's initial model.
 
     Raises:
         ModelError: the backbone or its weights cannot be had.
     """
     seed_global_generator(recipe.seed, stream, "initialisation")  # spelled as ever: the spelling decides the draws
     student = build_segmenter(model_spec(recipe), published_init=recipe.fidelity == "published")
+    initial_model = init_folder(recipe)
+    if initial_model is not None:
+        start_from_init(student, initial_model, training_space(recipe).classes)
+        return student
     weights = recipe.model.weights
     if weights.startswith("~") or "\\" in weights:
         weights = str(below(data_root(recipe), weights, "model.weights"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from domainbridge.build.initial_model import architecture_of_init
 from domainbridge.config.load import read_document, recipe_path
 from domainbridge.config.messages import Written, problems_of
 from domainbridge.config.overrides import Override, apply_overrides
@@ -23,7 +24,7 @@ from domainbridge.config.spelled import shown
 from domainbridge.config.yaml_text import Document, Location
 from domainbridge.data.label_spaces import BUILT_IN
 from domainbridge.data.layouts.base import LAYOUTS
-from domainbridge.errors import RecipeError, problem_list
+from domainbridge.errors import ModelError, RecipeError, problem_list
 from domainbridge.methods.base import METHODS, Method, StageSpec, TrainingStage
 
 __all__ = [
@@ -74,6 +75,8 @@ def _parsed(tree: object, overrides: Sequence[str], where: str, document: Docume
         problems += [_of_another_method(place, text, tree) or text for place, text in found_here]
     else:
         problems += unknown or (_problems_of_names(recipe) + _problems_of_stages(recipe))
+        recipe, of_init = _with_init(recipe)
+        problems += of_init
     if problems:
         raise RecipeError(problem_list(f"{where}: {len(problems)} problem(s)", problems))
     return recipe
@@ -150,6 +153,14 @@ def _of_another_method(place: tuple[Any, ...], text: str, tree: dict[str, Any]) 
         return None
     chosen = tree.get("method", Recipe.model_fields["method"].default)
     return f"{key}: is a key of method {' and '.join(others)}, but the recipe's method is {chosen}; leave the key out"
+
+
+def _with_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with the network of its initial model, and what is wrong with that."""
+    try:
+        return architecture_of_init(recipe)
+    except (ModelError, RecipeError) as error:
+        return recipe, [f"init: {str(error).removeprefix('init: ')}"]
 
 
 def _problems_of_names(recipe: Recipe) -> list[str]:

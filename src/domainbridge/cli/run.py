@@ -55,6 +55,7 @@ def plan(
 ) -> None:
     """Show the stages: done or not and why, and an estimate of time and memory."""
     from domainbridge.build.datasets import open_data
+    from domainbridge.build.initial_model import init_notes
     from domainbridge.build.label_space import scoring_rule
     from domainbridge.build.recipe import load_recipe
     from domainbridge.cli.tables import print_plan
@@ -84,6 +85,8 @@ def plan(
         echo("taking a few steps of each kind of stage", err=True)
         probed = take_steps(loaded, data, [item.node.spec for item in planned if item.open])
     print_plan(loaded, planned, folder, estimate(loaded, nodes, measured_seconds(nodes, folder), probed))
+    for note in init_notes(loaded):
+        echo(f"note: {note}", err=True)
     move = describe_move(planned, folder) if data is not None else None
     if move:
         echo(f"\n`run` begins with this: {move}")

@@ -47,6 +47,12 @@ class Recipe(Section):
     )
     sources: tuple[SourceConfig, ...] = Field(min_length=1, max_length=1000, description="labeled domains")
     targets: tuple[TargetConfig, ...] = Field(min_length=1, max_length=1000, description="unlabeled domains")
+    init: str | None = Field(
+        None,
+        min_length=1,
+        description="path to a model folder, relative to the current folder, that the run starts from in the place of "
+        "model.weights; its network is the recipe's; default: none",
+    )
     model: NetworkConfig = NetworkConfig()
     crop: CropConfig = CropConfig()
     sampling: SamplingConfig = SamplingConfig()

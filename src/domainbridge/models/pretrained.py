@@ -59,8 +59,18 @@ def load_backbone_weights(backbone: Backbone, name: str, weights: str, data_root
         path = data_root / weights
         initial, where = read_state_dict(path), str(path)
         initial = {backbone_name(key.removeprefix("backbone.")): value for key, value in initial.items()}
+        _refuse_whole_model(initial, path)
     expected = set(backbone.body.state_dict())
     load_checked(backbone.body, {key: value for key, value in initial.items() if key in expected}, where)
+
+
+def _refuse_whole_model(weights: Mapping[str, Tensor], path: Path) -> None:
+    """A model with its head is another key's affair."""
+    if any(name.startswith("head.") for name in weights):
+        raise ModelError(
+            f"model.weights: {path} is a whole model, and weights of a backbone are expected; start from the model "
+            f"with init: {path.parent}"
+        )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

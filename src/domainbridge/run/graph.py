@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbridge.build.datasets import DataSets, data_root
+from domainbridge.build.initial_model import init_folder
 from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
@@ -15,6 +16,7 @@ from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RecipeError
 from domainbridge.files import digest
 from domainbridge.methods.base import PrototypeStage, StageSpec, TrainingStage
+from domainbridge.models.model_folder import DESCRIPTION, WEIGHTS
 from domainbridge.run.callbacks.jsonl import seconds_per_step
 from domainbridge.run.stage_status import StageState, StageStatus, status_of
 
@@ -187,7 +189,10 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
     """Values that the result of a training stage depends on, beside the shared ones."""
     tree = recipe.model_dump(mode="json", include={"model", "sampling"})
     no_effect = _NO_EFFECT if spec.uses_target else _NO_EFFECT | {"adapt_batchnorm"}
+    initial_model = init_folder(recipe)
+    init = {} if initial_model is None else {"init": {"files": _model_digest(initial_model)}}
     return {
+        **init,
         "training": training.model_dump(mode="json", exclude=no_effect),
         "model": {**tree["model"], "weights_file": _file_digest(data_root(recipe) / recipe.model.weights)},
         "sampling": tree["sampling"],
@@ -210,6 +215,10 @@ def _domains(trees: list[dict[str, Any]], datasets: tuple[Any, ...] | None) -> d
         files = files_fingerprint(datasets[position]) if datasets is not None else "unknown"
         named[tree["name"]] = {**{k: v for k, v in tree.items() if k not in left_out}, "files": files}
     return named
+
+
+def _model_digest(folder: Path) -> list[str | None]:
+    return [_file_digest(folder / name) for name in (WEIGHTS, DESCRIPTION)]
 
 
 def _file_digest(path: Path) -> str | None:

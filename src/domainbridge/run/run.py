@@ -8,6 +8,7 @@ from typing import Any
 
 from domainbridge.build.batches import TrainingData, rare_classes, training_data
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
+from domainbridge.build.initial_model import init_notes
 from domainbridge.build.label_space import scoring_rule
 from domainbridge.build.networks import check_network, model_config
 from domainbridge.config.load import dump_recipe
@@ -128,7 +129,7 @@ def _checked(
         check_network(recipe, [node.spec for node in nodes], processes.count)
         if read_json(folder / "data-check.json") != passed:
             check_data(recipe, data, callback.message)
-        for note in memory_notes(recipe, [item.node for item in wanted if item.open]):
+        for note in (*init_notes(recipe), *memory_notes(recipe, [item.node for item in wanted if item.open])):
             callback.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)
     processes.barrier()

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from domainbridge.build.datasets import DataSets, data_root
+from domainbridge.build.initial_model import init_folder
 from domainbridge.build.recipe import stages_of
 from domainbridge.config.domains import SourceConfig, TargetConfig
 from domainbridge.config.schema import Recipe
@@ -26,6 +27,12 @@ def check_run_folder(recipe: Recipe, folder: Path) -> None:
     Raises:
         RunFolderError: the folder is another recipe's, or holds something else.
     """
+    start = init_folder(recipe)
+    if start is not None and start.resolve().is_relative_to(folder.resolve()):
+        raise RunFolderError(
+            f"init: {start} lies in the run folder {folder}, which this run changes; choose another run folder with "
+            "--out, or another name"
+        )
     if not folder.exists():
         return
     if not folder.is_dir():
