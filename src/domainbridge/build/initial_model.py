@@ -39,13 +39,11 @@ def architecture_of_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
     head_section = section.pop("head", {})
     trained, trained_head = {"backbone": spec.backbone, "output_stride": spec.output_stride}, asdict(spec.head)
     pairs = [(f"model.{key}", value, trained[key]) for key, value in section.items() if key != "output_stride"]
-    pairs += [
-        (f"model.head.{key}", value, trained_head[key]) for key, value in head_section.items() if key != "dropout"
-    ]
+    heads = [(f"model.head.{key}", value, trained_head[key]) for key, value in head_section.items() if key != "dropout"]
     problems = [
         f"{key}: {_shown(value)}, but the model of init ({folder}) has {_shown(expected)}; leave the key out, or set "
         f"{key}={_shown(expected)}"
-        for key, value, expected in pairs
+        for key, value, expected in (*pairs, *heads)
         if value != expected
     ]
     # The output stride and the dropout leave no trace in weights: these two are the recipe's to choose.
