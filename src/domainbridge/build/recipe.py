@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from domainbridge.build.initial_model import architecture_of_init
 from domainbridge.config.load import read_document, recipe_path
@@ -36,6 +37,9 @@ __all__ = [
     "stages_of",
     "training_config",
 ]
+
+_UNKNOWN_KEY = "extra_forbidden"
+"""pydantic's type of the error."""
 
 
 def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -66,20 +70,47 @@ def _parsed(tree: object, overrides: Sequence[str], where: str, document: Docume
         tree = copy.deepcopy(tree)  # the caller's stays as it is
         typed, problems = apply_overrides(tree, overrides)
         whole, unknown = _class_for(tree)
-        recipe = whole.model_validate(tree)
+        recipe, errors = _validated(tree, whole)
+        listed = problems_of(errors, tree, whole, _spelling(document, typed)) if errors else []
     except RecursionError:
         raise RecipeError(f"{where}: values are nested too deeply, or contain themselves") from None
-    except ValidationError as error:
-        found_here = problems_of(error.errors(), tree, whole, _spelling(document, typed))
-        problems += unknown
-        problems += [_of_another_method(place, text, tree) or text for place, text in found_here]
-    else:
+    problems += unknown + [_of_another_method(place, text, tree) or text for place, text in listed]
+    if recipe is not None:
         problems += unknown or (_problems_of_names(recipe) + _problems_of_stages(recipe))
         recipe, of_init = _with_init(recipe)
         problems += of_init
-    if problems:
+    if recipe is None or problems:
         raise RecipeError(problem_list(f"{where}: {len(problems)} problem(s)", problems))
     return recipe
+
+
+def _validated(tree: dict[str, Any], whole: type[Recipe]) -> tuple[Recipe | None, list[ErrorDetails]]:
+    """The recipe of a tree and all errors; without its unknown keys the rest may still be wrong, or be a recipe."""
+    try:
+        return whole.model_validate(tree), []
+    except ValidationError as error:
+        errors = error.errors()
+    unknown = [detail["loc"] for detail in errors if detail["type"] == _UNKNOWN_KEY]
+    if not unknown:
+        return None, errors
+    known = copy.deepcopy(tree)
+    for place in unknown:
+        _remove(known, place)
+    try:
+        return whole.model_validate(known), errors
+    except ValidationError as error:
+        seen = [(detail["loc"], detail["type"]) for detail in errors]
+        return None, errors + [detail for detail in error.errors() if (detail["loc"], detail["type"]) not in seen]
+
+
+def _remove(tree: Any, place: tuple[int | str, ...]) -> None:
+    """Take a key out; a place inside a value of several kinds has marks in it, which are passed over."""
+    node = tree
+    for part in place[:-1]:
+        if isinstance(node, dict | list) and (part in node if isinstance(node, dict) else isinstance(part, int)):
+            node = node[part]  # type: ignore[index]
+    if isinstance(node, dict):
+        node.pop(place[-1], None)
 
 
 def _spelling(document: Document | None, typed: Sequence[Override]) -> Written:

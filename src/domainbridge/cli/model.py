@@ -95,6 +95,10 @@ def predict(
     scale: Annotated[
         str | None, typer.Option(help="values that become black and white, e.g. 0,4095; default: as in training")
     ] = None,
+    percentiles: Annotated[
+        str | None,
+        typer.Option(help="the same as shares of each image's pixels in percent, e.g. 2,98; not with --scale"),
+    ] = None,
     slide: Slide = False,
     flip: Flip = False,
     device: Device = "auto",
@@ -107,13 +111,19 @@ def predict(
 
     from domainbridge import api
     from domainbridge.cli.parsing import parse_limits, parse_numbers, writable_folder
+    from domainbridge.errors import RecipeError
 
     writable_folder(out, "--out")
+    if scale is not None and percentiles is not None:
+        raise RecipeError("--scale and --percentiles: give one of the two")
     loaded = api.load_model(model, slide=slide, flip=flip, device=device)
     if bands is not None:
         loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
     if scale is not None:
         loaded.image_rule = replace(loaded.image_rule, scale=parse_limits(scale, "--scale"), percentiles=None)
+    if percentiles is not None:
+        limits = parse_limits(percentiles, "--percentiles", (0, 100))
+        loaded.image_rule = replace(loaded.image_rule, percentiles=limits, scale=None)
     written = api.predict(loaded, inputs, out, overlay=overlay, confidence=confidence, report=_say)
     echo(f"{written} images segmented into {out}", err=True)
 

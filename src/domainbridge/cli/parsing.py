@@ -62,16 +62,17 @@ def parse_numbers(text: str, option: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def parse_limits(text: str, option: str) -> tuple[float, float]:
+def parse_limits(text: str, option: str, allowed: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float]:
     """'0,4095' to (0.0, 4095.0).
 
     Raises:
-        RecipeError: not two numbers with a comma between, the smaller one first.
+        RecipeError: not two numbers within ``allowed`` with a comma between, the smaller one first.
     """
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         low = high = 0.0
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise RecipeError(f"{option} {text}: expected two numbers with a comma between, such as 0,4095")
+    if not (allowed[0] <= low < high <= allowed[1] and math.isfinite(low) and math.isfinite(high)):
+        limits = "" if math.isinf(allowed[1]) else f" from {allowed[0]:g} to {allowed[1]:g}"
+        raise RecipeError(f"{option} {text}: expected two numbers{limits}, the smaller one first, a comma between")
     return low, high

@@ -152,7 +152,12 @@ def binary_mask_advice(facts: LabelFacts, classes: tuple[str, ...]) -> str:
     values = sorted(facts.value_counts)
     if isinstance(facts.decoder, IdLabels) and len(values) == 2 and len(classes) >= 2:
         return f"a binary mask? label_map: {{{values[0]}: {classes[0]}, {values[1]}: {classes[1]}}}"
-    return "set label_map to the values of the files, e.g. label_map: {0: background, 255: object}"
+    if facts.decoder is None or not values:
+        return "set label_map to the values of the files, e.g. label_map: {0: background, 255: object}"
+    commonest = sorted(value for value, _ in facts.value_counts.most_common(_NAMED))
+    listed = ", ".join(f"{facts.decoder.describe(value)}: CLASS" for value in commonest)
+    names = ", ".join(classes[:_NAMED]) + (" ..." if len(classes) > _NAMED else "")
+    return f"set label_map: {{{listed}}} with {names} or ignore in the place of each CLASS"
 
 
 def _hex(color: tuple[int, ...]) -> str:
