@@ -97,7 +97,7 @@ def predict(
     ] = None,
     percentiles: Annotated[
         str | None,
-        typer.Option(help="the same as shares of each image's pixels in percent, e.g. 2,98; not with --scale"),
+        typer.Option(help="in percent of each image's pixels, in the place of --scale, e.g. 2,98"),
     ] = None,
     slide: Slide = False,
     flip: Flip = False,
