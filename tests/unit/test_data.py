@@ -505,6 +505,19 @@ def test_work_in_threads_keeps_its_order_and_its_errors() -> None:
         list(results)
 
 
+@pytest.mark.parametrize(("bytes_each", "at_most"), [(2**20, 20), (200 * 2**20, 3), (2**40, 2)])
+def test_few_large_results_wait_at_a_time(bytes_each: int, at_most: int) -> None:
+    begun: list[int] = []
+
+    def work(index: int) -> int:
+        begun.append(index)
+        return index
+
+    for used, result in enumerate(in_threads(work, range(40), lambda _: bytes_each)):
+        assert result == used
+        assert len(begun) - used <= at_most
+
+
 class TestFingerprint:
     def files(self, folder: Path, count: int) -> FileDataset:
         folder.mkdir(exist_ok=True)

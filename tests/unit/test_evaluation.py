@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -98,6 +98,7 @@ def test_the_class_map_is_that_of_the_probabilities(
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(40, 200), st.integers(40, 200), st.booleans(), st.sampled_from([None, (24, 40)]), st.floats(0.3, 2))
+@example(40, 193, False, None, 0.96875)  # a pixel exactly at the center of a cell
 def test_windows_of_a_large_image_agree_with_the_whole_image(
     height: int, width: int, flip: bool, window: tuple[int, int] | None, scale: float
 ) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -21,7 +21,7 @@ from domainbridge.models.segmenter import Segmentation
 from domainbridge.ops.losses import cross_entropy, soft_divergence
 from domainbridge.ops.photometric import AugmentationConfig, augment
 from domainbridge.ops.prototype_distance import PrototypeDistances, class_sums
-from domainbridge.ops.upsample import LazyUpsample, interpolation_matrix, upsample
+from domainbridge.ops.upsample import LazyUpsample, interpolation_matrix, interpolation_rows, upsample
 from domainbridge.types import Batch
 
 CLASSES, CHANNELS = 4, 6
@@ -75,6 +75,15 @@ class TestPrototypeDistance:
         matrix = interpolation_matrix(cells, pixels, torch.device("cpu"))
         assert torch.allclose(upsample(values, (1, pixels))[0, 0, 0], matrix @ values[0, 0, 0], atol=1e-6)
         assert torch.allclose(matrix.sum(1), torch.ones(pixels), atol=1e-6)
+
+    @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 299), st.integers(1, 64))
+    @example(193, 187, 93, 31)  # a pixel exactly at the center of a cell
+    def test_some_rows_are_those_of_the_whole_matrix(self, cells: int, pixels: int, start: int, count: int) -> None:
+        rows = slice(min(start, pixels - 1), min(start + count, pixels))
+        some, needed = interpolation_rows((pixels, cells), rows, torch.device("cpu"))
+        whole = interpolation_matrix(cells, pixels, torch.device("cpu"))[rows]
+        assert torch.allclose(some, whole[:, needed], atol=1e-4)
+        assert torch.allclose(some.sum(1), torch.ones(len(some)))
 
     @given(sizes, st.integers(1, 8), st.integers(1, 5), st.integers(0, 9))
     @settings(max_examples=40)

@@ -65,7 +65,9 @@ def expected_value(place: tuple[Any, ...], given: Any, context: dict[str, Any], 
             f"expected the name of a label space or {{name: mine, classes: [background, crack]}}, found {shown(given)}"
         )
     if "label_map" in place[-2:-1]:
-        return f"expected a class name, a train id or 'ignore', found {shown(given)}"
+        hint = "; a pixel has one class: write ignore for a value that stands for several"
+        hint = hint if isinstance(given, list) else ""
+        return f"expected a class name, a train id or 'ignore', found {shown(given)}{hint}"
     if place in (("sources",), ("targets",)) and kind == "tuple_type":
         return f"expected a list, a '-' before each element: '- {{name: a, root: DIR, ...}}', found {shown(given)}"
     if last == "name" and kind == "string_pattern_mismatch":

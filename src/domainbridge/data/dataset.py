@@ -183,5 +183,9 @@ class ConcatDataset:
 
 
 def ahead(dataset: Dataset, indices: Iterable[int]) -> Iterator[Sample]:
-    """Samples of ``indices`` in order; threads decode the next few samples ahead."""
-    return in_threads(dataset.__getitem__, indices)
+    """Samples of ``indices`` in order; threads decode the next few samples ahead, fewer where images are large."""
+    return in_threads(dataset.__getitem__, indices, _bytes)
+
+
+def _bytes(sample: Sample) -> int:
+    return sample.image.nbytes + (0 if sample.label is None else sample.label.nbytes)

@@ -1,6 +1,5 @@
 """Bilinear upsampling with ``align_corners=False``, the only one used here: whole, or a few rows at a time."""
 
-import math
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -70,12 +69,13 @@ def interpolation_rows(shape: tuple[int, int], rows: slice, device: torch.device
     """
     pixels, cells = shape
     needed = source_rows(shape, rows)
-    places = (torch.arange(rows.start, rows.stop, dtype=torch.float64, device=device) + 0.5) * (cells / pixels) - 0.5
-    places = places.clamp(0, cells - 1)
-    below = places.floor()
-    matrix = torch.zeros(len(places), needed.stop - needed.start, device=device)
-    share = (places - below).float()[:, None]
-    first = (below.long() - needed.start)[:, None]
+    # (row + 0.5) * cells / pixels - 0.5 as a fraction of whole numbers: a rounded one may fall below its cell.
+    halves = (2 * torch.arange(rows.start, rows.stop, device=device) + 1) * cells - pixels
+    halves = halves.clamp(0, 2 * pixels * (cells - 1))
+    below = halves // (2 * pixels)
+    matrix = torch.zeros(len(halves), needed.stop - needed.start, device=device)
+    share = ((halves - below * 2 * pixels).double() / (2 * pixels)).float()[:, None]
+    first = (below - needed.start)[:, None]
     second = (first + 1).clamp_max(needed.stop - needed.start - 1)
     matrix.scatter_add_(1, first, 1 - share)
     matrix.scatter_add_(1, second, share)
@@ -85,8 +85,8 @@ def interpolation_rows(shape: tuple[int, int], rows: slice, device: torch.device
 def source_rows(shape: tuple[int, ...], rows: slice) -> slice:
     """The cells that rows of an interpolation matrix of ``shape`` (pixels, cells) read from."""
     pixels, cells = shape
-    first, last = ((row + 0.5) * cells / pixels - 0.5 for row in (rows.start, rows.stop - 1))
-    return slice(max(math.floor(first), 0), min(math.floor(last) + 2, cells))
+    first, last = (((2 * row + 1) * cells - pixels) // (2 * pixels) for row in (rows.start, rows.stop - 1))
+    return slice(max(first, 0), min(last + 2, cells))
 
 
 def row_chunks(height: int) -> Iterator[slice]:

@@ -1,7 +1,6 @@
 """Device, number formats and versions of the machine; for several processes see ``distributed``."""
 
 import contextlib
-import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 
+from domainbridge.data.threads import usable_cores
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.runtime.distributed import Processes, local_rank
@@ -112,12 +112,7 @@ def resolve_runtime(
         reason = str(error).splitlines()[0]
         raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
     # More loaders than cores only take turns; how many there are changes no result.
-    return Runtime(resolved, min(num_workers, _cores()), processes or Processes())
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Runtime(resolved, min(num_workers, usable_cores()), processes or Processes())
 
 
 def environment(runtime: Runtime) -> dict[str, object]:

@@ -28,6 +28,7 @@ from domainbridge.data.labels import LabelDecoder
 from domainbridge.data.layout_listing import list_layout
 from domainbridge.data.layouts.base import LAYOUTS
 from domainbridge.data.statistics import class_counts
+from domainbridge.data.threads import usable_cores
 from domainbridge.data.transforms import resize_image, resize_label
 from domainbridge.errors import DataError, problem_list
 from domainbridge.files import write_file, write_text
@@ -167,7 +168,7 @@ def _convert_all(
     _claim(rule.out, identity)
     counts: dict[str, NDArray[np.int64]] = {}
     problems: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for done, (job, outcome) in enumerate(zip(jobs, pool.map(work, jobs), strict=True), 1):
             if isinstance(outcome, str):
                 problems.append(outcome)
