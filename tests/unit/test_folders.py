@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from domainbridge.build.datasets import list_data
+from domainbridge.build.recipe import parse_recipe
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.folder import FolderRule, list_folder
@@ -75,6 +77,35 @@ class TestWhatIsLeftOut:
             for number in (1, 2):
                 (tmp_path / f"i/{here}/link{number}").symlink_to(tmp_path / f"i/{there}")
         assert len(list_folder(tmp_path / "i", None, FolderRule()).images) == 2
+
+
+@pytest.mark.parametrize("closed", ["images/night", "images", "labels"])
+def test_a_folder_that_cannot_be_opened_is_named_beside_the_rest(
+    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("images/a.png", "images/night/b.png", "labels/a.png", "labels/night/b.png", "target/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / name)
+    scandir, listdir = os.scandir, os.listdir
+
+    def refuse(path: str) -> None:
+        if os.fspath(path) == str(tmp_path / closed):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    monkeypatch.setattr("os.scandir", lambda path: refuse(path) or scandir(path))  # the tests may run as root
+    monkeypatch.setattr("os.listdir", lambda path: refuse(path) or listdir(path))
+    tree = {
+        "name": "x",
+        "data_root": str(tmp_path),
+        "label_space": {"name": "two", "classes": ["no", "yes"]},
+        "sources": [{"name": "s", "root": ".", "images": "images", "labels": "labels"}],
+        "targets": [{"name": "t", "root": "nowhere", "images": "."}],
+    }
+    _, problems = list_data(parse_recipe(tree))
+    text = "\n".join(problems)
+    assert str(tmp_path / closed) in text
+    assert "Permission denied" in text
+    assert "nowhere" in text
 
 
 class TestPairs:

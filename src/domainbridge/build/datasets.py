@@ -114,6 +114,9 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
         except InputError as error:
             problems.append(str(error))
             return FileDataset(where, ())
+        except OSError as error:  # a folder without the right to read, a disk that is gone
+            problems.append(f"{where}: {error.filename}: {error.strerror}")
+            return FileDataset(where, ())
         problems.extend(f"{where}: {problem}" for problem in problems_here)
         return samples
 

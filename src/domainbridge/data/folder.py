@@ -148,7 +148,11 @@ def _files(folder: Path, kind: str, pattern: NamePattern, problems: list[str]) -
         hint = "; write / between folders" if "\\" in str(folder) else ""
         problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}{hint}'}")
         return files
-    files.content, files.there = files_below(folder), True
+    try:
+        files.content, files.there = files_below(folder), True
+    except DataError as error:
+        problems.append(f"{kind}: {error}")
+        return files
     for names, text in (
         (files.content.broken, "links to files that do not exist"),
         (files.content.special, "pipes or devices instead of files"),

@@ -185,6 +185,8 @@ def unreadable(path: Path, error: Exception) -> FileError:
     """The message for a file that cannot be decoded."""
     if isinstance(error, FileNotFoundError):
         return FileError(path, "no such file")
+    if isinstance(error, PermissionError):
+        return FileError(path, "no right to read; give yourself the right", "no right to read")
     reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror

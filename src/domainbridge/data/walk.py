@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from domainbridge.data.storage.tar import archive_members, archives, is_archives
+from domainbridge.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "LABEL_SUFFIXES", "FolderFiles", "files_below", "suffix_of"]
 
@@ -55,7 +56,7 @@ def files_below(folder: Path) -> FolderFiles:
     For archives (``name-*.tar``): the members, relative to the folder of the archives.
 
     Raises:
-        DataError: an archive is damaged or compressed.
+        DataError: an archive is damaged or compressed, or folders cannot be opened.
     """
     content = FolderFiles()
     if is_archives(folder):
@@ -66,35 +67,48 @@ def files_below(folder: Path) -> FolderFiles:
                 else:
                     content.names.append(f"{archive.name}/{name}")
         return content
-    _walk(str(folder), "", content, set())
+    closed: list[OSError] = []
+    _walk(str(folder), "", content, set(), closed)
+    if closed:
+        raise DataError(
+            f"{len(closed)} folder(s) cannot be opened, e.g. {closed[0].filename} ({closed[0].strerror}); give "
+            "yourself the right to read them, or move them away"
+        )
     return content
 
 
-def _walk(directory: str, prefix: str, content: FolderFiles, visited: set[tuple[int, int]]) -> None:
-    """Add the files of a directory, then those of its subfolders."""
-    status = os.stat(directory)  # noqa: PTH116 - strings are several times as fast as Path for a million files
-    if (status.st_dev, status.st_ino) in visited:  # a link to a folder that was read before: a walk could not end
+def _walk(
+    directory: str, prefix: str, content: FolderFiles, visited: set[tuple[int, int]], closed: list[OSError]
+) -> None:
+    """Add the files of a directory, then those of its subfolders, and the errors of folders that cannot be opened."""
+    try:
+        status = os.stat(directory)  # noqa: PTH116 - strings are several times as fast as Path for a million files
+        if (status.st_dev, status.st_ino) in visited:  # a link to a folder that was read before: a walk could not end
+            return
+        visited.add((status.st_dev, status.st_ino))
+        with os.scandir(directory) as iterator:
+            entries = sorted(iterator, key=lambda entry: entry.name)
+    except OSError as error:
+        closed.append(error)
         return
-    visited.add((status.st_dev, status.st_ino))
     subfolders = []
-    with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            name = prefix + entry.name
-            if entry.is_dir():
-                if _is_hidden(entry.name):
-                    content.hidden += sum(len(files) for _, _, files in os.walk(entry.path))
-                else:
-                    subfolders.append((entry.path, name + "/"))
-            elif _is_hidden(entry.name):
-                content.hidden += 1
-            elif entry.is_file():
-                content.names.append(name)
-            elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
-                content.broken.append(name)
+    for entry in entries:
+        name = prefix + entry.name
+        if entry.is_dir():
+            if _is_hidden(entry.name):
+                content.hidden += sum(len(files) for _, _, files in os.walk(entry.path))
             else:
-                content.special.append(name)
+                subfolders.append((entry.path, name + "/"))
+        elif _is_hidden(entry.name):
+            content.hidden += 1
+        elif entry.is_file():
+            content.names.append(name)
+        elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+            content.broken.append(name)
+        else:
+            content.special.append(name)
     for path, below in subfolders:
-        _walk(path, below, content, visited)
+        _walk(path, below, content, visited, closed)
 
 
 def _is_hidden(name: str) -> bool:
