@@ -6,8 +6,7 @@ import torch
 from domainbridge.ops.photometric import (
     BlurDraws,
     JitterDraws,
-    adjust_brightness,
-    adjust_contrast,
+    adjust_contrast_and_brightness,
     adjust_saturation_and_hue,
     blur,
     blur_kernel_size,
@@ -25,8 +24,10 @@ def scalar(value: float) -> torch.Tensor:
 def test_single_adjustments(compare) -> None:
     arrays = golden.arrays("k_color_blur.npz")
     image = torch.from_numpy(arrays["op_in"])
-    compare("k brightness", adjust_brightness(image, scalar(0.15)), arrays["op_brightness_plus0.15"], 1e-6)
-    compare("k contrast", adjust_contrast(image, scalar(1.2)), arrays["op_contrast_1.2"], 1e-6)
+    brighter = adjust_contrast_and_brightness(image, scalar(1.0), scalar(0.15))
+    compare("k brightness", brighter, arrays["op_brightness_plus0.15"], 1e-6)
+    stronger = adjust_contrast_and_brightness(image, scalar(1.2), scalar(0.0))
+    compare("k contrast", stronger, arrays["op_contrast_1.2"], 1e-6)
     saturated = adjust_saturation_and_hue(image, scalar(0.8), scalar(0.0))
     compare("k saturation", saturated, arrays["op_saturation_0.8"], 1e-5)
     turned = adjust_saturation_and_hue(image, scalar(1.0), scalar(0.15))

@@ -1,4 +1,4 @@
-"""Losses of 20 self-training steps, and the gradients of the first, with BatchNorm in evaluation mode.
+"""Losses of 20 self-training steps, and the gradients of the first.
 
 Run alone and under torchrun; the main process writes them.
 
@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from domainbridge.build.datasets import open_data
 from domainbridge.build.networks import initial_student
@@ -38,11 +37,7 @@ def main(data_root: str, out: Path) -> None:
     logged: list[dict[str, float]] = []
     with joined_processes("cpu") as processes:
         runtime = resolve_runtime("cpu", 1, 0, processes)
-        student = initial_student(recipe, "equal")
-        for module in student.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.train(False)
-                module.train = lambda mode=True, module=module: module  # stays in evaluation mode
+        student = runtime.place(initial_student(recipe, "equal").train(), channels_last=True)
         objective = SelfTraining(
             student, "class", confidence=0.4, augmentation=AugmentationConfig(), mean_over_devices=processes.mean
         )

@@ -62,6 +62,15 @@ def test_losses_and_gradients_equal_those_of_one_process(generated_data: Path, t
     assert any(abs(value) > 1e-3 for gradient in one["gradients"].values() for value in gradient)
 
 
+def test_batch_statistics_are_those_of_all_processes_rows(tmp_path: Path) -> None:
+    result = together(TESTS / "run/shared_statistics.py", tmp_path / "out.json")
+    assert result.returncode == 0, result.stderr
+    differences = json.loads((tmp_path / "out.json").read_text())
+    assert len(differences) == 8
+    for name, difference in differences.items():
+        assert difference < (0.1 if "bfloat16" in name else 2e-5), name
+
+
 def test_a_whole_run_with_two_processes_then_one_changes_nothing(recipe: Path, tmp_path: Path) -> None:
     result = together("-m", "domainbridge", "run", recipe, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr

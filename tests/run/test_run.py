@@ -1,5 +1,6 @@
 """A whole run on generated images: stages, results, resuming, repeating."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from domainbridge.build.recipe import parse_recipe, stages_of
 from domainbridge.data.dataset import Dataset
 from domainbridge.errors import RecipeError, RunFolderError, TrainingError
 from domainbridge.methods.base import TrainingStage
+from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.callbacks.base import NullCallback
 from domainbridge.run.callbacks.jsonl import JSONLCallback
 from domainbridge.run.graph import PlannedStage, plan, stage_graph
@@ -352,6 +354,31 @@ def test_variants_run(change: dict, finished: Path, recipe_tree: dict, tmp_path:
         assert all(value.isfinite().all() for value in values.values())
     parts = [weights(tmp_path / "run", stage)["head.classifier.weight"] for stage in ("r1-cut", "r1-class")]
     assert not torch.equal(*parts)
+
+
+def test_a_finished_stage_leaves_no_network_behind(recipe_tree: dict, tmp_path: Path) -> None:
+    """Without Python's own collections: what is still alive would fill a GPU during the next stage."""
+
+    class Counter(NullCallback):
+        def __init__(self) -> None:
+            self.alive: dict[str, int] = {}
+
+        def stage_begins(self, item: PlannedStage) -> None:
+            self.alive[item.name] = sum(type(part) is Segmenter for part in gc.get_objects())
+
+    recipe_tree["rounds"] = 1
+    recipe_tree["training"] |= {"steps": 1, "activation_checkpointing": True}
+    counter = Counter()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(part) is Segmenter for part in gc.get_objects())
+        assert run_recipe(parse_recipe(recipe_tree), tmp_path / "run", [counter])
+    finally:
+        gc.enable()
+    del counter.alive["source-only"]  # the check before the first stage builds networks too
+    assert set(counter.alive) == {"r1-cut", "r1-class", "r1-prototypes", "r1-distill"}
+    assert set(counter.alive.values()) == {before}
 
 
 def test_self_training_is_a_method_of_its_own(recipe_tree: dict, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from domainbridge.models.activation_checkpointing import blocks_of, checkpoint_b
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.run.graph import stage_graph
-from domainbridge.runtime.device import resolve_runtime, synchronized
+from domainbridge.runtime.device import resolve_runtime
 from domainbridge.training.amp import LossScale, loss_scale
 from domainbridge.training.loop import TrainConfig, fit
 from domainbridge.training.optimizer import Schedule, build_optimizer
@@ -111,29 +111,6 @@ class TestActivationCheckpointing:
         trained(sparing, None)
         expected = plain.state_dict()
         assert list(sparing.state_dict()) == list(expected)
-        assert all(torch.equal(value, expected[name]) for name, value in sparing.state_dict().items())
-
-    @pytest.mark.parametrize("backbone", ["resnet18_v1c", "test_efficientnet"])
-    def test_statistics_over_processes_are_kept_the_same_way(
-        self, backbone: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """SyncBatchNorm trains on GPUs only; of one process it does what BatchNorm does, after checks of its own."""
-        plain, sparing = synchronized(network(backbone)), synchronized(network(backbone))
-        checkpoint_blocks(sparing.backbone)
-
-        def checked(norm: nn.SyncBatchNorm, image: torch.Tensor) -> torch.Tensor:
-            assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked.add_(1)
-            return nn.functional.batch_norm(
-                image, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum, norm.eps
-            )
-
-        monkeypatch.setattr(nn.SyncBatchNorm, "forward", checked)
-        image = torch.rand(2, 3, 64, 64)
-        for student in (plain, sparing):
-            student.train()(image).logits.sum().backward()
-        expected = plain.state_dict()
-        assert any(isinstance(module, nn.SyncBatchNorm) for module in sparing.modules())
         assert all(torch.equal(value, expected[name]) for name, value in sparing.state_dict().items())
 
     def test_blocks_keep_only_their_inputs(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
 from domainbridge.ops.photometric import AugmentationConfig
-from domainbridge.runtime.device import enough_memory, resolve_runtime, synchronized
+from domainbridge.runtime.device import enough_memory, resolve_runtime
+from domainbridge.runtime.loader_processes import fitting_workers
+from domainbridge.runtime.sync_batchnorm import SyncBatchNorm2d, SyncBatchNormAct2d, synchronize_batchnorm
 from domainbridge.seeding import derive_seed, numpy_generator, torch_generator
 from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from domainbridge.training.loop import Progress, TrainConfig, fit
@@ -239,6 +242,10 @@ class TestMemory:
             torch.OutOfMemoryError("CUDA out of memory"),
             RuntimeError("DefaultCPUAllocator: can't allocate"),
             MemoryError(),
+            torch.AcceleratorError("CUDA error: out of memory"),
+            RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            torch.distributed.DistBackendError("NCCL error: unhandled cuda error: Cuda failure 'out of memory'"),
         ],
     )
     def test_want_of_it_is_told_with_a_way_out(self, error: Exception) -> None:
@@ -291,18 +298,49 @@ class TestSeeds:
 
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18_v1c", "test_efficientnet"])
 def test_statistics_over_processes_leave_the_network_what_it_is(backbone: str) -> None:
-    """In evaluation mode, where SyncBatchNorm runs on a CPU: timm keeps activations inside its BatchNorm layers."""
+    """timm keeps activations inside its BatchNorm layers."""
     network = build_segmenter(ModelSpec(backbone, 32, 3, HeadSpec(channels=16, dilations=(1, 2)))).eval()
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     before = network(image).logits
     names = list(network.state_dict())
-    converted = synchronized(network)
-    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
-    assert list(converted.state_dict()) == names
-    torch.testing.assert_close(converted(image).logits, before)
+    synchronize_batchnorm(network)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(isinstance(norm, SyncBatchNorm2d | SyncBatchNormAct2d) for norm in norms)
+    assert list(network.state_dict()) == names
+    assert torch.equal(network(image).logits, before)
+
+
+class TestLoaderProcesses:
+    def test_all_that_fit_are_started(self) -> None:
+        assert fitting_workers(4, 8, 2**20, free=2**30) == (4, [])
+
+    def test_fewer_where_shared_memory_is_small(self) -> None:
+        batch = 4 * 512 * 512 * 7
+        workers, (note,) = fitting_workers(4, 8, batch, free=64 * 2**20)
+        assert workers == 1
+        assert "64 MiB are free, 4 loader processes need 149 MiB: 1 are started" in note
+        assert "--shm-size" in note
+        assert fitting_workers(4, 8, batch, free=2**20)[0] == 0
+
+    def test_every_cut_is_told(self) -> None:
+        workers, notes = fitting_workers(8, 1, 4 * 512 * 512 * 7, free=2**20)
+        assert workers == 0
+        assert "runtime.num_workers: 8, but this process may use 1 core(s)" in notes[0]
+        assert "--cpus-per-task of srun" in notes[0]
+        assert "0 are started" in notes[1]
+
+    def test_a_loader_that_hangs_is_told(self) -> None:
+        class Hanging(Dataset[int]):
+            def __getitem__(self, index: int) -> int:
+                time.sleep(60)
+                return index
+
+        with pytest.raises(TrainingError, match=r"no batch came from the loader processes for 1 s: .*--shm-size"):
+            list(batches(Hanging(), range(2), num_workers=1, patience=1))
 
 
 def test_no_more_loaders_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("domainbridge.runtime.device.os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     assert resolve_runtime("cpu", None, 8).num_workers == 2
     assert resolve_runtime("cpu", None, 0).num_workers == 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import training_space
+from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops, batches
 from domainbridge.data.dataset import Dataset, FileDataset
@@ -27,7 +28,15 @@ from domainbridge.models.backbones.base import normalization_of
 from domainbridge.runtime.device import Runtime
 from domainbridge.types import Rows, as_unit_float
 
-__all__ = ["TrainingData", "batchnorm_batches", "paired_crops", "prototype_crops", "rare_classes", "training_data"]
+__all__ = [
+    "TrainingData",
+    "batch_bytes",
+    "batchnorm_batches",
+    "paired_crops",
+    "prototype_crops",
+    "rare_classes",
+    "training_data",
+]
 
 _BATCHNORM_CROPS = 1000
 """Means and variances over so many crops no longer change with more; a pass over as many costs seconds on a GPU."""
@@ -98,6 +107,7 @@ def batchnorm_batches(
     """At most ``_BATCHNORM_CROPS`` target crops, each image once if there are enough for a batch.
 
     All batches are as large as in training: the average over batches would give a smaller last one too much weight.
+    Each process loads its own rows.
 
     Yields:
         float32 (batch, 3, height, width) in [0, 1], on the device.
@@ -111,11 +121,19 @@ def batchnorm_batches(
         seed=recipe.seed,
         stage=f"{stage.stream} statistics",
         mixture=data.target_mixture,
+        rows=runtime.processes.rows(batch_size),
     )
     steps = range(min(len(data.target) * passes // batch_size, -(-_BATCHNORM_CROPS // batch_size)))
     with closing(batches(stream, steps, num_workers=runtime.num_workers)) as loaded:
         for image in loaded:
             yield as_unit_float(image.to(runtime.device, non_blocking=True))
+
+
+def batch_bytes(recipe: Recipe, processes: int) -> int:
+    """Bytes of the largest batch of one of several processes: two images and a label per row, as uint8."""
+    stages = [stage for stage in stages_of(recipe) if isinstance(stage, TrainingStage)]
+    rows = max(training_config(recipe, stage).batch_size for stage in stages) // processes
+    return rows * recipe.crop.height * recipe.crop.width * (3 + 3 + 1)
 
 
 def _crop_rule(recipe: Recipe) -> CropRule:

@@ -23,7 +23,10 @@ from domainbridge.types import IGNORE, Batch, Rows
 __all__ = ["CropRule", "PairedCrops", "TargetCrops", "batches", "loaders_alive"]
 
 _DEFAULTS = CropConfig()
-_PREFETCH = 4
+PREFETCH = 4
+"""Batches that each loader process holds ready."""
+PATIENCE = 900.0
+"""Seconds without a batch after which a loader is taken for hanging."""
 """Batches that each worker loads ahead."""
 
 T = TypeVar("T")
@@ -136,24 +139,30 @@ class TargetCrops(torch.utils.data.Dataset[torch.Tensor]):
         seed: int,
         stage: str,
         mixture: Mixture | None = None,
+        rows: Rows | None = None,
     ) -> None:
         """Keep the arguments.
 
-        A ``mixture`` draws several domains in its shares, so not every image comes once per pass.
+        A ``mixture`` draws several domains in its shares, so not every image comes once per pass. With ``rows``, only
+        these rows of every batch are loaded, and every batch must be complete.
         """
         self.target, self.rule = target, rule
         self.batch_size, self.passes = batch_size, passes
         self.seed, self.stage = seed, stage
         self.order = mixture or Mixture((len(target),))
+        self.rows = rows
 
     def __len__(self) -> int:
         return -(-len(self.target) * self.passes // self.batch_size)
 
     def __getitem__(self, step: int) -> torch.Tensor:
         """Batch ``step``; the last batch may be smaller."""
-        end = min((step + 1) * self.batch_size, len(self.target) * self.passes)
+        first = step * self.batch_size
+        positions = range(first, min(first + self.batch_size, len(self.target) * self.passes))
+        if self.rows is not None:
+            positions = positions[self.rows.first : self.rows.first + self.rows.count]
         crops = []
-        for position in range(step * self.batch_size, end):
+        for position in positions:
             image = self.target[self.order.index(self.seed, self.stage, position)].image
             generator = numpy_generator(self.seed, self.stage, position, "crop")
             crops.append(_random_crop(image, self.rule, generator))
@@ -173,7 +182,12 @@ def _channels_first(image: NDArray[np.uint8], rule: CropRule) -> NDArray[np.uint
 
 
 def batches(
-    stream: torch.utils.data.Dataset[T], steps: range, *, num_workers: int, pin_memory: bool = False
+    stream: torch.utils.data.Dataset[T],
+    steps: range,
+    *,
+    num_workers: int,
+    pin_memory: bool = False,
+    patience: float = PATIENCE,
 ) -> Generator[T, None, None]:
     """Items ``steps`` of a stream in order, prefetched by ``num_workers`` processes (0: loaded on demand).
 
@@ -181,7 +195,7 @@ def batches(
 
     Raises:
         DataError: a file cannot be used.
-        TrainingError: another program ended a loader process.
+        TrainingError: another program ended a loader process, or no batch came for ``patience`` seconds.
     """
     loader = torch.utils.data.DataLoader(
         stream,
@@ -189,8 +203,9 @@ def batches(
         sampler=steps,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        prefetch_factor=_PREFETCH if num_workers else None,
+        prefetch_factor=PREFETCH if num_workers else None,
         worker_init_fn=_quiet_worker if num_workers else None,
+        timeout=patience if num_workers else 0,
     )
     loaded = iter(loader)
     try:
@@ -199,6 +214,12 @@ def batches(
         # The error of a worker contains the worker's traceback; only the last line is for the user.
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
     except (RuntimeError, OSError, EOFError) as error:
+        if "timed out after" in str(error):
+            raise TrainingError(
+                f"no batch came from the loader processes for {patience:.0f} s: a disk that hangs, or shared memory "
+                "(/dev/shm) that is full. Look at the disk, lower runtime.num_workers, or give a container more with "
+                "--shm-size=2g, then start the same command again"
+            ) from error
         # A process that ends while it hands over a batch breaks the connection in one of several ways.
         if LOADER_ENDED in str(error) or any(not worker.is_alive() for worker in getattr(loaded, "_workers", ())):
             raise _loader_ended(error) from error

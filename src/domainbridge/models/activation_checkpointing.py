@@ -66,7 +66,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     spare = torch.zeros((), dtype=torch.long, device=norms[0].weight.device) if norms else None
     for norm in norms:
-        # Not None: SyncBatchNorm insists on a counter.
+        # Not None: a layer that averages over all batches divides by the counter.
         norm.momentum, norm.num_batches_tracked = 0.0, spare
     try:
         yield

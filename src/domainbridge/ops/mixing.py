@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from domainbridge.ops.transfer import to_device
 from domainbridge.types import IGNORE, Rows
 
 __all__ = [
@@ -62,7 +63,7 @@ def cut_mix(
     batch, height, width = source_label.shape
     rows = rows or Rows.whole(batch)
     rectangles = rows.of(draw_rectangles(rows.total, (height, width), area_share, generator))
-    return cut_masks(rectangles.to(source_label.device, non_blocking=True), (height, width))
+    return cut_masks(to_device(rectangles, source_label.device), (height, width))
 
 
 def class_mix(
@@ -80,7 +81,7 @@ def class_mix(
         bool (batch, height, width), True where the source shows.
     """
     rows = rows or Rows.whole(len(source_label))
-    scores = rows.of(draw_class_scores(rows.total, generator)).to(source_label.device, non_blocking=True)
+    scores = to_device(rows.of(draw_class_scores(rows.total, generator)), source_label.device)
     return class_masks(source_label, scores, ignore_as_class=ignore_as_class)
 
 

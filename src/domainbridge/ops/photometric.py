@@ -13,14 +13,14 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from domainbridge.config.base import Probability, Section
+from domainbridge.ops.transfer import rows_and_values_on
 from domainbridge.types import Rows
 
 __all__ = [
     "AugmentationConfig",
     "BlurDraws",
     "JitterDraws",
-    "adjust_brightness",
-    "adjust_contrast",
+    "adjust_contrast_and_brightness",
     "adjust_saturation_and_hue",
     "augment",
     "blur",
@@ -131,44 +131,36 @@ def draw_blur(batch: int, sigma: tuple[float, float], probability: float, genera
 def jitter(image: Tensor, draws: JitterDraws) -> Tensor:
     """Apply each sample's four adjustments in its own order.
 
-    The samples that want the same adjustment at the same place of their order are adjusted together: at most 16
-    device operations, whatever the batch size, and each sample is adjusted four times.
+    At each place of the order, the samples that want brightness or contrast are adjusted together, and so are those
+    that want saturation or hue: at most eight groups, whatever the batch size, each sample in four of them.
 
     Args:
         image: float32 (batch, 3, height, width) in [0, 1].
         draws: of the same batch size.
     """
+    if not draws.applied.any():
+        return image
+    adjustment = draws.order.T  # (place, batch)
+    strength = draws.factors.gather(1, draws.order).T
+    of_colors = adjustment >= SATURATION
+    wanted = draws.applied & torch.stack([~of_colors, of_colors], 1)  # (place, kind, batch)
+    first = strength.where((adjustment == CONTRAST) | (adjustment == SATURATION), 1.0)
+    second = (strength - 1).where(adjustment == BRIGHTNESS, strength.where(adjustment == HUE, 0.0))
+    place, _, rows = torch.nonzero(wanted, as_tuple=True)
+    lengths = wanted.sum(2).flatten().tolist()
+    index, *values = rows_and_values_on(image.device, rows, first[place, rows], second[place, rows])
+    groups = zip(*(torch.split(part, lengths) for part in (index, *(v.view(-1, 1, 1, 1) for v in values))), strict=True)
     image = image.clone()
-    for place in range(4):
-        for adjustment in range(4):
-            rows = torch.nonzero(draws.applied & (draws.order[:, place] == adjustment)).flatten()
-            if len(rows):
-                factor = draws.factors[rows, adjustment].view(-1, 1, 1, 1)
-                index = rows.to(image.device, non_blocking=True)
-                adjusted = _adjust(image[index], adjustment, factor.to(image.device, non_blocking=True))
-                image[index] = adjusted
+    for number, (here, one, other) in enumerate(groups):
+        if len(here):
+            adjust = adjust_saturation_and_hue if number % 2 else adjust_contrast_and_brightness
+            image[here] = adjust(image[here], one, other)
     return image
 
 
-def _adjust(image: Tensor, adjustment: int, factor: Tensor) -> Tensor:
-    if adjustment == BRIGHTNESS:
-        return adjust_brightness(image, factor - 1)
-    if adjustment == CONTRAST:
-        return adjust_contrast(image, factor)
-    one, zero = torch.ones_like(factor), torch.zeros_like(factor)
-    if adjustment == SATURATION:
-        return adjust_saturation_and_hue(image, factor, zero)
-    return adjust_saturation_and_hue(image, one, factor)
-
-
-def adjust_brightness(image: Tensor, offset: Tensor) -> Tensor:
-    """Image + offset, clipped to [0, 1]; offset (batch, 1, 1, 1)."""
-    return (image + offset).clamp(0, 1)
-
-
-def adjust_contrast(image: Tensor, factor: Tensor) -> Tensor:
-    """Image * factor, clipped to [0, 1]; factor (batch, 1, 1, 1)."""
-    return (image * factor).clamp(0, 1)
+def adjust_contrast_and_brightness(image: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """Image * factor + offset, clipped to [0, 1]; factor and offset (batch, 1, 1, 1)."""
+    return (image * factor + offset).clamp(0, 1)
 
 
 def adjust_saturation_and_hue(image: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
@@ -204,8 +196,7 @@ def blur(image: Tensor, draws: BlurDraws, *, vertical: bool) -> Tensor:
     rows = torch.nonzero(draws.applied).flatten()
     if not len(rows):
         return image
-    index = rows.to(image.device, non_blocking=True)
-    sigma = draws.sigma[rows].to(image.device, non_blocking=True)
+    index, sigma = rows_and_values_on(image.device, rows, draws.sigma[rows])
     blurred = _blur_along(image[index], sigma, blur_kernel_size(image.shape[2]), axis=3)
     if vertical:
         blurred = _blur_along(blurred, sigma, blur_kernel_size(image.shape[3]), axis=2)

@@ -6,7 +6,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-from domainbridge.build.batches import TrainingData, rare_classes, training_data
+from domainbridge.build.batches import TrainingData, batch_bytes, rare_classes, training_data
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
 from domainbridge.build.initial_model import init_notes
 from domainbridge.build.label_space import scoring_rule
@@ -70,7 +70,10 @@ def run_recipe(
         closing(CallbackList(callbacks if processes.is_main else ())) as callback,
     ):
         settings = recipe.runtime
-        runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes)
+        batch = batch_bytes(recipe, processes.count)
+        runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes, batch)
+        for note in runtime.notes:
+            callback.message(f"note: {note}")
         data = open_data(recipe)
         nodes, passed = _checked(recipe, folder, data, callback, processes, only, until)
         alone = FolderLock(folder, callback.message) if processes.is_main else nullcontext()

@@ -1,5 +1,6 @@
 """Carrying out one stage in its folder."""
 
+import gc
 import json
 from contextlib import closing
 from pathlib import Path
@@ -48,6 +49,7 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
     work = _train if node.training is not None else collect_prototypes
     with loaders_alive(), enough_memory(f"stage {node.name}"):
         outcome = work(node, context, folder)
+    gc.collect()  # checkpointed and compiled networks are part of cycles: a GPU would hold them during the next stage
     if outcome is None:
         return False
     steps, seconds = outcome

@@ -9,14 +9,15 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
 
 from domainbridge.data.threads import usable_cores
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.runtime.distributed import Processes, local_rank
+from domainbridge.runtime.loader_processes import fitting_workers
+from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
 
-__all__ = ["EVALUATION_ADVICE", "Runtime", "enough_memory", "environment", "resolve_runtime", "synchronized"]
+__all__ = ["EVALUATION_ADVICE", "Runtime", "enough_memory", "environment", "resolve_runtime"]
 
 _TRAINING_ADVICE = (
     "`domainbridge plan` counts what a step needs and names keys that make it smaller, such as "
@@ -26,6 +27,8 @@ EVALUATION_ADVICE = (
     "Smaller pieces need less: sliding windows (--slide; in a recipe evaluation.mode=slide, with the size "
     "evaluation.window), no mirrored image (evaluation.flip=false). On a GPU, --device cpu takes the machine's memory"
 )
+_SHORT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch's allocator for the CPU, CUDA and NCCL, cuDNN and cuBLAS say, each with an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ class Runtime:
         device: this process's.
         num_workers: data loader processes.
         processes: that train together.
+        notes: why there are fewer loader processes than asked for.
     """
 
     device: torch.device
     num_workers: int
     processes: Processes = Processes()
+    notes: tuple[str, ...] = ()
 
     def autocast(self, precision: str) -> contextlib.AbstractContextManager[object]:
         """Mixed precision for forward passes; "float32" changes nothing."""
@@ -51,19 +56,9 @@ class Runtime:
     def place(self, model: Segmenter, *, channels_last: bool) -> Segmenter:
         """Move to the device, in the memory layout asked for."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        if self.processes.count > 1 and self.device.type == "cuda" and model.training:
-            model = synchronized(model)  # SyncBatchNorm takes no CPU tensors
+        if self.processes.count > 1:
+            synchronize_batchnorm(model)
         return model.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
-
-
-def synchronized(model: Segmenter) -> Segmenter:
-    """BatchNorm statistics over the batch of all processes, as published; in place where possible.
-
-    timm's own conversion, because torch's would drop the activations that timm keeps inside its BatchNorm layers.
-    """
-    converted = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    assert isinstance(converted, Segmenter)
-    return converted
 
 
 @contextlib.contextmanager
@@ -80,9 +75,8 @@ def enough_memory(what: str, advice: str = _TRAINING_ADVICE) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # torch's allocator for the CPU raises a plain RuntimeError.
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-        if not short:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not short and not any(text in str(error) for text in _SHORT_OF_MEMORY):
             raise
         raise TrainingError(
             f"{what} does not fit into this device's memory; what was saved before is kept. {advice}"
@@ -90,9 +84,20 @@ def enough_memory(what: str, advice: str = _TRAINING_ADVICE) -> Iterator[None]:
 
 
 def resolve_runtime(
-    device: str = "auto", threads: int | None = None, num_workers: int = 0, processes: Processes | None = None
+    device: str = "auto",
+    threads: int | None = None,
+    num_workers: int = 0,
+    processes: Processes | None = None,
+    batch_bytes: int = 0,
 ) -> Runtime:
     """From the recipe's keys to a runtime; each of several processes on a machine takes a GPU of its own.
+
+    Args:
+        device: auto, cpu, cuda, or one such as cuda:1.
+        threads: of torch on the CPU; None: torch's choice.
+        num_workers: data loader processes asked for. How many there are changes no result.
+        processes: that train together.
+        batch_bytes: of the largest batch that this process loads.
 
     Raises:
         RecipeError: no such device here.
@@ -111,8 +116,10 @@ def resolve_runtime(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
-    # More loaders than cores only take turns; how many there are changes no result.
-    return Runtime(resolved, min(num_workers, usable_cores()), processes or Processes())
+    if resolved.type == "cuda":
+        torch.cuda.set_device(resolved)  # or the thread that pins batches would open a context on GPU 0
+    num_workers, notes = fitting_workers(num_workers, usable_cores(), batch_bytes)
+    return Runtime(resolved, num_workers, processes or Processes(), tuple(notes))
 
 
 def environment(runtime: Runtime) -> dict[str, object]:

@@ -135,7 +135,7 @@ def _peer_is_gone(error: RuntimeError) -> bool:
 def averaging_gradients(student: Network, processes: Processes, device: torch.device) -> Network:
     """The student, wrapped so that its gradients are averaged over the processes; itself for one process.
 
-    BatchNorm buffers are not broadcast: on GPUs all processes have the same ones (SyncBatchNorm), on CPUs each its own.
+    BatchNorm buffers are not broadcast: all processes have the same ones (see ``sync_batchnorm``).
     """
     if processes.count == 1:
         return student

@@ -1,0 +1,19 @@
+"""Small values of a step, drawn on the CPU, on their way to the device."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["rows_and_values_on", "to_device"]
+
+
+def to_device(draws: Tensor, device: torch.device) -> Tensor:
+    """An asynchronous copy. For a GPU from page-locked memory: the host waits for a copy from any other."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        draws = draws.pin_memory()
+    return draws.to(device, non_blocking=True)
+
+
+def rows_and_values_on(device: torch.device, rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """Row numbers, int64 (n,), and values for each, float32 (n,), in one copy."""
+    packed = to_device(torch.stack([rows.float(), *values]), device)  # whole numbers below 2 ** 24 are exact
+    return packed[0].long(), *packed[1:]

@@ -1,0 +1,105 @@
+"""BatchNorm over the rows of all processes, as published (SyncBN), on GPUs and on CPUs.
+
+torch's own asks the device three times in every forward pass how many rows each process has, and waits; it breaks every
+compiled graph, and takes no CPU tensors. Here all processes have equally many rows, so that one collective of a few
+numbers per channel is enough in each direction, and nothing waits. The formulas are those of Ioffe and Szegedy
+(arXiv 1502.03167), with moments over all rows.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+__all__ = ["SyncBatchNorm2d", "SyncBatchNormAct2d", "synchronize_batchnorm"]
+
+_AXES = (0, 2, 3)
+
+
+def synchronize_batchnorm(model: nn.Module) -> None:
+    """Let every BatchNorm layer of a model normalize with the moments of all processes' rows; names and weights stay.
+
+    Only the class of a layer changes, so that what timm keeps inside its layers (an activation, dropout) stays too.
+    """
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncBatchNorm2d
+        elif type(module) is BatchNormAct2d:
+            module.__class__ = SyncBatchNormAct2d
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` whose batch is that of all processes while it trains; all have equally many rows."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Float (batch, channels, height, width), normalized."""
+        return normalize(self, image) if _is_shared(self) else super().forward(image)
+
+
+class SyncBatchNormAct2d(BatchNormAct2d):
+    """timm's BatchNorm with an activation, likewise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (batch, channels, height, width), normalized and activated."""
+        if not _is_shared(self):
+            return super().forward(x)  # type: ignore[no-any-return,no-untyped-call]
+        return self.act(self.drop(normalize(self, x)))  # type: ignore[no-any-return]
+
+
+def _is_shared(norm: nn.BatchNorm2d) -> bool:
+    return norm.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def normalize(norm: nn.BatchNorm2d, image: Tensor) -> Tensor:
+    """Normalize with the moments of all processes' rows, and let them weigh in the running ones."""
+    output, mean, variance = _Normalize.apply(image, norm.weight, norm.bias, norm.eps)
+    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
+        rows = image.numel() // image.shape[1] * dist.get_world_size()
+        share: Tensor | float = 0.0 if norm.momentum is None else norm.momentum
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+            if norm.momentum is None:  # the plain average over all batches
+                share = 1 / norm.num_batches_tracked.float()
+        with torch.no_grad():
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance * (rows / max(rows - 1, 1)), share)
+    return output  # type: ignore[no-any-return]
+
+
+class _Normalize(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) * weight + bias, with moments over all processes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        here = torch.stack(torch.var_mean(image.float(), _AXES, correction=0))  # (variance and mean, channels)
+        everywhere = here.new_zeros(dist.get_world_size(), *here.shape)
+        everywhere[dist.get_rank()] = here
+        dist.all_reduce(everywhere)  # a gathering: all other summands are 0
+        variances, means = everywhere.unbind(1)
+        mean = means.mean(0)
+        # Of the processes' moments, and not E[x^2] - E[x]^2, a small difference of large numbers.
+        variance = (variances + (means - mean).square()).mean(0)
+        output = F.batch_norm(image, mean, variance, weight, bias, training=False, eps=eps)
+        ctx.save_for_backward(image, weight, mean, (variance + eps).rsqrt())
+        ctx.mark_non_differentiable(mean, variance)
+        return output, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        image, weight, mean, inverse = ctx.saved_tensors
+        normalized = (image.float() - mean.view(1, -1, 1, 1)) * inverse.view(1, -1, 1, 1)
+        gradient = gradient.float()
+        sums = torch.stack([gradient.sum(_AXES), (gradient * normalized).sum(_AXES)])
+        total = sums.clone()
+        dist.all_reduce(total)
+        rows = image.numel() // image.shape[1] * dist.get_world_size()
+        offset, slope = (total / rows).view(2, 1, -1, 1, 1)
+        scale = inverse if weight is None else weight * inverse
+        back = (gradient - offset - normalized * slope) * scale.view(1, -1, 1, 1)
+        of_weight, of_bias = (None, None) if weight is None else (sums[1], sums[0])
+        return back.to(image.dtype), of_weight, of_bias, None
