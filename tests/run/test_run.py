@@ -176,9 +176,9 @@ def test_stopped_politely_and_resumed(stage: str, finished: Path, recipe_tree: d
     assert [json.loads(line)["step"] for line in metrics][-1] == 4
 
 
-@pytest.mark.parametrize("step", range(2, 10))
+@pytest.mark.parametrize("step", range(1, 5))
 def test_a_prototype_pass_goes_on_where_it_was(step: int, finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
-    """5 batches per path: stops inside the first path, at its end, inside the second one."""
+    """5 batches, each seen by both paths."""
     recipe_tree["training"]["log_every"] = 1
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run/r1-prototypes/done.json").unlink()
@@ -191,7 +191,7 @@ def test_a_prototype_pass_goes_on_where_it_was(step: int, finished: Path, recipe
     for path in ("r1-cut", "r1-class"):
         name = f"r1-prototypes/{path}.safetensors"
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
-    assert json.loads((tmp_path / "run/r1-prototypes/done.json").read_text())["steps"] == 10
+    assert json.loads((tmp_path / "run/r1-prototypes/done.json").read_text())["steps"] == 5
 
 
 def test_scaled_losses_resume_exactly(recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, dat
         return training.steps
     if data is None or not isinstance(spec, PrototypeStage):
         return None
-    return len(spec.students) * -(-len(data.target) * spec.config.passes // recipe.training.batch_size)
+    return -(-len(data.target) * spec.config.passes // recipe.training.batch_size)
 
 
 def _domains(trees: list[dict[str, Any]], datasets: tuple[Any, ...] | None) -> dict[str, Any]:

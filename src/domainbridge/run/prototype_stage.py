@@ -1,4 +1,4 @@
-"""Carrying out a prototype stage: passes over target crops with each student; a stopped stage resumes where it was."""
+"""Carrying out a prototype stage: a pass over target crops with all students; a stopped stage resumes where it was."""
 
 import time
 from contextlib import closing
@@ -8,6 +8,7 @@ import torch
 
 from domainbridge.build.batches import prototype_crops
 from domainbridge.data.batches import batches
+from domainbridge.errors import RunFolderError
 from domainbridge.methods.base import PrototypeStage
 from domainbridge.methods.prototypes import PrototypeBank, empty_bank, image_means, running_mean
 from domainbridge.models.model_folder import load_model
@@ -15,6 +16,7 @@ from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
 from domainbridge.run.prototype_files import save_prototypes
+from domainbridge.run.stage_files import CHECKPOINT
 from domainbridge.run.stage_state import load_own_checkpoint, mark_started
 from domainbridge.runtime.device import Runtime
 from domainbridge.training.checkpoint import Checkpoint, save_checkpoint
@@ -25,75 +27,54 @@ __all__ = ["collect_prototypes"]
 
 
 def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int, float] | None:
-    """Write the prototypes of every student; (batches, seconds), or None after a requested stop."""
-    stage = node.spec
-    assert isinstance(stage, PrototypeStage)
-    state = load_own_checkpoint(folder, node, context.runtime.processes)
-    began = time.perf_counter() - (state.seconds if state is not None else 0.0)
-    resumed = state.step if state is not None else 0
-    bank = PrototypeBank(state.objective["vectors"], state.objective["counts"]) if state is not None else None
-    per_student = node.steps // len(stage.students) if node.steps else 0
-    for number, student in enumerate(stage.students):
-        first = number * per_student
-        if resumed >= first + per_student:
-            continue  # this student's prototypes are written
-        start = max(resumed - first, 0)
-        finished = _collect(node, context, folder, student, first, start, bank if start else None, began)
-        if not finished:
-            return None
-    return len(stage.students) * per_student, time.perf_counter() - began
+    """Write the prototypes of every student; (batches, seconds), or None after a requested stop.
 
-
-def _collect(
-    node: Node,
-    context: Context,
-    folder: Path,
-    student: str,
-    first: int,
-    start: int,
-    bank: PrototypeBank | None,
-    began: float,
-) -> bool:
-    """One student's passes from batch ``start`` on; several processes take turns batch by batch.
-
-    Args:
-        node: of the prototype stage.
-        context: of the run.
-        folder: of the stage.
-        student: stage whose student is asked.
-        first: batches of the students before.
-        start: batches of this student that ``bank`` holds already.
-        bank: None for an empty one.
-        began: when the stage began, less the seconds of earlier starts.
+    All students see a batch before the next one is loaded; several processes take turns batch by batch.
     """
     recipe, runtime, stage = context.recipe, context.runtime, node.spec
     assert isinstance(stage, PrototypeStage)
-    processes = runtime.processes
-    model, config = load_model(context.folder / student / "model")
-    runtime.place(model, channels_last=recipe.training.channels_last)
+    processes, models = runtime.processes, {}
+    for student in stage.students:
+        model, config = load_model(context.folder / student / "model")
+        models[student] = runtime.place(model, channels_last=recipe.training.channels_last)
+        shape = (config.spec.num_classes, config.spec.head.channels)
+    state = load_own_checkpoint(folder, node, processes)
+    start, began = (state.step, time.perf_counter() - state.seconds) if state is not None else (0, time.perf_counter())
+    banks = _restored(state, folder, stage.students, runtime) if state is not None else {}
+    banks = banks or {student: empty_bank(*shape, runtime.device) for student in stage.students}
     crops = prototype_crops(recipe, stage, context.data)
-    shape = (config.spec.num_classes, config.spec.head.channels)
-    bank = bank or empty_bank(*shape, runtime.device)
-    bank = PrototypeBank(bank.vectors.to(runtime.device), bank.counts.to(runtime.device))
     turns = range(start + processes.rank, len(crops), processes.count)
     with closing(batches(crops, turns, num_workers=runtime.num_workers)) as loaded:
         for position in range(start, len(crops), processes.count):
-            means, seen = _means(model, next(loaded, None), crops.batch_size, stage, shape, runtime)
-            bank = running_mean(bank, processes.all_gather(means), processes.all_gather(seen), stage.config.max_count)
+            image = next(loaded, None)
+            for student, model in models.items():
+                means, seen = _means(model, image, crops.batch_size, stage, shape, runtime)
+                gathered = processes.all_gather(means), processes.all_gather(seen)
+                banks[student] = running_mean(banks[student], *gathered, stage.config.max_count)
             done = min(position + processes.count, len(crops))
-            if processes.is_main:
-                if done == len(crops):
-                    save_prototypes(folder, student, bank)
-                _report(node, context, first + done, processes.count, began)
-            if first + done == node.steps:
+            _report(node, context, done, processes.count, began)
+            if done == len(crops):
                 break
             stopping = processes.any(context.stop_requested())
-            due = (first + done) % recipe.training.checkpoint_every < processes.count
-            if processes.is_main and (stopping or due):
-                _save(node, folder, bank, first + done, time.perf_counter() - began)
+            if processes.is_main and (stopping or done % recipe.training.checkpoint_every < processes.count):
+                _save(node, folder, banks, done, time.perf_counter() - began)
             if stopping:
-                return False
-    return True
+                return None
+    for student, bank in banks.items() if processes.is_main else ():
+        save_prototypes(folder, student, bank)
+    return len(crops), time.perf_counter() - began
+
+
+def _restored(state: Checkpoint, folder: Path, students: tuple[str, ...], runtime: Runtime) -> dict[str, PrototypeBank]:
+    """The prototypes of a half-done stage."""
+    tensors = {name: value.to(runtime.device) for name, value in state.objective.items()}
+    try:
+        return {name: PrototypeBank(tensors[f"{name} vectors"], tensors[f"{name} counts"]) for name in students}
+    except KeyError as error:
+        raise RunFolderError(
+            f"{folder / CHECKPOINT}: does not fit stage {folder.name}, of another version? ({error} is missing) Delete "
+            "it to start the stage again"
+        ) from error
 
 
 def _means(
@@ -113,14 +94,15 @@ def _means(
     return means, seen
 
 
-def _save(node: Node, folder: Path, bank: PrototypeBank, done: int, seconds: float) -> None:
+def _save(node: Node, folder: Path, banks: dict[str, PrototypeBank], done: int, seconds: float) -> None:
     """Write the state after ``done`` batches."""
-    tensors = {"vectors": bank.vectors, "counts": bank.counts}
-    save_checkpoint(folder / "state.pt", Checkpoint(done, node.fingerprint, {}, tensors, {}, seconds))
+    tensors = {f"{student} vectors": bank.vectors for student, bank in banks.items()}
+    tensors |= {f"{student} counts": bank.counts for student, bank in banks.items()}
+    save_checkpoint(folder / CHECKPOINT, Checkpoint(done, node.fingerprint, {}, tensors, {}, seconds))
     mark_started(folder, node, done)
 
 
 def _report(node: Node, context: Context, done: int, turn: int, began: float) -> None:
     """Show progress as often as the recipe says; ``turn``: batches since the last call."""
-    if done % context.recipe.training.log_every < turn or done == node.steps:
+    if context.runtime.processes.is_main and (done % context.recipe.training.log_every < turn or done == node.steps):
         context.callback.progress(node, Progress(done, {}, 0.0, (time.perf_counter() - began) / done))

@@ -45,6 +45,7 @@ def fitting_workers(
     if free is not None and fitting < num_workers:
         notes.append(
             f"{folder}: {free / 2**20:.0f} MiB are free, {num_workers} loader processes need "
-            f"{needed(num_workers) / 2**20:.0f} MiB: {fitting} are started. A container gets more with --shm-size=2g or --ipc=host"
+            f"{needed(num_workers) / 2**20:.0f} MiB: {fitting} are started. A container gets more with "
+            "--shm-size=2g or --ipc=host"
         )
     return fitting, notes

@@ -133,7 +133,7 @@ def _prototype_seconds(recipe: Recipe, stage: PrototypeStage, data: TrainingData
         means, _ = image_means(model, image, model.head.classifier.out_channels, stage.config.min_pixels)
         means.sum().item()  # waits for the device
         seconds.append(time.perf_counter() - began)
-    return _combined(seconds, loading, inputs.runtime)
+    return _combined([len(stage.students) * each for each in seconds], loading, inputs.runtime)
 
 
 def _loading_seconds(crops: PairedCrops | TargetCrops) -> float:
