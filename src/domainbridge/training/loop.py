@@ -61,6 +61,7 @@ class Progress:
         learning_rate: of the backbone at the last step.
         seconds: wall-clock seconds per step in the window.
         metrics: mean of each of the objective's metrics over the window.
+        data_share: share of the seconds that the loop waited for data; without loader processes that of loading.
     """
 
     step: int
@@ -68,6 +69,7 @@ class Progress:
     learning_rate: float
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
+    data_share: float = 0.0
 
 
 class LossWindow:
@@ -84,7 +86,15 @@ class LossWindow:
         self.losses: dict[str, Tensor] = {}
         self.metrics: dict[str, Tensor] = {}
         self.count = 0
+        self.waited = 0.0
         self.began = time.perf_counter()
+
+    def next_of(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the wait for it is counted."""
+        asked = time.perf_counter()
+        batch = next(batches)
+        self.waited += time.perf_counter() - asked
+        return batch
 
     def add(self, step: int, losses: Mapping[str, Tensor], metrics: Mapping[str, Tensor], check: Tensor) -> None:
         """Take in one step; ``check`` is not finite when a loss or a gradient of any process is not.
@@ -104,12 +114,14 @@ class LossWindow:
         sums = torch.stack([*self.losses.values(), *self.metrics.values(), self.first_non_finite])
         *means, first = processes.mean(sums).tolist()
         values = dict(zip([*self.losses, *self.metrics], (mean / self.count for mean in means), strict=True))
+        seconds = time.perf_counter() - self.began
         progress = Progress(
             step,
             {name: values[name] for name in self.losses},
             learning_rate,
-            (time.perf_counter() - self.began) / self.count,
+            seconds / self.count,
             {name: values[name] for name in self.metrics},
+            self.waited / seconds,
         )
         return progress, int(first) if first >= 0 else None
 
@@ -153,7 +165,7 @@ def fit(
         set_rates(optimizer, config.schedule.factor(step))
         objective.before_step(step)
         optimizer.zero_grad(set_to_none=True)
-        losses, metrics = _backward(objective, next(batches).on(runtime.device), config, step, runtime, scale)
+        losses, metrics = _backward(objective, window.next_of(batches).on(runtime.device), config, step, runtime, scale)
         gradients = [weight.grad for weight in objective.student.parameters() if weight.grad is not None]
         total_loss = runtime.processes.mean(torch.stack(list(losses.values())).sum())
         norm = torch.stack(torch._foreach_norm(gradients)).sum()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsoleCallback"]
 
+_SLOW_DATA = 0.25
+"""Share of a step's seconds from which on the wait for data is told."""
 _ACTIONS = {"done": "done already", "resume": "resuming", "run": "running"}
 
 
@@ -65,10 +67,17 @@ class ConsoleCallback(NullCallback):
         """Move the bar."""
         losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
         text = f"{losses}  {progress.seconds:.2f} s/step"
+        if progress.data_share >= _SLOW_DATA:
+            text += f", {progress.data_share:.0%} of it for data"
         if self.task is not None:
             self.bars.update(self.task, completed=progress.step, text=text)
         if not self.console.is_terminal:
             self.message(f"{node.name}: step {progress.step}  {text}")
+        if progress.step == node.steps and progress.data_share >= _SLOW_DATA:
+            self.message(
+                f"note: {node.name} waited for data in {progress.data_share:.0%} of its time; more loader processes "
+                "(runtime.num_workers) or reduced copies (cache.folder) make it faster"
+            )
 
     def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         """Print the stage's mIoU per target, and the mean over several targets."""

@@ -54,6 +54,7 @@ class JSONLCallback(NullCallback):
             "lr": progress.learning_rate,
             "seconds": progress.seconds,
             "metrics": progress.metrics,
+            "data_share": round(progress.data_share, 4),
         }
         try:
             with path.open("a", encoding="utf-8") as file:

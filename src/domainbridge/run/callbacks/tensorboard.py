@@ -50,6 +50,7 @@ class TensorBoardCallback(NullCallback):
         points = {f"loss/{name}": value for name, value in progress.losses.items()}
         points |= {f"metrics/{name}": value for name, value in progress.metrics.items()}
         points |= {"learning_rate": progress.learning_rate, "seconds_per_step": progress.seconds}
+        points["data_share"] = progress.data_share
         for name, value in points.items():
             self.writer.add_scalar(name, value, progress.step)
 
