@@ -49,8 +49,8 @@ def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int,
             image = next(loaded, None)
             for student, model in models.items():
                 means, seen = _means(model, image, crops.batch_size, stage, shape, runtime)
-                gathered = processes.all_gather(means), processes.all_gather(seen)
-                banks[student] = running_mean(banks[student], *gathered, stage.config.max_count)
+                means, seen = processes.all_gather(means), processes.all_gather(seen)
+                banks[student] = running_mean(banks[student], means, seen, stage.config.max_count)
             done = min(position + processes.count, len(crops))
             _report(node, context, done, processes.count, began)
             if done == len(crops):
