@@ -23,7 +23,7 @@ __all__ = [
 
 _EDGE = 4096
 """Bytes at each end of a file that count where not the whole content does. A PNG ends with a checksum of its pixels."""
-_REFRESHDAYS = 7
+_REFRESH_DAYS = 7
 _AT_ONCE = 256
 """Files per task of a thread."""
 _BLOCK = 1 << 20
@@ -180,7 +180,7 @@ class _Store:
         entry = self.entries.get(key)
         if entry is None or tuple(entry[:4]) != state[:4]:
             return None
-        if self.today - entry[5] >= _REFRESHDAYS:
+        if self.today - entry[5] >= _REFRESH_DAYS:
             entry[5], self.changed = self.today, True
         return str(entry[4])
 
