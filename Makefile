@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-slow check bench clean
+.PHONY: install demo test test-slow check bench gpu-check clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,9 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks --out benchmarks/results.json
+
+gpu-check: $(INSTALLED)
+	$(BIN)/python -m benchmarks gpu --out benchmarks/gpu.json
 
 clean:
 	rm -rf .venv
