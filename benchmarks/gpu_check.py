@@ -269,7 +269,7 @@ def run_checks(size: Size, runtime: Runtime, minutes: float = 8.0, only: Sequenc
     return results
 
 
-def main(words: list[str] | None = None) -> int:
+def main(given: list[str] | None = None) -> int:
     """The command; the exit status is 1 if a check failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description=__doc__)
     parser.add_argument("--out", type=Path, help="path to a JSON file for the results")
@@ -277,7 +277,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="a small network on small images, for tests")
     parser.add_argument("--minutes", type=float, default=8.0, help="no check begins later; default: 8")
     parser.add_argument("--only", action="append", default=[], help="name of a check; may be given several times")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(given)
     size, runtime = SMALL if arguments.small else FULL, resolve_runtime(arguments.device)
     results = run_checks(size, runtime, arguments.minutes, arguments.only)
     if arguments.out:
