@@ -111,7 +111,8 @@ def test_everything_is_there(finished: Path) -> None:
         assert fog["images"] == 4
         lines = [json.loads(line) for line in (finished / name / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [2, 4]
-        assert set(lines[0]) == {"step", "losses", "lr", "seconds", "metrics"}
+        assert set(lines[0]) == {"step", "losses", "lr", "seconds", "metrics", "data_share"}
+        assert all(0 <= line["data_share"] <= 1 for line in lines)
         assert not (finished / name / "state.pt").exists()
     assert weights(finished, ".")  # RUN/model, the final student
     assert yaml.safe_load((finished / "recipe.yaml").read_text())["training"]["head_lr_mult"] == 10

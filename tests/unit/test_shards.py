@@ -138,8 +138,8 @@ def test_hard_links_are_members_and_symbolic_ones_are_refused(tmp_path: Path) ->
     assert [path.name for path in list_folder(tmp_path / "set.tar", None, FolderRule()).images] == ["a.png", "b.png"]
     assert read_bytes(tmp_path / "set.tar/b.png") == b"content"
     link(tmp_path / "set.tar", "c.png", "a.png", tarfile.SYMTYPE)
-    with pytest.raises(DataError, match=r"c\.png is a symbolic link"):
-        list_folder(tmp_path / "set.tar", None, FolderRule())
+    problem, *_ = list_folder(tmp_path / "set.tar", None, FolderRule()).problems
+    assert "c.png is a symbolic link" in problem
 
 
 def link(archive: Path, name: str, to: str, kind: bytes) -> None:
