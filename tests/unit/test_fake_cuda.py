@@ -14,7 +14,7 @@ from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.ops.photometric import AugmentationConfig
-from domainbridge.runtime.device import Runtime
+from domainbridge.runtime.device import Runtime, resolve_runtime
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import LossWindow, Progress, TrainConfig, fit
 from domainbridge.training.optimizer import Schedule
@@ -143,3 +143,17 @@ def test_faults_are_seen() -> None:
     assert any("two float types" in fault for fault in seen.faults)
     with pytest.raises(AssertionError, match="DataDependentOutputException"):
         on_fake_cuda(lambda: take_steps(Faulty(build(spec), waits=True), "float32"))
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("cuda", []), ("cuda:1", [torch.device("cuda:1")])])
+def test_a_device_with_a_number_becomes_the_current_one(name: str, chosen: list[torch.device]) -> None:
+    """torch refuses to make a device without a number the current one, which it is anyway."""
+
+    def resolve() -> list[torch.device]:
+        devices: list[torch.device] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "set_device", devices.append)
+            assert resolve_runtime(name).device == torch.device(name)
+        return devices
+
+    assert on_fake_cuda(resolve) == chosen

@@ -116,7 +116,7 @@ def resolve_runtime(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
-    if resolved.type == "cuda":
+    if resolved.type == "cuda" and resolved.index is not None:
         torch.cuda.set_device(resolved)  # or the thread that pins batches would open a context on GPU 0
     num_workers, notes = fitting_workers(num_workers, usable_cores(), batch_bytes)
     return Runtime(resolved, num_workers, processes or Processes(), tuple(notes))
