@@ -31,6 +31,7 @@ from domainbridge.run.graph import PlannedStage, plan, stage_graph
 from domainbridge.run.results import read_results
 from domainbridge.run.run import run_recipe
 from domainbridge.runtime.device import resolve_runtime
+from domainbridge.tools.loading import Loading
 from domainbridge.tools.pack import pack_domains, recipe_lines
 from domainbridge.training.checkpoint import load_checkpoint
 from domainbridge.types import Sample
@@ -54,6 +55,16 @@ class Recorder(NullCallback):
 
     def progress(self, node: Any, progress: Any) -> None:
         self.at(node.name, progress.step)
+
+
+class Lines(NullCallback):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def signal_at(stage: str, step: int, number: signal.Signals) -> Callable[[str, int], None]:
@@ -152,6 +163,20 @@ def test_lossless_copies_do_not_change_the_result(finished: Path, recipe_tree: d
     again = planned(jpeg, tmp_path / "run")
     assert {item.status.action for item in again.values()} == {"run"}
     assert "cache" in again["source-only"].status.reason
+
+
+def test_copies_where_loading_is_slow(
+    finished: Path, recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cache.use: auto` decides by the speed of loading, and changes no result."""
+    tree = {**recipe_tree, "cache": {"folder": str(tmp_path / "copies"), "use": "auto"}}
+    for seconds, copies in ((1e-9, False), (1e3, True)):
+        monkeypatch.setattr("domainbridge.run.run.loading_rate", lambda *_, each=seconds: Loading(each, each))
+        lines = Lines()
+        run_recipe(parse_recipe(tree), tmp_path / f"run-{copies}", [lines], until="source-only")
+        assert any(text.startswith("note: cache.use: auto: 0 loader process(es)") for text in lines.texts)
+        assert bool(list((tmp_path / "copies").glob("??/*.npy"))) == copies
+        assert_same_weights(finished, tmp_path / f"run-{copies}", ["source-only"])
 
 
 def test_a_stop_is_heard_while_scoring(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:

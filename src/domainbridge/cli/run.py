@@ -65,6 +65,7 @@ def plan(
     from domainbridge.run.kept_runs import describe_move
     from domainbridge.run.run_folder import check_images_apart, check_run_folder
     from domainbridge.tools.estimate import estimate
+    from domainbridge.tools.loading import loading_rate, loading_text
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
@@ -84,7 +85,11 @@ def plan(
 
         echo("taking a few steps of each kind of stage", err=True)
         probed = take_steps(loaded, data, [item.node.spec for item in planned if item.open])
-    print_plan(loaded, planned, folder, estimate(loaded, nodes, measured_seconds(nodes, folder), probed))
+    estimated = estimate(loaded, nodes, measured_seconds(nodes, folder), probed)
+    print_plan(loaded, planned, folder, estimated)
+    if data is not None and any(item.open for item in planned):
+        loading = loading_rate(loaded, data)
+        typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
     for note in init_notes(loaded):
         echo(f"note: {note}", err=True)
     move = describe_move(planned, folder) if data is not None else None

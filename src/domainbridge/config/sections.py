@@ -159,6 +159,19 @@ class CacheConfig(Section):
         description="lossless: 3 bytes a pixel, the same results; jpeg: a tenth of that, gray levels change a little",
     )
     quality: int = Field(95, ge=50, le=100, description="JPEG quality")
+    use: Literal["always", "auto"] = Field(
+        "always",
+        description="auto: copies are made and read only where the loader processes cannot keep up with training, by a "
+        "short measurement before the first step; lossless copies only",
+    )
+
+    @model_validator(mode="after")
+    def _auto_changes_no_result(self) -> "CacheConfig":
+        if self.use == "auto" and self.format != "lossless":
+            raise ValueError(
+                "use: auto needs format: lossless; a machine's speed would decide on the results with jpeg copies"
+            )
+        return self
 
 
 class EvaluationConfig(Section):
@@ -198,6 +211,8 @@ class RuntimeConfig(Section):
         description="followers of a run beside the console: jsonl, tensorboard, wandb, mlflow, or those of an "
         "installed package; a follower that fails is reported once and left out",
     )
-    num_workers: int = Field(
-        2, ge=0, le=1024, description="data loader processes, at most one per core; 0: loading in the training process"
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="data loader processes of a training process, at most one per core; 0: loading in the training "
+        "process; auto: for a GPU all cores but one, at most 16, for a CPU one or two",
     )

@@ -19,7 +19,7 @@ from domainbridge.models.model_folder import publish_model
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
-from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, selected, stage_graph
+from domainbridge.run.graph import Node, PlannedStage, final_stage, measured_seconds, plan, selected, stage_graph
 from domainbridge.run.kept_runs import arrange, recover
 from domainbridge.run.lock import FolderLock
 from domainbridge.run.results import evaluate_stage, gather_results
@@ -31,7 +31,8 @@ from domainbridge.runtime.distributed import Processes, joined_processes
 from domainbridge.runtime.signals import graceful_shutdown
 from domainbridge.tools.cache import training_datasets
 from domainbridge.tools.check import check_data, check_fingerprint
-from domainbridge.tools.estimate import memory_notes
+from domainbridge.tools.estimate import estimate, memory_notes
+from domainbridge.tools.loading import copies_needed, loading_rate
 from domainbridge.tools.preview import draw_preview
 
 __all__ = ["run_recipe"]
@@ -86,7 +87,7 @@ def run_recipe(
                 _describe(recipe, data, folder, runtime, passed, callback)
             statuses = processes.broadcast(statuses)
             planned = [PlannedStage(node, statuses[node.name]) for node in nodes if node.name in statuses]
-            training = _training_data(recipe, data, planned, folder, processes, callback, stop_requested)
+            training = _training_data(recipe, data, planned, folder, runtime, callback, stop_requested)
             if training is None:
                 return False
             callback.run_begins(recipe, folder, planned)
@@ -182,19 +183,43 @@ def _training_data(
     data: DataSets,
     planned: Sequence[PlannedStage],
     folder: Path,
-    processes: Processes,
+    runtime: Runtime,
     callback: NullCallback,
     stop_requested: Callable[[], bool],
 ) -> TrainingData | None:
     """What training reads; missing reduced copies and class counts are made first. None after a requested stop."""
+    processes = runtime.processes
     if not any(item.open for item in planned):
         return training_data(recipe, data, data.source, data.target)
+    copies = processes.broadcast(
+        not processes.is_main or _uses_copies(recipe, data, planned, folder, runtime, callback)
+    )
     with processes.main_first():
-        datasets = training_datasets(recipe, data, callback.message, stop_requested)
+        datasets = training_datasets(recipe, data, callback.message, stop_requested, copies=copies)
         rare = rare_classes(recipe, data, folder / "class-counts.npz") if datasets is not None else None
     if processes.any(datasets is None) or datasets is None:
         return None
     return training_data(recipe, data, *datasets, rare)
+
+
+def _uses_copies(
+    recipe: Recipe,
+    data: DataSets,
+    planned: Sequence[PlannedStage],
+    folder: Path,
+    runtime: Runtime,
+    callback: NullCallback,
+) -> bool:
+    """Whether training reads reduced copies; ``cache.use: auto`` measures a few crops."""
+    if recipe.cache.folder is None or recipe.cache.use == "always":
+        return recipe.cache.folder is not None
+    nodes = [item.node for item in planned]
+    seconds = estimate(recipe, nodes, measured_seconds(nodes, folder)).step_seconds
+    num_workers = runtime.num_workers * runtime.processes.count
+    needed = copies_needed(recipe, loading_rate(recipe, data), seconds, num_workers)
+    reason = f"{num_workers} loader process(es) {'do not keep' if needed else 'keep'} up with training from the files"
+    callback.message(f"note: cache.use: auto: {reason}, so reduced copies are {'used' if needed else 'not made'}")
+    return needed
 
 
 def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets) -> bool:

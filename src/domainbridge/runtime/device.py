@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from domainbridge.data.threads import usable_cores
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.runtime.distributed import Processes, local_rank
-from domainbridge.runtime.loader_processes import fitting_workers
+from domainbridge.runtime.distributed import Processes, local_count, local_rank
+from domainbridge.runtime.loader_processes import automatic_workers, fitting_workers
 from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
 
 __all__ = ["EVALUATION_ADVICE", "Runtime", "enough_memory", "environment", "resolve_runtime"]
@@ -86,7 +87,7 @@ def enough_memory(what: str, advice: str = _TRAINING_ADVICE) -> Iterator[None]:
 def resolve_runtime(
     device: str = "auto",
     threads: int | None = None,
-    num_workers: int = 0,
+    num_workers: int | Literal["auto"] = 0,
     processes: Processes | None = None,
     batch_bytes: int = 0,
 ) -> Runtime:
@@ -95,7 +96,7 @@ def resolve_runtime(
     Args:
         device: auto, cpu, cuda, or one such as cuda:1.
         threads: of torch on the CPU; None: torch's choice.
-        num_workers: data loader processes asked for. How many there are changes no result.
+        num_workers: data loader processes asked for, or "auto". How many there are changes no result.
         processes: that train together.
         batch_bytes: of the largest batch that this process loads.
 
@@ -118,7 +119,10 @@ def resolve_runtime(
         raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
     if resolved.type == "cuda" and resolved.index is not None:
         torch.cuda.set_device(resolved)  # or the thread that pins batches would open a context on GPU 0
-    num_workers, notes = fitting_workers(num_workers, usable_cores(), batch_bytes)
+    cores = usable_cores()
+    if num_workers == "auto":
+        num_workers = automatic_workers(max(cores // local_count(), 1), gpu=resolved.type == "cuda")
+    num_workers, notes = fitting_workers(num_workers, cores, batch_bytes)
     return Runtime(resolved, num_workers, processes or Processes(), tuple(notes))
 
 

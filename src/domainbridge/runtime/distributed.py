@@ -24,7 +24,15 @@ from torch.nn.parallel import DistributedDataParallel
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.types import Rows
 
-__all__ = ["Processes", "averaging_gradients", "is_main_process", "joined_processes", "local_rank", "recorded"]
+__all__ = [
+    "Processes",
+    "averaging_gradients",
+    "is_main_process",
+    "joined_processes",
+    "local_count",
+    "local_rank",
+    "recorded",
+]
 
 _PATIENCE = timedelta(hours=6)
 """How long processes wait for the main one, which looks at all files and counts classes."""
@@ -163,6 +171,11 @@ def is_main_process() -> bool:
 def local_rank() -> int:
     """Which of its machine's processes this is, as torchrun says."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_count() -> int:
+    """How many training processes this machine has, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager

@@ -6,12 +6,23 @@ from pathlib import Path
 
 from domainbridge.data.batches import PREFETCH
 
-__all__ = ["SHARED_MEMORY", "fitting_workers"]
+__all__ = ["SHARED_MEMORY", "automatic_workers", "fitting_workers"]
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where loader processes put their batches on Linux. Docker gives it 64 MB. A process waits for ever if it is full."""
+_MOST, _MOST_BESIDE_A_CPU = 16, 2
 _MARGIN = 1.25
 """Of the bytes counted: page sizes, and the batch in use."""
+
+
+def automatic_workers(cores: int, *, gpu: bool) -> int:
+    """``num_workers: auto``: as many as help. A process that has nothing to do waits, and costs memory only.
+
+    Args:
+        cores: that this training process may use.
+        gpu: whether the network runs on one; on a CPU the network needs the cores.
+    """
+    return min(max(cores - 1, 1), _MOST) if gpu else min(cores - 1, _MOST_BESIDE_A_CPU)
 
 
 def fitting_workers(

@@ -48,9 +48,21 @@ def cache_size(recipe: Recipe, data: DataSets) -> int:
 
 
 def training_datasets(
-    recipe: Recipe, data: DataSets, announce: Callable[[str], None], stop_requested: Callable[[], bool] = lambda: False
+    recipe: Recipe,
+    data: DataSets,
+    announce: Callable[[str], None],
+    stop_requested: Callable[[], bool] = lambda: False,
+    *,
+    copies: bool = True,
 ) -> tuple[Dataset, Dataset] | None:
     """All sources one after the other, and all targets; missing copies are made first.
+
+    Args:
+        recipe: complete.
+        data: its files.
+        announce: gets a line of progress.
+        stop_requested: asked after each copy.
+        copies: whether copies are read at all, where the recipe names a folder for them.
 
     Returns:
         None after a requested stop; the next call goes on.
@@ -58,7 +70,7 @@ def training_datasets(
     Raises:
         DataError: a file cannot be read, or the disk is too small for the copies.
     """
-    if recipe.cache.folder is None:
+    if recipe.cache.folder is None or not copies:
         return data.source, data.target
     rule = cache_rule(recipe)
 

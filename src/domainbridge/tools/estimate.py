@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ __all__ = ["Estimate", "StageToDo", "device_memory", "estimate", "memory_notes"]
 
 _GPU_RATE = 40e12
 """Operations a second that a large data-centre GPU sustains on such networks, about an A100 with mixed precision."""
+_LAUNCHES = 0.02
+"""Seconds that the host takes to launch the kernels of a step, thousands at 5 to 10 us each; however small they are."""
 _THREAD_RATE = 20e9
 """Operations a second of a CPU thread: measured 3e9 to 70e9, for depthwise and for plain convolutions."""
 _GIB = 2**30
@@ -59,10 +61,19 @@ class StageToDo(Protocol):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds per stage where an estimate exists, and how the figures were found."""
+    """Time and memory of a run's stages.
+
+    Attributes:
+        seconds: per stage, where an estimate exists.
+        explanation: how the figures come about.
+        step_seconds: per step of each training stage.
+        gpu_step_seconds: the same for one large GPU, at 40 TFLOP/s; empty when the device is one.
+    """
 
     seconds: dict[str, float]
     explanation: str
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    gpu_step_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,12 +114,17 @@ def estimate(
     if probed:
         seconds = {s.name: probed[s.spec.kind].seconds * s.steps for s in stages if s.steps and s.spec.kind in probed}
         note = "time: from a few real steps of each kind on this device, loading included; scoring comes on top"
-        return Estimate(seconds, f"{memory}\n{note}")
+        steps = {s.name: probed[s.spec.kind].seconds for s in stages if s.training and s.spec.kind in probed}
+        return Estimate(seconds, f"{memory}\n{note}", steps, _on_a_gpu(recipe, loads))
     rates = [load.operations / measured[load.stage.name] for load in loads if measured and load.stage.name in measured]
     rate = median(rates) if rates else _assumed_rate(recipe)
-    operations = {load.stage.name: load.operations * load.training.steps for load in loads}
-    text = _time_text(loads, sum(operations.values()), rate, measured=bool(rates))
-    return Estimate({name: count / rate for name, count in operations.items()}, f"{memory}\n{text}")
+    text = _time_text(loads, sum(load.operations * load.training.steps for load in loads), rate, measured=bool(rates))
+    return Estimate(
+        {load.stage.name: load.operations * load.training.steps / rate for load in loads},
+        f"{memory}\n{text}",
+        {load.stage.name: load.operations / rate for load in loads},
+        _on_a_gpu(recipe, loads),
+    )
 
 
 def memory_notes(recipe: Recipe, stages: Sequence[StageToDo], available: int | None = None) -> list[str]:
@@ -140,6 +156,14 @@ def _loads(recipe: Recipe, stages: Sequence[StageToDo]) -> list[_Load]:
             counted[key] = counted.get(key) or costs_of(recipe, t)
             loads.append(_Load(item.spec, t, counted[key]))
     return loads
+
+
+def _on_a_gpu(recipe: Recipe, loads: list[_Load]) -> dict[str, float]:
+    """Seconds per step of each stage on one large GPU, for a recipe that runs on a CPU here."""
+    resolved = _resolved(recipe.runtime.device)
+    if resolved is None or resolved.type != "cpu":
+        return {}
+    return {load.stage.name: max(load.operations / _GPU_RATE, _LAUNCHES) for load in loads}
 
 
 def _ways_to_fit(recipe: Recipe, loads: list[_Load], available: int | None) -> list[str]:

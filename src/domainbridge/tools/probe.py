@@ -13,11 +13,11 @@ from domainbridge.build.datasets import DataSets
 from domainbridge.build.networks import build_objective, model_spec
 from domainbridge.build.recipe import training_config
 from domainbridge.config.schema import Recipe
-from domainbridge.data.batches import PairedCrops, TargetCrops
 from domainbridge.methods.base import PrototypeStage, StageSpec, TrainingStage
 from domainbridge.methods.prototypes import PrototypeBank, image_means
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.runtime.device import Runtime, enough_memory, resolve_runtime
+from domainbridge.tools.loading import seconds_to_load
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import Progress, TrainConfig, fit
 from domainbridge.training.optimizer import Schedule, build_optimizer
@@ -105,7 +105,7 @@ def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, 
     objective = build_objective(recipe, stage, student, inputs)
     optimizer = build_optimizer(student, config.learning_rate, config.head_lr_mult, config.weight_decay)
     crops = paired_crops(recipe, stage, config.batch_size, data, Rows.whole(config.batch_size))
-    loading = _loading_seconds(crops)
+    loading = seconds_to_load(crops)
     batch = crops[0]
     taken: list[Progress] = []
     parts = config.gradient_accumulation_steps
@@ -125,7 +125,7 @@ def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, 
 def _prototype_seconds(recipe: Recipe, stage: PrototypeStage, data: TrainingData, inputs: _RandomInputs) -> float:
     model = inputs.model(stage.name)
     crops = prototype_crops(recipe, stage, data)
-    loading = _loading_seconds(crops)
+    loading = seconds_to_load(crops)
     image = as_unit_float(crops[0].to(inputs.runtime.device))
     seconds = []
     for _ in range(_STEPS):
@@ -134,16 +134,6 @@ def _prototype_seconds(recipe: Recipe, stage: PrototypeStage, data: TrainingData
         means.sum().item()  # waits for the device
         seconds.append(time.perf_counter() - began)
     return _combined([len(stage.students) * each for each in seconds], loading, inputs.runtime)
-
-
-def _loading_seconds(crops: PairedCrops | TargetCrops) -> float:
-    """Of a batch in one loader process."""
-    seconds = []
-    for step in range(_STEPS - 1):
-        began = time.perf_counter()
-        crops[step % len(crops) if isinstance(crops, TargetCrops) else step]
-        seconds.append(time.perf_counter() - began)
-    return median(seconds)
 
 
 def _combined(steps: list[float], loading: float, runtime: Runtime) -> float:
