@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from benchmarks.gpu_scoring import scoring_rate
 from benchmarks.inputs import CLASSES
 from domainbridge.build.recipe import load_recipe, stages_of, training_config
 from domainbridge.errors import TrainingError
-from domainbridge.evaluation.inference import InferenceRule, class_map
 from domainbridge.methods.base import Objective, TrainingStage
 from domainbridge.methods.distillation import Distillation, Teacher
 from domainbridge.methods.prototypes import PrototypeBank
@@ -194,27 +193,9 @@ def exact_resume(size: Size, runtime: Runtime) -> dict[str, Any]:
 
 
 def scoring(size: Size, runtime: Runtime, precision: str) -> dict[str, Any]:
-    """Images a second of whole-image prediction, against the network's passes alone."""
-    network = objectives(size, runtime.device)["source-only"]().student.eval()
-    image = torch.randint(0, 256, (*size.image, 3), dtype=torch.uint8).numpy()
-    tensor = torch.rand(1, 3, *size.image, device=runtime.device)
-
-    def rate(work: Callable[[], object]) -> float:
-        work()
-        began = time.perf_counter()
-        for _ in range(size.images):
-            work()
-        if runtime.device.type == "cuda":
-            torch.cuda.synchronize()
-        return size.images / (time.perf_counter() - began)
-
-    def whole() -> Tensor:
-        with torch.no_grad():
-            return network(tensor).logits
-
-    predict = partial(class_map, network, image, size.image, InferenceRule(), runtime.device)
-    with runtime.autocast(precision):
-        return {"images_per_second": rate(predict), "network_alone": rate(whole)}
+    """See :func:`benchmarks.gpu_scoring.scoring_rate`."""
+    network = objectives(size, runtime.device)["source-only"]().student
+    return scoring_rate(network, size.image, size.images, runtime, precision)
 
 
 def out_of_memory(size: Size, runtime: Runtime) -> dict[str, Any]:
@@ -241,9 +222,6 @@ def checks(size: Size, runtime: Runtime) -> dict[str, Callable[[], dict[str, Any
         "out of memory": partial(out_of_memory, size, runtime),
         **trained,
         **scored,
-        **{
-            f"scoring, {precision}": partial(scoring, size, runtime, precision) for precision in ("float32", "bfloat16")
-        },
         "class, bfloat16, compiled": partial(steps, "class", size, runtime, "bfloat16", compiled=True),
     }
 

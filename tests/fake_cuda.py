@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 CUDA = torch.device("cuda", 0)
 Result = TypeVar("Result")
@@ -60,6 +60,8 @@ class Watch(TorchDispatchMode):
         if not on_device and not any(isinstance(tensor, FakeTensor) for tensor in inputs):
             with _disable_current_modes():  # draws of a CPU generator are real
                 return func(*args, **kwargs)
+        # What was made from an array has content; on its way to the device it is replaced by a tensor without.
+        args, kwargs = tree_map_only(torch.Tensor, _without_content, (args, kwargs))
         result = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         returns = func._schema.returns
@@ -85,6 +87,11 @@ class Watch(TorchDispatchMode):
         floats = {str(tensor.dtype) for tensor in sized if tensor.is_floating_point()}
         if len(floats) > 1 and not any(part in name for part in _MIXED_BY_DESIGN):
             self.faults.add(f"two float types {sorted(floats)}: {name} at {_place()}")
+
+
+def _without_content(tensor: torch.Tensor) -> torch.Tensor:
+    mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+    return tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
 
 
 def _place() -> str:

@@ -96,7 +96,9 @@ def adapt(
     return Run(folder, finished)
 
 
-def load_model(folder: PathLike, *, slide: bool = False, flip: bool = False, device: str = "auto") -> Predictor:
+def load_model(
+    folder: PathLike, *, slide: bool = False, flip: bool = False, device: str = "auto", precision: str = "float32"
+) -> Predictor:
     """A model folder as an ``nn.Module`` with ``classes``, ``palette``, ``predict`` and ``predict_probabilities``.
 
     Args:
@@ -104,12 +106,13 @@ def load_model(folder: PathLike, *, slide: bool = False, flip: bool = False, dev
         slide: sliding windows of 512x512 instead of the whole image.
         flip: average with the mirrored image.
         device: auto, cpu, cuda, cuda:1 ...
+        precision: float32, or bfloat16 and float16 under autocast.
 
     Raises:
         ModelError: no model folder, or a damaged one.
-        RecipeError: no such device.
+        RecipeError: no such device or precision.
     """
-    return load_predictor(Path(folder), slide=slide, flip=flip, device=device)
+    return load_predictor(Path(folder), slide=slide, flip=flip, device=device, precision=precision)
 
 
 def evaluate(

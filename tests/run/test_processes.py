@@ -84,6 +84,57 @@ def test_a_whole_run_with_two_processes_then_one_changes_nothing(recipe: Path, t
     assert second.stderr.count("done already") == 5
 
 
+def test_two_paths_at_the_same_time_are_those_of_one_process(recipe: Path, tmp_path: Path) -> None:
+    """Bit for bit: each path has one process. A stop in between goes on with one process."""
+    run = ["-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
+    two = together(*run, "--until", "r1-class")
+    assert two.returncode == 0, two.stderr
+    assert "r1-class: at the same time on other processes" in two.stderr
+    for path in ("cut", "class"):
+        assert two.stderr.count(f"r1-{path}: fog mIoU") == 1, "scores of both are told"
+        steps = [
+            json.loads(line)["step"] for line in (tmp_path / f"run/r1-{path}/metrics.jsonl").read_text().splitlines()
+        ]
+        assert steps == list(range(1, 9))
+        assert list((tmp_path / f"run/r1-{path}").glob("events.out.tfevents.*"))
+    assert {"r1-cut", "r1-class"} <= set(json.loads((tmp_path / "run/results.json").read_text())["stages"])
+    shutil.copytree(tmp_path / "run", tmp_path / "one", ignore=shutil.ignore_patterns("r1-*"))
+    alone = [sys.executable, *run[:-1], str(tmp_path / "one"), "--until", "r1-class"]
+    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)
+    for path in ("r1-cut", "r1-class"):
+        ours, expected = (
+            load_file(folder / path / "model/model.safetensors") for folder in (tmp_path / "run", tmp_path / "one")
+        )
+        assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_stages_at_the_same_time_stop_and_go_on(recipe: Path, tmp_path: Path) -> None:
+    """torchrun passes SIGTERM on to all processes: both paths are saved, and one process finishes them."""
+    run = [
+        "-m",
+        "domainbridge",
+        "run",
+        str(recipe),
+        "training.steps=60",
+        "--out",
+        str(tmp_path / "run"),
+        "--until",
+        "r1-class",
+    ]
+    running = subprocess.Popen([*TORCHRUN, *run], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    files = [tmp_path / f"run/r1-{path}/started.json" for path in ("cut", "class")]
+    deadline = time.monotonic() + 120
+    while not all(file.exists() and json.loads(file.read_text())["step"] >= 2 for file in files):
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=120)
+    assert all(file.exists() and (file.parent / "state.pt").exists() for file in files)
+    result = subprocess.run([sys.executable, *run], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert result.stderr.count("resuming") == 2, result.stderr
+
+
 def test_prototypes_are_those_of_one_process(recipe: Path, tmp_path: Path) -> None:
     run = ["-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
     subprocess.run([sys.executable, *run, "--until", "r1-class"], env=ENVIRONMENT, check=True, capture_output=True)

@@ -179,6 +179,19 @@ def test_copies_where_loading_is_slow(
         assert_same_weights(finished, tmp_path / f"run-{copies}", ["source-only"])
 
 
+def test_two_stages_in_two_processes(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
+    """`run --only` of both paths at the same time: the weights of one run, and both in the results."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe_tree))
+    run(recipe_tree, tmp_path / "run", until="source-only")
+    command = [sys.executable, "-m", "domainbridge", "run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "run")]
+    stages = ["r1-cut", "r1-class"]
+    both = [subprocess.Popen([*command, "--only", stage], stderr=subprocess.PIPE, text=True) for stage in stages]
+    errors = [process.communicate(timeout=240)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert_same_weights(finished, tmp_path / "run", ["source-only", *stages])
+    assert set(read_results(tmp_path / "run").stages) == {"source-only", *stages}
+
+
 def test_a_stop_is_heard_while_scoring(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
     """Requested at the last step: the stage ends, its scores do not; the same command scores again and goes on."""
     stopping = Recorder(signal_at("source-only", 4, signal.SIGTERM))

@@ -281,7 +281,7 @@ def test_want_of_memory_while_scoring_names_the_keys_of_evaluation(monkeypatch: 
     def short(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("domainbridge.evaluation.evaluate.class_map", short)
+    monkeypatch.setattr("domainbridge.evaluation.evaluate.class_maps", short)
     space = label_space("three", ["bright", "dark", "green"])
     rule = ScoringRule(space, space_table(space, space))
     with pytest.raises(TrainingError, match=r"scoring 0 does not fit(.|\n)*evaluation.mode=slide"):

@@ -6,6 +6,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -350,6 +351,32 @@ class TestLocks:
             second.take(tmp_path)
         with second:
             pass
+
+    def test_stages_of_one_folder_are_locked_one_by_one(self, tmp_path: Path) -> None:
+        """`run --only`: once the folder is arranged, other stages may run in it; a whole run may not."""
+        with FolderLock(tmp_path, print, "r1-cut") as first:
+            assert first.alone
+            first.share()
+            with FolderLock(tmp_path, print, "r1-class") as second:
+                assert not second.alone
+                for stage, message in ((None, f"{tmp_path}: another process"), ("r1-cut", "stage r1-cut of")):
+                    with pytest.raises(RunFolderError, match=message), FolderLock(tmp_path, print, stage):
+                        pytest.fail("locked twice")
+                with first.writing_results():
+                    pass
+        with FolderLock(tmp_path, print) as later:
+            assert later.alone
+
+    def test_a_start_that_arranges_the_folder_is_waited_for(self, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            with FolderLock(tmp_path, print, "r1-cut") as first:
+                second = FolderLock(tmp_path, print, "r1-class")
+                entering = pool.submit(second.__enter__)
+                time.sleep(0.5)
+                assert not entering.done()
+                first.share()
+                assert not entering.result(timeout=30).alone
+            second.__exit__(None, None, None)
 
     def test_a_moved_folder_stays_locked_and_its_successor_too(self, kind: str, tmp_path: Path) -> None:
         old, new, kept = tmp_path / "run", tmp_path / "new", tmp_path / "run.1"

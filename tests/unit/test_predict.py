@@ -173,14 +173,14 @@ class TestInputs:
     ) -> None:
         paint(tmp_path / "in/a.png", (30, 30))
         paint(tmp_path / "in/b.png")
-        segment = model.class_map
+        segment = model.class_maps
 
-        def short(image: np.ndarray, **options: bool) -> object:
-            if len(image) == 30:
+        def short(images: list[np.ndarray], **options: bool) -> object:
+            if len(images[0]) == 30:
                 raise MemoryError
-            return segment(image, **options)
+            return segment(images, **options)
 
-        monkeypatch.setattr(model, "class_map", short)
+        monkeypatch.setattr(model, "class_maps", short)
         with pytest.raises(DataError, match=r"a.png does not fit(.|\n)*evaluation.mode=slide"):
             domainbridge.predict(model, tmp_path / "in", tmp_path / "out")
         assert written(tmp_path / "out") == {"b.png"}

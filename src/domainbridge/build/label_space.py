@@ -39,7 +39,9 @@ def scoring_rule(recipe: Recipe) -> ScoringRule:
     for name in (*rule.exclude_classes, *(member for members in rule.subsets.values() for member in members)):
         space.index(name)
     window = (rule.window or (recipe.crop.height, recipe.crop.width)) if rule.mode == "slide" else None
-    return ScoringRule(space, table, rule.exclude_classes, InferenceRule(window, rule.flip), rule.subsets)
+    return ScoringRule(
+        space, table, rule.exclude_classes, InferenceRule(window, rule.flip, rule.precision), rule.subsets
+    )
 
 
 def source_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str) -> LabelDecoder:

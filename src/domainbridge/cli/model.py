@@ -15,6 +15,7 @@ ModelArgument = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 JsonOption = Annotated[Path | None, typer.Option(help="path to a file for the scores as JSON")]
 Slide = Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")]
+Precision = Annotated[str, typer.Option(help="float32, or bfloat16 or float16 (autocast), faster on GPUs")]
 Flip = Annotated[bool, typer.Option("--flip", help="average with the mirrored image")]
 
 
@@ -53,6 +54,7 @@ def evaluate(
     slide: Slide = False,
     flip: Flip = False,
     device: Device = "auto",
+    precision: Precision = "float32",
 ) -> None:
     """Score a model on labeled images: IoU per class and mIoU over one confusion matrix, in percent."""
     from json import dumps
@@ -66,11 +68,12 @@ def evaluate(
         writable(json, "--json")
     given: dict[str, Any] = {"images": images, "labels": labels, "dataset": dataset, "root": root, "split": split}
     given |= {"label_map": label_map, "label_space": label_space, "label_scale": label_scale, "subsets": subset or ()}
-    changes = {"evaluation.mode": "slide"} if slide else {}
-    loaded = recipe and api.recipe_of(recipe, changes | ({"evaluation.flip": True} if flip else {}))
-    result = api.evaluate(
-        api.load_model(model, slide=slide, flip=flip, device=device), loaded or None, report=_say, **given
-    )
+    changes: dict[str, Any] = {"evaluation.mode": "slide"} if slide else {}
+    changes |= {"evaluation.flip": True} if flip else {}
+    changes |= {"evaluation.precision": precision} if precision != "float32" else {}
+    loaded = recipe and api.recipe_of(recipe, changes)
+    predictor = api.load_model(model, slide=slide, flip=flip, device=device, precision=precision)
+    result = api.evaluate(predictor, loaded or None, report=_say, **given)
     for target, scores in result.items():
         print_scores(scores, f"{target}, {scores.images} images")
     if json is not None:
@@ -102,6 +105,7 @@ def predict(
     slide: Slide = False,
     flip: Flip = False,
     device: Device = "auto",
+    precision: Precision = "float32",
 ) -> None:
     """Segment images: writes OUT/NAME.png, and on request NAME_overlay.jpg and NAME_confidence.png.
 
@@ -116,7 +120,7 @@ def predict(
     writable_folder(out, "--out")
     if scale is not None and percentiles is not None:
         raise RecipeError("--scale and --percentiles: give one of the two")
-    loaded = api.load_model(model, slide=slide, flip=flip, device=device)
+    loaded = api.load_model(model, slide=slide, flip=flip, device=device, precision=precision)
     if bands is not None:
         loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
     if scale is not None:

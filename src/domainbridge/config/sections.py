@@ -192,6 +192,9 @@ class EvaluationConfig(Section):
         None, description="height and width of a sliding window; default: the crop's"
     )
     flip: bool = Field(False, description="average with the mirrored image")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="autocast of the forward passes that scores come from"
+    )
 
 
 class RuntimeConfig(Section):
@@ -210,6 +213,11 @@ class RuntimeConfig(Section):
         ("jsonl", "tensorboard"),
         description="followers of a run beside the console: jsonl, tensorboard, wandb, mlflow, or those of an "
         "installed package; a follower that fails is reported once and left out",
+    )
+    parallel_stages: bool | Literal["auto"] = Field(
+        "auto",
+        description="with several processes: stages that do not depend on each other (both paths of a round) train at "
+        "the same time, each on its share of the processes; auto: where a process would get fewer than 4 rows",
     )
     num_workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
         "auto",

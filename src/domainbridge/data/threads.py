@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["in_threads", "usable_cores"]
+__all__ = ["MOST_THREADS", "in_threads", "usable_cores"]
 
-_MOST_THREADS = 8
+MOST_THREADS = 16
 _WAITING_BYTES = 512 * 2**20
 """Bytes of results that may wait to be used; at least one result is computed ahead."""
 
@@ -31,7 +31,7 @@ def in_threads(
         size: bytes of a result, for results that may be large: fewer of these are computed ahead, as many as the
             largest one so far allows.
     """
-    threads = min(usable_cores(), _MOST_THREADS)
+    threads = min(usable_cores(), MOST_THREADS)
     most, largest = 2 * threads, 0
     ahead = most if size is None else 1
     with ThreadPoolExecutor(max_workers=threads) as pool:

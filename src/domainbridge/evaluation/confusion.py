@@ -21,8 +21,14 @@ def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Ten
     columns = num_classes + 1
     # Ignored pixels go to a row of their own, which is cut off: cheaper than leaving them out one by one.
     cells = label.clamp_max(num_classes) * columns + prediction.clamp_max(num_classes)
-    counts = torch.bincount(cells.flatten(), minlength=columns * columns)
-    return counts.view(columns, columns)[:num_classes]
+    return _counts(cells.flatten(), columns * columns).view(columns, columns)[:num_classes]
+
+
+def _counts(values: Tensor, number: int) -> Tensor:
+    """How often each of 0 ... number - 1 occurs, int64 (number,)."""
+    if values.is_cuda:  # bincount would wait for the device to learn the largest value
+        return torch.histc(values, number, 0, number)
+    return torch.bincount(values, minlength=number)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Scores of a network on labeled sets: constant memory, one image at a time while the next ones are decoded.
+"""Scores of a network on labeled sets: constant memory, a few images at a time while the next ones are decoded.
 
 The one scorer of a run's stages, of a recipe's validation sets and of the user's folders.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,12 +15,20 @@ from torch import Tensor
 from domainbridge.data.dataset import Dataset, ahead
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.evaluation.confusion import Scores, confusion_matrix, scores
-from domainbridge.evaluation.inference import InferenceRule, class_map, windows_of
+from domainbridge.evaluation.inference import (
+    InferenceRule,
+    check_finite,
+    class_maps,
+    images_at_once,
+    same_size_batches,
+    windows_of,
+)
 from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.transfer import to_device
 from domainbridge.runtime.device import EVALUATION_ADVICE, Runtime, enough_memory
 from domainbridge.types import Sample
 
-__all__ = ["ScoringRule", "mean_miou", "score", "score_sets"]
+__all__ = ["ScoringRule", "compared", "mean_miou", "score", "score_sets"]
 
 _PIXELS = 2**22
 """Pixels that are compared at a time."""
@@ -72,14 +81,20 @@ def score(
     matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=runtime.device)
     pixels = torch.zeros((), dtype=torch.int64, device=runtime.device)
     large: list[str] = []
+    finite = torch.ones((), dtype=torch.bool, device=runtime.device)
     try:
-        for sample in ahead(dataset, range(processes.rank, len(dataset), processes.count)):
-            with enough_memory(f"scoring {sample.name}", EVALUATION_ADVICE):
-                matrix += _compared(model, sample, rule, runtime.device)
-            assert sample.label is not None
-            pixels += sample.label.size
-            large += _too_large(sample, rule.inference)
-            progress()
+        samples = ahead(dataset, range(processes.rank, len(dataset), processes.count))
+        at_once = partial(images_at_once, rule=rule.inference, device=runtime.device)
+        for batch in same_size_batches(samples, lambda sample: sample.image.shape, at_once):
+            with enough_memory(f"scoring {batch[0].name}", EVALUATION_ADVICE):
+                for counts, numbers in compared(model, batch, rule, runtime.device):
+                    matrix += counts
+                    finite &= numbers
+            for sample in batch:
+                pixels += _label(sample).size
+                large += _too_large(sample, rule.inference)
+                progress()
+        check_finite(finite)
     finally:
         model.train(was_training)
     if large:
@@ -89,18 +104,25 @@ def score(
     return scores(matrix, rule.space.classes, len(dataset), rule.exclude_classes, rule.subsets, total)
 
 
-def _compared(model: Segmenter, sample: Sample, rule: ScoringRule, device: torch.device) -> Tensor:
-    """The confusion matrix of one image, int64 (K, K + 1), counted some rows at a time."""
+def compared(
+    model: Segmenter, batch: Sequence[Sample], rule: ScoringRule, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The confusion matrix of each image, int64 (K, K + 1), counted some rows at a time; whether all is finite."""
+    table = to_device(torch.from_numpy(rule.table).long(), device)
+    sizes = [(label.shape[0], label.shape[1]) for label in map(_label, batch)]
+    results = class_maps(model, [sample.image for sample in batch], sizes, rule.inference, device)
+    for sample, (height, width), result in zip(batch, sizes, results, strict=True):
+        matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=device)
+        rows = max(_PIXELS // width, 1)
+        for top in range(0, height, rows):
+            label = to_device(torch.from_numpy(_label(sample)[top : top + rows]), device).long()
+            matrix += confusion_matrix(label, table[result.classes[top : top + rows].long()], len(rule.space))
+        yield matrix, result.finite
+
+
+def _label(sample: Sample) -> NDArray[np.uint8]:
     assert sample.label is not None
-    height, width = sample.label.shape
-    predicted = class_map(model, sample.image, (height, width), rule.inference, device).classes
-    table = torch.from_numpy(rule.table).long().to(device)
-    matrix = torch.zeros(len(rule.space), len(rule.space) + 1, dtype=torch.int64, device=device)
-    rows = max(_PIXELS // width, 1)
-    for top in range(0, height, rows):
-        label = torch.from_numpy(sample.label[top : top + rows]).to(device).long()
-        matrix += confusion_matrix(label, table[predicted[top : top + rows].long()], len(rule.space))
-    return matrix
+    return sample.label
 
 
 def _too_large(sample: Sample, rule: InferenceRule) -> list[str]:

@@ -4,7 +4,9 @@
 pixel of the image. :func:`probabilities` returns exactly such a tensor, for those who want it.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,14 +14,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domainbridge.errors import ModelError
-from domainbridge.evaluation.logit_blocks import logit_blocks
-from domainbridge.evaluation.windows import Windows, fits_in_one_piece, large_image_windows, sliding_windows
+from domainbridge.evaluation.logit_blocks import Network, blocks_in_one_piece, blocks_in_windows
+from domainbridge.evaluation.windows import (
+    ONE_PIECE,
+    Box,
+    Windows,
+    fits_in_one_piece,
+    large_image_windows,
+    sliding_windows,
+)
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.upsample import upsample
 
-__all__ = ["ClassMap", "InferenceRule", "class_map", "probabilities", "windows_of"]
+__all__ = [
+    "ClassMap",
+    "InferenceRule",
+    "check_finite",
+    "class_map",
+    "class_maps",
+    "images_at_once",
+    "probabilities",
+    "same_size_batches",
+    "windows_of",
+]
 
 _WINDOWS_AT_ONCE = 4
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -30,10 +51,12 @@ class InferenceRule:
         window: (height, width) of sliding windows that overlap by a third; None: the whole image at once, or, above
             four megapixels, in windows with context.
         flip: average with the mirrored image.
+        precision: float32, or bfloat16 and float16 under autocast.
     """
 
     window: tuple[int, int] | None = None
     flip: bool = False
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -42,11 +65,36 @@ class ClassMap:
 
     Attributes:
         classes: the most probable class, uint8 (height, width), on the network's device.
+        finite: bool scalar on that device: whether all values of the network are numbers. Whoever uses the classes
+            must look at it (``checked``); the look waits for the device.
         confidence: 255 * its probability, rounded, uint8 (height, width); None where it was not asked for.
     """
 
     classes: Tensor
+    finite: Tensor
     confidence: Tensor | None = None
+
+    def checked(self) -> "ClassMap":
+        """Itself.
+
+        Raises:
+            ModelError: the network gives values that are not numbers.
+        """
+        check_finite(self.finite)
+        return self
+
+
+def check_finite(finite: Tensor) -> None:
+    """Look at a flag of :class:`ClassMap`.
+
+    Raises:
+        ModelError: the network gives values that are not numbers.
+    """
+    if not finite:
+        raise ModelError(
+            "the network gives values that are not finite numbers, so its classes mean nothing: its weights are "
+            "damaged, or float16 is too small for them (precision float32 or bfloat16)"
+        )
 
 
 def windows_of(height: int, width: int, rule: InferenceRule) -> Windows | None:
@@ -57,7 +105,39 @@ def windows_of(height: int, width: int, rule: InferenceRule) -> Windows | None:
     return None if fits_in_one_piece(height, width) else large_image_windows(height, width)
 
 
-@torch.inference_mode()
+def images_at_once(height: int, width: int, rule: InferenceRule, device: torch.device) -> int:
+    """How many images of that size at the network go through it together.
+
+    On a GPU as many as have the pixels of the largest image that goes through in one piece. A CPU gains nothing.
+    """
+    if device.type == "cpu" or windows_of(height, width, rule) is not None:
+        return 1
+    return max(ONE_PIECE // (height * width), 1)
+
+
+def same_size_batches(
+    items: Iterable[Item], shape: Callable[[Item], tuple[int, ...]], at_once: Callable[[int, int], int]
+) -> Iterator[list[Item]]:
+    """Neighbors of one size, as many as go through the network together; the order stays.
+
+    Args:
+        items: with images.
+        shape: of an item's image, (height, width, ...).
+        at_once: how many images of a (height, width) make a batch.
+    """
+    batch: list[Item] = []
+    for item in items:
+        if batch and shape(item) != shape(batch[0]):
+            yield batch
+            batch = []
+        batch.append(item)
+        if len(batch) >= at_once(*shape(item)[:2]):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 def class_map(
     model: Segmenter,
     image: NDArray[np.uint8],
@@ -67,24 +147,59 @@ def class_map(
     *,
     confidence: bool = False,
 ) -> ClassMap:
-    """The most probable class of every pixel, at a chosen size, in bounded memory.
+    """The result for one image; arguments as for :func:`class_maps`."""
+    return class_maps(model, [image], [size], rule, device, confidence=confidence)[0]
+
+
+@torch.inference_mode()
+def class_maps(
+    model: Segmenter,
+    images: Sequence[NDArray[np.uint8]],
+    sizes: Sequence[tuple[int, int]],
+    rule: InferenceRule,
+    device: torch.device,
+    *,
+    confidence: bool = False,
+) -> list[ClassMap]:
+    """The most probable class of every pixel of images of one size, in bounded memory; nothing waits for the device.
 
     Args:
         model: in evaluation mode.
-        image: RGB, uint8 (height, width, 3), at the network's input size; any size works.
-        size: (height, width) of the result. As published, logits go to the input size first, then to this one.
+        images: RGB, uint8 (height, width, 3), at the network's input size; any size works, the same for all.
+        sizes: (height, width) of each result. As published, logits go to the input size first, then to this one.
         rule: see there.
         device: the model's.
         confidence: also the probabilities of the classes.
-
-    Raises:
-        ModelError: the network gives values that are not numbers.
     """
+    network, mirrors = Network(model, device, rule.precision), (False, True) if rule.flip else (False,)
+    shape = images[0].shape[0], images[0].shape[1]
+    windows = windows_of(*shape, rule)
+    if windows is not None:
+        return [
+            _best(blocks_in_windows(network, image, size, windows, mirrors), size, device, rule, confidence=confidence)
+            for image, size in zip(images, sizes, strict=True)
+        ]
+    passes = [network.logits(images, mirror=mirror) for mirror in mirrors]
+    each = ([logits[row : row + 1] for logits in passes] for row in range(len(images)))
+    return [
+        _best(blocks_in_one_piece(logits, shape, size), size, device, rule, confidence=confidence)
+        for logits, size in zip(each, sizes, strict=True)
+    ]
+
+
+def _best(
+    blocks: Iterable[tuple[Box, list[Tensor]]],
+    size: tuple[int, int],
+    device: torch.device,
+    rule: InferenceRule,
+    *,
+    confidence: bool,
+) -> ClassMap:
+    """The most probable classes, block by block."""
     classes = torch.empty(size, dtype=torch.uint8, device=device)
     sure = torch.empty(size, dtype=torch.uint8, device=device) if confidence else None
-    numbers = torch.ones((), dtype=torch.bool, device=device)
-    windows = windows_of(image.shape[0], image.shape[1], rule)
-    for box, logits in logit_blocks(model, image, size, windows, device, flip=rule.flip):
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for box, logits in blocks:
         place = slice(box.top, box.bottom), slice(box.left, box.right)
         # Without the mirrored image, logits give the classes, whether or not the confidence is asked for.
         both = [each.softmax(0) for each in logits] if rule.flip or confidence else []
@@ -92,13 +207,9 @@ def class_map(
         best = mean.max(0) if rule.flip else logits[0].max(0)
         if sure is not None:
             sure[place] = (255 * mean.amax(0)).round().to(torch.uint8)
-        numbers &= best.values.isfinite().all()
+        finite &= best.values.isfinite().all()
         classes[place] = best.indices.to(torch.uint8)
-    if not numbers:
-        raise ModelError(
-            "the network gives values that are not finite numbers, so its classes mean nothing: its weights are damaged"
-        )
-    return ClassMap(classes, sure)
+    return ClassMap(classes, finite, sure)
 
 
 @torch.inference_mode()

@@ -1,6 +1,8 @@
 """Logits at the size of the result, a block of pixels at a time, so that an image of any size needs bounded memory."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -10,10 +12,11 @@ from torch import Tensor
 
 from domainbridge.evaluation.windows import Box, Windows
 from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.transfer import to_device
 from domainbridge.ops.upsample import LazyUpsample, interpolation_matrix, interpolation_rows, row_chunks, source_rows
 from domainbridge.types import as_unit_float
 
-__all__ = ["logit_blocks"]
+__all__ = ["Network", "blocks_in_one_piece", "blocks_in_windows"]
 
 _VALUES = 2**23
 """Logits at full width that are kept at a time, 32 MiB."""
@@ -26,26 +29,49 @@ Image = NDArray[np.uint8]
 Size = tuple[int, int]
 
 
-def logit_blocks(
-    model: Segmenter, image: Image, size: Size, windows: Windows | None, device: torch.device, *, flip: bool
+@dataclass(frozen=True)
+class Network:
+    """A network and how crops pass it.
+
+    Attributes:
+        model: in evaluation mode.
+        device: the model's.
+        precision: of the forward pass: float32, or bfloat16 and float16 under autocast. Logits are float32.
+    """
+
+    model: Segmenter
+    device: torch.device
+    precision: str = "float32"
+
+    def logits(self, crops: Sequence[Image], *, mirror: bool) -> Tensor:
+        """Logits at the head's resolution, float32 (batch, classes, h, w), of crops of one size.
+
+        ``mirror``: of the mirrored crops, mirrored back.
+        """
+        batch = torch.from_numpy(np.stack([crop.transpose(2, 0, 1) for crop in crops]))
+        tensor = as_unit_float(to_device(batch, self.device))
+        low = self.precision != "float32"
+        with torch.autocast(self.device.type, getattr(torch, self.precision)) if low else nullcontext():
+            output = self.model(tensor.flip(3) if mirror else tensor)
+        logits: Tensor = output.logits.float()
+        return logits.flip(3) if mirror else logits
+
+
+def blocks_in_windows(
+    network: Network, image: Image, size: Size, windows: Windows, mirrors: Sequence[bool]
 ) -> Iterator[tuple[Box, list[Tensor]]]:
-    """Boxes that cover the result once, with their logits.
+    """Boxes that cover the result once, with their logits, of an image in windows.
 
     Args:
-        model: in evaluation mode.
+        network: see there.
         image: RGB, uint8 (height, width, 3), at the network's input size.
         size: (height, width) of the result. Logits go to the input size first, then to this one.
-        windows: of the image; None: in one piece.
-        device: the model's.
-        flip: also the logits of the mirrored image, mirrored back.
+        windows: of the image.
+        mirrors: for each pass, whether it is that of the mirrored image.
 
     Yields:
-        A box of the result, and float32 (classes, *box.size) of the image and, on request, of the mirrored image.
+        A box of the result, and float32 (classes, *box.size) of each pass.
     """
-    mirrors = (False, True) if flip else (False,)
-    if windows is None:
-        yield from _in_one_piece(model, image, size, device, mirrors)
-        return
     tall, wide = _block_size(image.shape[:2], size)
     for number, part in enumerate(windows.parts):
         goal = _scaled(part, image.shape[:2], size)
@@ -53,7 +79,7 @@ def logit_blocks(
             continue
         needed = _needed(goal, image.shape[:2], size)
         sources = [
-            _Views(model, image, windows.views_of(number, needed, mirror=mirror), size, device, mirror=mirror)
+            _Views(network, image, windows.views_of(number, needed, mirror=mirror), size, mirror=mirror)
             for mirror in mirrors
         ]
         for left in range(goal.left, goal.right, wide):
@@ -62,15 +88,19 @@ def logit_blocks(
                 yield box, [source.block(box) for source in sources]
 
 
-def _in_one_piece(
-    model: Segmenter, image: Image, size: Size, device: torch.device, mirrors: Sequence[bool]
-) -> Iterator[tuple[Box, list[Tensor]]]:
-    small = [_head_logits(model, [image], device, mirror=mirror) for mirror in mirrors]
-    _, classes, height, _ = small[0].shape
+def blocks_in_one_piece(passes: Sequence[Tensor], input_size: Size, size: Size) -> Iterator[tuple[Box, list[Tensor]]]:
+    """Boxes that cover the result once, with their logits, of an image that passed the network in one piece.
+
+    Args:
+        passes: logits of each pass, float32 (1, classes, h, w).
+        input_size: (height, width) of the image at the network.
+        size: (height, width) of the result.
+    """
+    _, classes, height, _ = passes[0].shape
     step = max(_VALUES // (classes * max(height, _ROWS)), _ROWS)
     for left in range(0, size[1], step):
         columns = slice(left, min(left + step, size[1]))
-        lazy = [LazyUpsample(logits, (image.shape[0], image.shape[1]), size, columns=columns) for logits in small]
+        lazy = [LazyUpsample(logits, input_size, size, columns=columns) for logits in passes]
         for rows in row_chunks(size[0]):
             yield Box(rows.start, rows.stop, columns.start, columns.stop), [logits.rows(rows)[0] for logits in lazy]
 
@@ -78,9 +108,7 @@ def _in_one_piece(
 class _Views:
     """Logits of some windows, kept at the head's resolution."""
 
-    def __init__(
-        self, model: Segmenter, image: Image, views: Sequence[Box], size: Size, device: torch.device, *, mirror: bool
-    ) -> None:
+    def __init__(self, network: Network, image: Image, views: Sequence[Box], size: Size, *, mirror: bool) -> None:
         """Put the windows through the network; ``mirror``: those of the mirrored image, mirrored back."""
         self.input: Size = (image.shape[0], image.shape[1])
         self.size = size
@@ -90,7 +118,7 @@ class _Views:
             count = max(_PIXELS_AT_ONCE // (tall * wide), 1)
             for some in (same[first : first + count] for first in range(0, len(same), count)):
                 crops = [image[view.top : view.bottom, view.left : view.right] for view in some]
-                self.pieces += zip(some, _head_logits(model, crops, device, mirror=mirror), strict=True)
+                self.pieces += zip(some, network.logits(crops, mirror=mirror), strict=True)
 
     def block(self, box: Box) -> Tensor:
         """Float32 (classes, *box.size)."""
@@ -130,14 +158,6 @@ def _matrix(logits: Tensor, axis: int, size: Size, pixels: slice) -> tuple[Tenso
     shape = (size[axis - 1], logits.shape[axis])
     cells = source_rows(shape, pixels)
     return interpolation_matrix(shape[1], shape[0], logits.device)[pixels, cells], cells
-
-
-def _head_logits(model: Segmenter, crops: Sequence[Image], device: torch.device, *, mirror: bool) -> Tensor:
-    """Logits at the head's resolution, float32 (batch, classes, h, w), of crops of one size."""
-    batch = np.stack([crop.transpose(2, 0, 1) for crop in crops])
-    tensor = as_unit_float(torch.from_numpy(batch).to(device))
-    logits: Tensor = model(tensor.flip(3) if mirror else tensor).logits.float()
-    return logits.flip(3) if mirror else logits
 
 
 def _block_size(shape: tuple[int, ...], size: Size) -> Size:

@@ -1,5 +1,6 @@
 """A model folder as a module that predicts images of any size."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 from domainbridge.data.decode import read_image
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.transforms import ResizeRule, resize_image
-from domainbridge.evaluation.inference import ClassMap, InferenceRule, class_map, probabilities, windows_of
+from domainbridge.errors import RecipeError
+from domainbridge.evaluation.inference import (
+    ClassMap,
+    InferenceRule,
+    class_maps,
+    images_at_once,
+    probabilities,
+    windows_of,
+)
 from domainbridge.evaluation.windows import Windows
 from domainbridge.models.model_folder import ModelConfig, load_model
 from domainbridge.models.segmenter import Segmentation, Segmenter
@@ -21,6 +30,7 @@ from domainbridge.types import as_unit_float
 __all__ = ["Predictor", "load_predictor"]
 
 _WINDOW = (512, 512)
+_PRECISIONS = ("float32", "bfloat16", "float16")
 
 ImageLike = NDArray[np.uint8] | Image.Image | Path | str
 
@@ -78,7 +88,7 @@ class Predictor(nn.Module):
             DataError: the file cannot be read.
             ModelError: the network gives values that are not numbers.
         """
-        return self.class_map(self._as_array(image)).classes.cpu().numpy()
+        return self.class_map(self._as_array(image)).checked().classes.cpu().numpy()
 
     def class_map(self, image: NDArray[np.uint8], *, confidence: bool = False) -> ClassMap:
         """Train ids at the image's own size, with ``confidence`` also the largest probability; bounded memory.
@@ -86,13 +96,20 @@ class Predictor(nn.Module):
         Args:
             image: RGB, uint8 (height, width, 3).
             confidence: whether it is asked for.
-
-        Raises:
-            ModelError: the network gives values that are not numbers.
         """
-        size = (image.shape[0], image.shape[1])
-        resized = image if self.resize is None else resize_image(image, self.resize.size_for(*size))
-        return class_map(self.network, resized, size, self.rule, self.device, confidence=confidence)
+        return self.class_maps([image], confidence=confidence)[0]
+
+    def class_maps(self, images: Sequence[NDArray[np.uint8]], *, confidence: bool = False) -> list[ClassMap]:
+        """The same for several images of one size, which pass the network together."""
+        size = (images[0].shape[0], images[0].shape[1])
+        sizes = [size] * len(images)
+        resized = list(map(self._resized, images))
+        return class_maps(self.network, resized, sizes, self.rule, self.device, confidence=confidence)
+
+    def images_at_once(self, height: int, width: int) -> int:
+        """How many images of that size :meth:`class_maps` takes in bounded memory."""
+        size = (height, width) if self.resize is None else self.resize.size_for(height, width)
+        return images_at_once(*size, self.rule, self.device)
 
     def windows_for(self, height: int, width: int) -> Windows | None:
         """The windows for an image of that size; None: it goes through the network at once."""
@@ -112,7 +129,7 @@ class Predictor(nn.Module):
         """
         array = self._as_array(image)
         size = (array.shape[0], array.shape[1])
-        resized = array if self.resize is None else resize_image(array, self.resize.size_for(*size))
+        resized = self._resized(array)
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.device)
         return probabilities(self.network, as_unit_float(tensor), size, self.rule)[0]
 
@@ -124,6 +141,9 @@ class Predictor(nn.Module):
         """
         return read_image(path, self.image_rule)
 
+    def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return image if self.resize is None else resize_image(image, self.resize.size_for(*image.shape[:2]))
+
     def _as_array(self, image: ImageLike) -> NDArray[np.uint8]:
         if isinstance(image, Path | str):
             return self.read(Path(image))
@@ -134,7 +154,9 @@ class Predictor(nn.Module):
         return image
 
 
-def load_predictor(folder: Path, *, slide: bool = False, flip: bool = False, device: str = "auto") -> Predictor:
+def load_predictor(
+    folder: Path, *, slide: bool = False, flip: bool = False, device: str = "auto", precision: str = "float32"
+) -> Predictor:
     """Load a model folder.
 
     Args:
@@ -142,12 +164,15 @@ def load_predictor(folder: Path, *, slide: bool = False, flip: bool = False, dev
         slide: sliding windows of 512x512 instead of the whole image.
         flip: average with the mirrored image.
         device: auto, cpu, cuda, cuda:1 ...
+        precision: float32, or bfloat16 and float16 under autocast.
 
     Raises:
         ModelError: no model folder, or a damaged one.
-        RecipeError: no such device.
+        RecipeError: no such device or precision.
     """
+    if precision not in _PRECISIONS:
+        raise RecipeError(f"precision: {precision!r} is none of {', '.join(_PRECISIONS)}")
     runtime = resolve_runtime(device)
     network, config = load_model(folder)
     runtime.place(network, channels_last=True)
-    return Predictor(network, config, InferenceRule(_WINDOW if slide else None, flip))
+    return Predictor(network, config, InferenceRule(_WINDOW if slide else None, flip, precision))

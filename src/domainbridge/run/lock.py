@@ -1,11 +1,12 @@
-"""One process at a time in a run folder: a lock that ends with its process, also where ``fcntl`` is absent."""
+"""One process at a time in a run folder, or in a stage: a lock that ends with its process, also without ``fcntl``."""
 
 import errno
 import json
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -17,11 +18,12 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK_FILES", "FolderLock"]
+__all__ = ["FolderLock", "is_lock_file"]
 
 _FLOCK, _PID = ".lock", ".lock.pid"
-LOCK_FILES = (_FLOCK, _PID)
-"""Names of the files of a lock, for whoever looks at a folder's content."""
+_RESULTS = ".lock.results"
+_PATIENCE = 30.0
+"""Seconds in which another process that starts a stage looks at the folder and moves what is in its way."""
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _QUERY = 0x1000
@@ -33,15 +35,69 @@ class FolderLock:
 
     With ``flock`` the system drops the lock when the process ends, however it ends. Elsewhere a file holds the number
     of the process, and a file of a process that has ended counts for nothing.
+
+    With ``stage`` (``run --only``), other processes may run other stages in the folder, after :meth:`share`. They need
+    ``flock``.
+
+    Attributes:
+        alone: whether no other process is in the folder. A process that is not alone must move and remove nothing.
     """
 
-    def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
-        self.folder, self.announce = folder, announce
+    def __init__(self, folder: Path, announce: Callable[[str], None], stage: str | None = None) -> None:
+        self.folder, self.announce, self.stage = folder, announce, stage
         self.held: dict[Path, IO[str] | None] = {}
+        self.alone = True
 
     def __enter__(self) -> "FolderLock":
-        self.take(self.folder)
-        return self
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.take(self.folder)
+                return self
+            except RunFolderError:
+                if self.stage is None or fcntl is None:
+                    raise
+            file = self._open(self.folder / _FLOCK)
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                file.close()
+                if time.monotonic() > deadline:
+                    raise _busy(self.folder) from error
+                time.sleep(0.2)
+                continue
+            self.held[self.folder] = file
+            try:
+                self.share()
+            except RunFolderError:
+                file.close()
+                raise
+            return self
+
+    def share(self) -> None:
+        """Lock the stage, and let processes that run other stages in; to be called when the folder is arranged.
+
+        Raises:
+            RunFolderError: another process runs the same stage.
+        """
+        if self.stage is None or fcntl is None or not self.alone:
+            return
+        path = self.folder / f"{_FLOCK}.{self.stage}"
+        self.held[path] = self._lock_file(path, f"stage {self.stage} of {self.folder}")
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(self.held[self.folder] or -1, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self.alone = False
+
+    @contextmanager
+    def writing_results(self) -> Iterator[None]:
+        """For reading all stages' results and writing them to one file; other processes wait."""
+        if self.stage is None or fcntl is None:
+            yield
+            return
+        with self._open(self.folder / _RESULTS) as file:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,28 +129,38 @@ class FolderLock:
         self.held[new] = self.held.pop(old)
 
     def _flock(self, folder: Path) -> IO[str]:
-        path = folder / _FLOCK
-        file = path.open("a", encoding="utf-8")
+        return self._lock_file(folder / _FLOCK, str(folder))
+
+    def _open(self, path: Path) -> IO[str]:
+        return path.open("a", encoding="utf-8")
+
+    def _lock_file(self, path: Path, what: str) -> IO[str]:
+        file = self._open(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 self.announce(
-                    f"note: {path}: this disk has no locks ({error.strerror}); see that no other run uses {folder}"
+                    f"note: {path}: this disk has no locks ({error.strerror}); see that no other run uses {what}"
                 )
                 return file
             file.close()
             if error.errno in _BUSY:
-                raise _busy(folder) from None
+                raise _busy(what) from None
             raise
         # Another run may have moved the folder between opening and locking.
         if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
             file.close()
-            raise _busy(folder)
+            raise _busy(what)
         return file
 
 
-def _busy(folder: Path, hint: str = "") -> RunFolderError:
+def is_lock_file(name: str) -> bool:
+    """Whether a file of that name in a run folder belongs to a lock."""
+    return name == _FLOCK or name.startswith(f"{_FLOCK}.")
+
+
+def _busy(folder: Path | str, hint: str = "") -> RunFolderError:
     return RunFolderError(f"{folder}: another process is running in it; wait for it, or use --out{hint}")
 
 

@@ -173,4 +173,4 @@ def _evaluation_fingerprint(node: Node, recipe: Recipe, data: DataSets) -> str:
         for target in recipe.targets
         if target.validation is not None
     }
-    return digest([node.fingerprint, recipe.evaluation.model_dump(mode="json"), validation])
+    return digest([node.fingerprint, recipe.evaluation.model_dump(mode="json", exclude_defaults=True), validation])

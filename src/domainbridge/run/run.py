@@ -13,6 +13,7 @@ from domainbridge.build.label_space import scoring_rule
 from domainbridge.build.networks import check_network, model_config
 from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
+from domainbridge.errors import RunFolderError
 from domainbridge.evaluation.predictor import Predictor
 from domainbridge.files import read_json, remove_temporaries, write_text
 from domainbridge.models.model_folder import publish_model
@@ -20,10 +21,11 @@ from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
 from domainbridge.run.graph import Node, PlannedStage, final_stage, measured_seconds, plan, selected, stage_graph
-from domainbridge.run.kept_runs import arrange, recover
+from domainbridge.run.kept_runs import arrange, describe_move, recover
 from domainbridge.run.lock import FolderLock
 from domainbridge.run.results import evaluate_stage, gather_results
 from domainbridge.run.run_folder import check_images_apart, check_needed_results, check_run_folder, environment_note
+from domainbridge.run.side_by_side import run_side_by_side, waves
 from domainbridge.run.stage import run_stage
 from domainbridge.run.stage_status import StageStatus
 from domainbridge.runtime.device import Runtime, environment, resolve_runtime
@@ -69,15 +71,17 @@ def run_recipe(
     with (
         joined_processes(recipe.runtime.device) as processes,
         closing(CallbackList(callbacks if processes.is_main else ())) as callback,
+        closing(CallbackList([each for each in callbacks if each.per_stage])) as followers,
     ):
         settings = recipe.runtime
-        batch = batch_bytes(recipe, processes.count)
+        # Two paths at the same time have half of the processes each.
+        batch = batch_bytes(recipe, processes.count if settings.parallel_stages is False else -(-processes.count // 2))
         runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes, batch)
         for note in runtime.notes:
             callback.message(f"note: {note}")
         data = open_data(recipe)
         nodes, passed = _checked(recipe, folder, data, callback, processes, only, until)
-        alone = FolderLock(folder, callback.message) if processes.is_main else nullcontext()
+        alone = FolderLock(folder, callback.message, only) if processes.is_main else nullcontext()
         several = processes.count > 1
         with alone as lock, graceful_shutdown(callback.message, ends_with_block=several) as stop_requested:
             # Read again now that no other run can finish a stage, and in all processes before a stage changes a folder.
@@ -93,18 +97,26 @@ def run_recipe(
             callback.run_begins(recipe, folder, planned)
             context = Context(recipe, training, folder, runtime, callback, stop_requested)
             finished = True
-            for item in planned:
-                callback.stage_begins(item)
-                trained = not item.open or run_stage(item.node, context, resume=item.status.action == "resume")
-                if not (trained and _score(item.node, nodes, context, data)):
+            for wave in waves(recipe, planned, processes.count):
+                if len(wave) > 1:
+                    trained = run_side_by_side(wave, planned, context, data, followers)
+                else:
+                    trained = _run_alone(wave[0], context)
+                if not (trained and all(_score(item.node, nodes, context, data, lock) for item in wave)):
                     finished = False
                     break
                 if processes.any(stop_requested()):
-                    finished = item is planned[-1]
+                    finished = wave[-1] is planned[-1]
                     break
             if processes.is_main:
                 callback.run_ends(gather_results(nodes, recipe, data, folder), finished=finished)
             return finished
+
+
+def _run_alone(item: PlannedStage, context: Context) -> bool:
+    """Carry out one stage by all processes; False after a requested stop."""
+    context.callback.stage_begins(item)
+    return not item.open or run_stage(item.node, context, resume=item.status.action == "resume")
 
 
 def _checked(
@@ -155,11 +167,16 @@ def _prepare(
     Returns:
         The status of each stage of this start.
     """
-    remove_temporaries(folder)
+    if lock.alone:
+        remove_temporaries(folder)
     planned = plan(nodes, folder)
     wanted = selected(planned, only, until)
     check_needed_results(planned, wanted, recipe, data, folder)
-    arrange(planned, wanted, folder, lock, callback.message)
+    if lock.alone:
+        arrange(planned, wanted, folder, lock, callback.message)
+        lock.share()
+    elif (move := describe_move(wanted, folder)) is not None:
+        raise RunFolderError(f"{folder}: another process runs a stage in it, so nothing can be moved now; {move}")
     return {item.name: item.status for item in wanted}
 
 
@@ -222,7 +239,7 @@ def _uses_copies(
     return needed
 
 
-def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets) -> bool:
+def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None) -> bool:
     """Score a finished stage and write the results so far; False after a requested stop."""
     recipe, folder, callback = context.recipe, context.folder, context.callback
     main = context.runtime.processes.is_main
@@ -237,9 +254,10 @@ def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets) 
                 examples = example_images(predictor, recipe, data)
                 if examples is not None:
                     callback.stage_examples(node, examples)
-    if main:
-        results = gather_results(nodes, recipe, data, folder)
-        write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+    if lock is not None:
+        with lock.writing_results():
+            results = gather_results(nodes, recipe, data, folder)
+            write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
         if node.name == final_stage(nodes):
             publish_model(folder / node.name / "model", folder / "model")
     return True

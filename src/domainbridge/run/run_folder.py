@@ -14,7 +14,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.errors import RunFolderError, problem_list
 from domainbridge.files import read_json
 from domainbridge.run.graph import PlannedStage, final_stage
-from domainbridge.run.lock import LOCK_FILES
+from domainbridge.run.lock import is_lock_file
 from domainbridge.run.results import is_scored
 from domainbridge.run.stage_files import DONE, damage
 
@@ -40,10 +40,10 @@ def check_run_folder(recipe: Recipe, folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()}
     path = folder / "recipe.yaml"
     if "recipe.yaml" not in names:
-        if names - set(LOCK_FILES):
+        if not all(map(is_lock_file, names)):
             raise RunFolderError(f"{folder}: exists and is not a run folder; choose another with --out")
         return
-    if not names & set(LOCK_FILES) and not _is_environment(folder / "environment.json"):
+    if not any(map(is_lock_file, names)) and not _is_environment(folder / "environment.json"):
         raise RunFolderError(
             f"{folder}: holds a recipe.yaml but is not a run folder (no environment.json of a run beside it). "
             "Nothing of yours is changed; choose another with --out"

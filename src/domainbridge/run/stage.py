@@ -21,7 +21,7 @@ from domainbridge.run.prototype_stage import collect_prototypes
 from domainbridge.run.stage_files import clear_stage, sweep
 from domainbridge.run.stage_inputs import FinishedStages
 from domainbridge.run.stage_state import StageCheckpoint, identity, mark_started
-from domainbridge.runtime.device import enough_memory
+from domainbridge.runtime.device import crops_of_one_size, enough_memory
 from domainbridge.runtime.distributed import averaging_gradients
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import TrainConfig, fit
@@ -81,7 +81,10 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     rows = runtime.processes.rows(training.batch_size)
     crops = paired_crops(recipe, stage, training.batch_size, context.data, rows)
     steps, pin = range(start, training.steps), runtime.device.type == "cuda"
-    with closing(batches(crops, steps, num_workers=runtime.num_workers, pin_memory=pin)) as loaded:
+    with (
+        closing(batches(crops, steps, num_workers=runtime.num_workers, pin_memory=pin)) as loaded,
+        crops_of_one_size(runtime.device),
+    ):
         finished = fit(
             objective,
             optimizer,

@@ -18,7 +18,7 @@ from domainbridge.runtime.distributed import Processes, local_count, local_rank
 from domainbridge.runtime.loader_processes import automatic_workers, fitting_workers
 from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
 
-__all__ = ["EVALUATION_ADVICE", "Runtime", "enough_memory", "environment", "resolve_runtime"]
+__all__ = ["EVALUATION_ADVICE", "Runtime", "crops_of_one_size", "enough_memory", "environment", "resolve_runtime"]
 
 _TRAINING_ADVICE = (
     "`domainbridge plan` counts what a step needs and names keys that make it smaller, such as "
@@ -58,8 +58,24 @@ class Runtime:
         """Move to the device, in the memory layout asked for."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if self.processes.count > 1:
-            synchronize_batchnorm(model)
+            synchronize_batchnorm(model, self.processes.group)
         return model.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+
+@contextlib.contextmanager
+def crops_of_one_size(device: torch.device) -> Iterator[None]:
+    """Inside the block, cuDNN tries its algorithms for every new size and keeps the fastest: for training crops.
+
+    Scoring sees images of many sizes, each of which would be tried. With deterministic algorithms nothing is tried: the
+    choice may differ from start to start, and with it the rounding.
+    """
+    before = torch.backends.cudnn.benchmark
+    if device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
+        torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager
@@ -147,6 +163,18 @@ def environment(runtime: Runtime) -> dict[str, object]:
         "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "processes": runtime.processes.count,
+        **(_gpu_environment(runtime.device) if cuda else {}),
+    }
+
+
+def _gpu_environment(device: torch.device) -> dict[str, object]:
+    """What decides on a GPU's rounding and speed."""
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "driver": _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
+        "tf32": {"cudnn": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32},
+        "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory,
     }
 
 
@@ -162,8 +190,13 @@ def _commit() -> str | None:
     folder = Path(__file__).parent
     if not any((parent / ".git").exists() for parent in folder.parents[:4]):
         return None
+    return _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
+
+
+def _output(command: list[str]) -> str | None:
+    """The first line that a command prints; None where it fails or does not exist."""
     try:
-        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
     except (OSError, subprocess.CalledProcessError):
         return None
+    return printed[0].strip()

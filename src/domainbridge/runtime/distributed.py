@@ -54,11 +54,15 @@ class Processes:
         rank: of this process.
         count: number of processes.
         control: gloo group for messages between the processes' CPUs; None for one process.
+        group: for tensors on the devices; None: the default group, of all processes of the run.
+        first: rank of the main process among all processes of the run.
     """
 
     rank: int = 0
     count: int = 1
     control: dist.ProcessGroup | None = None
+    group: dist.ProcessGroup | None = None
+    first: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -93,7 +97,7 @@ class Processes:
     def all_reduce_sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the processes, in place."""
         if self.count > 1:
-            dist.all_reduce(value)
+            dist.all_reduce(value, group=self.group)
         return value
 
     def all_gather(self, rows: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ class Processes:
         if self.count == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.count)]
-        dist.all_gather(parts, rows.contiguous())
+        dist.all_gather(parts, rows.contiguous(), group=self.group)
         return torch.cat(parts)
 
     def any(self, flag: bool) -> bool:
@@ -111,6 +115,10 @@ class Processes:
         raised = torch.tensor(int(flag))
         dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.control)
         return bool(raised)
+
+    def any_soon(self) -> "Agreement":
+        """A question that is asked in every step, without waiting for its answer."""
+        return Agreement(self)
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
@@ -122,8 +130,25 @@ class Processes:
         if self.count == 1:
             return value
         values: list[Any] = [value]
-        dist.broadcast_object_list(values, src=0, group=self.control)
+        dist.broadcast_object_list(values, src=self.first, group=self.control)
         return cast(Decision, values[0])
+
+    def split(self, parts: int) -> "tuple[int, Processes]":
+        """Neighboring processes as ``parts`` equal groups; called by all processes together.
+
+        Returns:
+            The number of this process's group, and the group, whose main process is its first one.
+        """
+        assert self.count % parts == 0
+        size, groups = self.count // parts, []
+        for first in range(0, self.count, size):
+            ranks = list(range(first, first + size))
+            groups.append((dist.new_group(ranks), dist.new_group(ranks, timeout=_PATIENCE, backend="gloo")))
+        number = self.rank // size
+        group, control = groups[number]
+        assert isinstance(group, dist.ProcessGroup)
+        assert isinstance(control, dist.ProcessGroup)
+        return number, Processes(self.rank % size, size, control, group, number * size)
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
@@ -133,6 +158,36 @@ class Processes:
         yield
         if self.is_main:
             self.barrier()
+
+
+class Agreement:
+    """Whether a flag is up in any process, told one call later: the message travels while the next step runs.
+
+    All processes get the same answer at the same call. A single process gets its answer at once.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.asked: tuple[Tensor, dist.Work] | None = None
+
+    def __call__(self, flag: bool) -> bool:
+        """The answer to the call before; this call's flag is on its way."""
+        if self.processes.count == 1:
+            return flag
+        answer = self.answer()
+        raised = torch.tensor(int(flag))
+        work = dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.processes.control, async_op=True)
+        self.asked = raised, work
+        return answer
+
+    def answer(self) -> bool:
+        """The answer that is on its way; to be taken before the processes do anything else together."""
+        if self.asked is None:
+            return False
+        raised, work = self.asked
+        work.wait()
+        self.asked = None
+        return bool(raised)
 
 
 def _peer_is_gone(error: RuntimeError) -> bool:
@@ -149,6 +204,7 @@ def averaging_gradients(student: Network, processes: Processes, device: torch.de
         return student
     wrapped = DistributedDataParallel(
         student,
+        process_group=processes.group,
         device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
         **_OWN_BUFFERS,

@@ -17,22 +17,34 @@ from torch import Tensor, nn
 __all__ = ["SyncBatchNorm2d", "SyncBatchNormAct2d", "synchronize_batchnorm"]
 
 _AXES = (0, 2, 3)
+_GROUPS: dict[str, dist.ProcessGroup | None] = {"": None}
+"""By name. A layer keeps the name of its group: networks are copied, groups cannot be."""
 
 
-def synchronize_batchnorm(model: nn.Module) -> None:
+def synchronize_batchnorm(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
     """Let every BatchNorm layer of a model normalize with the moments of all processes' rows; names and weights stay.
 
     Only the class of a layer changes, so that what timm keeps inside its layers (an activation, dropout) stays too.
+
+    Args:
+        model: changed in place.
+        group: the processes; None: all of them.
     """
+    name = "" if group is None else str(group.group_name)
+    _GROUPS[name] = group
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncBatchNorm2d
         elif type(module) is BatchNormAct2d:
             module.__class__ = SyncBatchNormAct2d
+        if isinstance(module, SyncBatchNorm2d | SyncBatchNormAct2d):
+            module.group_name = name
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` whose batch is that of all processes while it trains; all have equally many rows."""
+
+    group_name = ""
 
     def forward(self, image: Tensor) -> Tensor:
         """Float (batch, channels, height, width), normalized."""
@@ -42,6 +54,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 class SyncBatchNormAct2d(BatchNormAct2d):
     """timm's BatchNorm with an activation, likewise."""
 
+    group_name = ""
+
     def forward(self, x: Tensor) -> Tensor:
         """Float (batch, channels, height, width), normalized and activated."""
         if not _is_shared(self):
@@ -50,14 +64,20 @@ class SyncBatchNormAct2d(BatchNormAct2d):
 
 
 def _is_shared(norm: nn.BatchNorm2d) -> bool:
-    return norm.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return norm.training and dist.is_available() and dist.is_initialized() and dist.get_world_size(_group(norm)) > 1
+
+
+def _group(norm: nn.BatchNorm2d) -> dist.ProcessGroup | None:
+    assert isinstance(norm, SyncBatchNorm2d | SyncBatchNormAct2d)
+    return _GROUPS[norm.group_name]
 
 
 def normalize(norm: nn.BatchNorm2d, image: Tensor) -> Tensor:
     """Normalize with the moments of all processes' rows, and let them weigh in the running ones."""
-    output, mean, variance = _Normalize.apply(image, norm.weight, norm.bias, norm.eps)
+    group = _group(norm)
+    output, mean, variance = _Normalize.apply(image, norm.weight, norm.bias, norm.eps, group)
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
-        rows = image.numel() // image.shape[1] * dist.get_world_size()
+        rows = image.numel() // image.shape[1] * dist.get_world_size(group)
         share: Tensor | float = 0.0 if norm.momentum is None else norm.momentum
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
@@ -74,19 +94,24 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+        ctx: Any,
+        image: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         here = torch.stack(_moments(image))  # (mean and variance, channels)
-        everywhere = here.new_zeros(dist.get_world_size(), *here.shape)
-        everywhere[dist.get_rank()] = here
-        dist.all_reduce(everywhere)  # a gathering: all other summands are 0
+        everywhere = here.new_zeros(dist.get_world_size(group), *here.shape)
+        everywhere[dist.get_rank(group)] = here
+        dist.all_reduce(everywhere, group=group)  # a gathering: all other summands are 0
         means, variances = everywhere.unbind(1)
         mean = means.mean(0)
         # Of the processes' moments, and not E[x^2] - E[x]^2, a small difference of large numbers.
         variance = (variances + (means - mean).square()).mean(0)
         output = F.batch_norm(image, mean, variance, weight, bias, training=False, eps=eps)
         ctx.save_for_backward(image, weight, mean, variance)
-        ctx.eps = eps
+        ctx.eps, ctx.group = eps, group
         ctx.mark_non_differentiable(mean, variance)
         return output, mean, variance
 
@@ -99,14 +124,14 @@ class _Normalize(torch.autograd.Function):
             *(image, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]),
         )
         total = torch.stack([of_weight, of_bias]).float()
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=ctx.group)
         # What the moments owe to x: - scale * (mean(gradient) + x^ * mean(gradient * x^)), x^ = (x - mean) * inverse.
-        slope, offset = total / (image.numel() // image.shape[1] * dist.get_world_size())
+        slope, offset = total / (image.numel() // image.shape[1] * dist.get_world_size(ctx.group))
         inverse = (variance + ctx.eps).rsqrt()
         scale = inverse if weight is None else weight * inverse
         by_image, constant = -scale * slope * inverse, scale * (slope * inverse * mean - offset)
         back = torch.addcmul(back.float(), image.float(), by_image.view(1, -1, 1, 1)) + constant.view(1, -1, 1, 1)
-        return back.to(image.dtype), *((None, None) if weight is None else (of_weight, of_bias)), None
+        return back.to(image.dtype), *((None, None) if weight is None else (of_weight, of_bias)), None, None
 
 
 def _moments(image: Tensor) -> tuple[Tensor, Tensor]:

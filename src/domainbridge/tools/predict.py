@@ -1,28 +1,23 @@
-"""Segmenting the user's own images, of any size."""
+"""Segmenting the user's own images, of any size: decoding, network and writing overlap."""
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError, StorageError, TrainingError, problem_list
+from domainbridge.evaluation.inference import ClassMap, same_size_batches
 from domainbridge.evaluation.predictor import Predictor, load_predictor
-from domainbridge.files import write_file
 from domainbridge.runtime.device import EVALUATION_ADVICE, enough_memory
 from domainbridge.tools.own_outputs import OwnOutputs
-from domainbridge.tools.predict_inputs import collect_inputs, output_path
+from domainbridge.tools.predict_inputs import collect_inputs
+from domainbridge.tools.predict_outputs import Outputs, Segmented, WriterThreads
 
-__all__ = ["blend", "predict_files"]
-
-_JPEG_QUALITY = 92
-_JPEG_SIDE = 65500
-"""Longest side of a JPEG file that the library writes."""
-_ROWS = 2**22
-"""Pixels that are blended at a time."""
+__all__ = ["predict_files"]
 
 
 def predict_files(
@@ -59,32 +54,59 @@ def predict_files(
     chosen = collect_inputs(inputs, out, endings)
     for note in chosen.notes:
         report(f"note: {note}")
-    writer = _Writer(model if isinstance(model, Predictor) else load_predictor(Path(model)), OwnOutputs(out), endings)
-    failures = [failure for path, target in chosen.pairs if (failure := _try(writer, path, target, report))]
+    predictor = model if isinstance(model, Predictor) else load_predictor(Path(model))
+    outputs = Outputs(predictor.palette, OwnOutputs(out), endings)
+    failures: dict[Path, str] = {}
+
+    def failed(result: Segmented, error: Exception) -> None:
+        cause = error.__cause__
+        too_long = isinstance(error, StorageError) and isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG
+        if not too_long and not isinstance(error, DataError):
+            raise error
+        failures[result.path] = str(error)
+
+    with WriterThreads(outputs.write, failed) as writers:
+        images = _decoded(predictor, outputs, chosen.pairs, failures)
+        for batch in _batches(images, predictor):
+            for result in _segmented(predictor, batch, failures, report, confidence=confidence):
+                writers.add(result)
     if failures:
-        done = len(chosen.pairs) - len(failures)
-        raise DataError(
-            problem_list(f"predict: {done} images were segmented, {len(failures)} not", failures, limit=100)
-        )
+        told = [failures[path] for path, _ in chosen.pairs if path in failures]
+        done = len(chosen.pairs) - len(told)
+        raise DataError(problem_list(f"predict: {done} images were segmented, {len(told)} not", told, limit=100))
     return len(chosen.pairs)
 
 
-def _try(writer: "_Writer", path: Path, target: Path, report: Callable[[str], None]) -> str | None:
-    """Segment one image; the reason if that is not possible, so that the others are segmented all the same."""
-    try:
-        with enough_memory(str(path), EVALUATION_ADVICE):
-            image = _read(writer.predictor, path)
-            windows = writer.predictor.windows_for(image.shape[0], image.shape[1])
-            if windows is not None and windows.context:
-                report(f"{path}: {image.shape[1]}x{image.shape[0]} pixels, in {windows}")
-            writer.write(path, image, target)
-    except (DataError, TrainingError) as error:
-        return str(error)
-    except StorageError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+@dataclass(frozen=True)
+class _Decoded:
+    path: Path
+    target: Path
+    image: NDArray[np.uint8]
+
+
+def _decoded(
+    predictor: Predictor, outputs: Outputs, pairs: Sequence[tuple[Path, Path]], failures: dict[Path, str]
+) -> Iterator[_Decoded]:
+    """The images in order, decoded in threads; those that cannot be decoded are noted in ``failures``."""
+
+    def decode(index: int) -> NDArray[np.uint8] | str:
+        path, _ = pairs[index]
+        try:
+            with enough_memory(str(path), EVALUATION_ADVICE):
+                image = _read(predictor, path)
+            outputs.refuse(path, image)
+        except (DataError, TrainingError) as error:
             return str(error)
-        raise
-    return None
+        return image
+
+    def size(image: NDArray[np.uint8] | str) -> int:
+        return 0 if isinstance(image, str) else image.nbytes
+
+    for (path, target), image in zip(pairs, in_threads(decode, range(len(pairs)), size), strict=True):
+        if isinstance(image, str):
+            failures[path] = image
+        else:
+            yield _Decoded(path, target, image)
 
 
 def _read(predictor: Predictor, path: Path) -> NDArray[np.uint8]:
@@ -98,51 +120,39 @@ def _read(predictor: Predictor, path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-@dataclass(frozen=True)
-class _Writer:
-    """Writes the results of images, each recorded."""
-
-    predictor: Predictor
-    record: OwnOutputs
-    endings: Sequence[str]
-
-    def write(self, path: Path, image: NDArray[np.uint8], target: Path) -> None:
-        """Segment an image and write its files."""
-        if "_overlay.jpg" in self.endings and max(image.shape) > _JPEG_SIDE:
-            raise DataError(f"{path}: an overlay is a JPEG of at most {_JPEG_SIDE} pixels a side; leave out --overlay")
-        result = self.predictor.class_map(image, confidence="_confidence.png" in self.endings)
-        labels = result.classes.cpu().numpy()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for ending in self.endings:
-            if ending == "_overlay.jpg":
-                picture = Image.fromarray(_blended(image, self.predictor.palette, labels))
-            elif ending == "_confidence.png":
-                assert result.confidence is not None
-                picture = Image.fromarray(result.confidence.cpu().numpy())
-            else:
-                picture = Image.fromarray(labels)
-                picture.putpalette(self.predictor.palette.flatten().tolist())
-            self._save(picture, output_path(target, ending), path)
-
-    def _save(self, picture: Image.Image, output: Path, image: Path) -> None:
-        def save(temporary: Path) -> None:
-            kind = "JPEG" if output.suffix == ".jpg" else "PNG"
-            picture.save(temporary, format=kind, quality=_JPEG_QUALITY)
-            self.record.add(output, temporary, image)
-
-        write_file(output, save)
+def _batches(images: Iterable[_Decoded], predictor: Predictor) -> Iterator[list[_Decoded]]:
+    """Neighbors of one size, as many as go through the network together."""
+    return same_size_batches(images, lambda each: each.image.shape, predictor.images_at_once)
 
 
-def blend(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Half image, half colors; both RGB uint8 (height, width, 3)."""
-    return ((image.astype(np.uint16) + colors) // 2).astype(np.uint8)
+def _segmented(
+    predictor: Predictor,
+    batch: list[_Decoded],
+    failures: dict[Path, str],
+    report: Callable[[str], None],
+    *,
+    confidence: bool,
+) -> Iterator[Segmented]:
+    """The results of a batch; images that do not fit into memory together are tried one by one."""
+    try:
+        with enough_memory(str(batch[0].path), EVALUATION_ADVICE):
+            results = predictor.class_maps([each.image for each in batch], confidence=confidence)
+            pairs = [(each, *_on_host(result)) for each, result in zip(batch, results, strict=True)]
+    except TrainingError as error:
+        if len(batch) == 1:
+            failures[batch[0].path] = str(error)
+        else:
+            for each in batch:
+                yield from _segmented(predictor, [each], failures, report, confidence=confidence)
+        return
+    for each, classes, sure in pairs:
+        windows = predictor.windows_for(each.image.shape[0], each.image.shape[1])
+        if windows is not None and windows.context:
+            report(f"{each.path}: {each.image.shape[1]}x{each.image.shape[0]} pixels, in {windows}")
+        yield Segmented(each.path, each.target, each.image, classes, sure)
 
 
-def _blended(image: NDArray[np.uint8], palette: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The classes' colors over the image, some rows at a time."""
-    result = np.empty_like(image)
-    rows = max(_ROWS // image.shape[1], 1)
-    for top in range(0, len(image), rows):
-        some = slice(top, top + rows)
-        result[some] = blend(image[some], palette[labels[some]])
-    return result
+def _on_host(result: ClassMap) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Classes and confidence as arrays; the wait for the device."""
+    result.checked()
+    return result.classes.cpu().numpy(), None if result.confidence is None else result.confidence.cpu().numpy()

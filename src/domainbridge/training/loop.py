@@ -148,7 +148,7 @@ def fit(
         runtime: device and autocast.
         report: called every ``log_every`` steps, at checkpoints and at the end.
         checkpoint: called with the number of steps taken, every ``checkpoint_every`` steps and at a stop.
-        stop_requested: asked after every step.
+        stop_requested: asked after every step; several processes stop a step later.
         scale: of the losses, for precision float16; a step whose gradients overflow is skipped.
 
     Returns:
@@ -160,7 +160,7 @@ def fit(
     """
     assert (scale is None) == (config.precision != "float16")
     end = config.schedule.steps
-    window = LossWindow(runtime.device)
+    window, agreed_stop, stopping = LossWindow(runtime.device), runtime.processes.any_soon(), False
     for step in range(config.start, end):
         set_rates(optimizer, config.schedule.factor(step))
         objective.before_step(step)
@@ -178,7 +178,8 @@ def fit(
         optimizer.step()
 
         done = step + 1
-        stopping = done < end and runtime.processes.any(stop_requested())
+        # A step later with several processes, so that no step waits for a message.
+        stopping = agreed_stop(stop_requested()) and done < end
         saving = stopping or done % config.checkpoint_every == 0
         if saving or done % config.log_every == 0 or done == end:
             progress, first_non_finite = window.read(done, optimizer.param_groups[0]["lr"], runtime.processes)
@@ -189,8 +190,9 @@ def fit(
             if saving:
                 checkpoint(done)
         if stopping:
-            return False
-    return True
+            break
+    agreed_stop.answer()
+    return not stopping
 
 
 def _backward(

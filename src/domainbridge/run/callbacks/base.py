@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from domainbridge.evaluation.confusion import Scores
 from domainbridge.files import LOADER_ENDED
@@ -21,7 +21,14 @@ __all__ = ["CALLBACKS", "CallbackList", "NullCallback", "register_callback"]
 
 
 class NullCallback:
-    """Does nothing; base of all callbacks, which override what they need."""
+    """Does nothing; base of all callbacks, which override what they need.
+
+    Attributes:
+        per_stage: the callback writes into the stage's folder only. Where stages train at the same time, each one's
+            processes have such callbacks of their own; all others see the first stage only.
+    """
+
+    per_stage: ClassVar[bool] = False
 
     def run_begins(self, recipe: "Recipe", folder: Path, planned: "Sequence[PlannedStage]") -> None:
         """The run folder exists; ``planned`` are the stages of this start."""

@@ -29,6 +29,7 @@ _DAMAGED = "metrics.damaged.jsonl"
 class JSONLCallback(NullCallback):
     """Appends each report; after a restart the lines of steps that are taken again are dropped."""
 
+    per_stage = True
     folder: Path
 
     def run_begins(self, recipe: "Recipe", folder: Path, planned: "Sequence[PlannedStage]") -> None:

@@ -25,6 +25,8 @@ class TensorBoardCallback(NullCallback):
     Event files lie in each stage's folder, so that a stage that runs again begins an empty curve.
     """
 
+    per_stage = True
+
     def __init__(self) -> None:
         self.writer: SummaryWriter | None = None
         self.stage = ""
