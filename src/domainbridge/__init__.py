@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from domainbridge.methods.distillation import Distillation, Teacher
     from domainbridge.methods.mean_teacher import MeanTeacher
     from domainbridge.methods.self_training import SelfTraining
-    from domainbridge.methods.source_only import SourceOnly, source_only_stage
+    from domainbridge.methods.source_only import SourceOnly, baseline_stages, source_only_stage
     from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
     from domainbridge.ops.losses import cross_entropy
     from domainbridge.ops.mixing import class_mix, cut_mix, paste
@@ -52,7 +52,7 @@ _HOMES = {
     "domainbridge.methods.distillation": ("Distillation", "Teacher"),
     "domainbridge.methods.mean_teacher": ("MeanTeacher",),
     "domainbridge.methods.self_training": ("SelfTraining",),
-    "domainbridge.methods.source_only": ("SourceOnly", "source_only_stage"),
+    "domainbridge.methods.source_only": ("SourceOnly", "baseline_stages", "source_only_stage"),
     "domainbridge.models.segmenter": ("ModelSpec", "Segmenter", "build_segmenter"),
     "domainbridge.ops.losses": ("cross_entropy",),
     "domainbridge.ops.mixing": ("class_mix", "cut_mix", "paste"),
@@ -85,6 +85,7 @@ __all__ = [
     "TrainingStage",
     "__version__",
     "adapt",
+    "baseline_stages",
     "build_segmenter",
     "class_mix",
     "cross_entropy",

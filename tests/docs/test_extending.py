@@ -50,6 +50,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree |= {
         "method": "entropy",
         "entropy_weight": 0.01,
+        "source_only": True,
+        "adabn": True,
         "data_root": str(folder),
         "label_space": "cityscapes19",
         "sources": [{"name": "ours", "dataset": "frames", "root": "frames", "split": "train"}],
@@ -71,12 +73,14 @@ def domainbridge(site: Path, *arguments: str | Path) -> subprocess.CompletedProc
 def test_parts_of_an_outside_package_make_a_run(site: Path, recipe: Path, tmp_path: Path) -> None:
     ran = domainbridge(site, "run", recipe, "--out", tmp_path / "run")
     assert ran.returncode == 0, ran.stderr
-    assert json.loads((tmp_path / "run/results.json").read_text())["final"] == "entropy"
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert (list(results["stages"]), results["final"]) == (["source-only", "adabn", "entropy"], "entropy")
     config = json.loads((tmp_path / "run/model/config.json").read_text())
     assert "plain8" in json.dumps(config)
     assert "linear" in json.dumps(config)
     with (tmp_path / "run/losses.csv").open() as file:
         assert {(stage, loss) for stage, _, loss, _ in csv.reader(file)} == {
+            ("source-only", "source"),
             ("entropy", "source"),
             ("entropy", "entropy"),
         }

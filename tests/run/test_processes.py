@@ -151,6 +151,22 @@ def test_prototypes_are_those_of_one_process(recipe: Path, tmp_path: Path) -> No
         torch.testing.assert_close(two["vectors"], one["vectors"], rtol=1e-5, atol=1e-6)
 
 
+def test_target_statistics_are_those_of_one_process(recipe: Path, tmp_path: Path) -> None:
+    run = ["-m", "domainbridge", "run", str(recipe), "adabn=true", "--out", str(tmp_path / "run")]
+    subprocess.run([sys.executable, *run, "--until", "source-only"], env=ENVIRONMENT, check=True, capture_output=True)
+    models = []
+    for command in (TORCHRUN, [sys.executable]):
+        (tmp_path / "run/adabn/done.json").unlink(missing_ok=True)
+        result = subprocess.run([*command, *run, "--only", "adabn"], env=ENVIRONMENT, capture_output=True)
+        assert result.returncode == 0, result.stderr
+        models.append(load_file(tmp_path / "run/adabn/model/model.safetensors"))
+    two, one = models
+    trained = load_file(tmp_path / "run/source-only/model/model.safetensors")
+    assert not all(torch.equal(one[name], trained[name]) for name in trained)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_one_killed_process_stops_the_other_and_one_process_resumes(recipe: Path, tmp_path: Path) -> None:
     command = [*TORCHRUN, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
     running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)

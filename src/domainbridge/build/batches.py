@@ -1,7 +1,7 @@
 """From a recipe's crop and sampling keys to the batches of its stages."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from domainbridge.data.sampling import Mixture
 from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.errors import RecipeError
 from domainbridge.files import write_file
-from domainbridge.methods.base import PrototypeStage, TrainingStage
+from domainbridge.methods.base import PrototypeStage, StageSpec, TrainingStage
 from domainbridge.models.backbones.base import normalization_of
 from domainbridge.runtime.device import Runtime
 from domainbridge.types import Rows, as_unit_float
@@ -32,6 +32,7 @@ __all__ = [
     "TrainingData",
     "batch_bytes",
     "batchnorm_batches",
+    "batchnorm_count",
     "paired_crops",
     "prototype_crops",
     "rare_classes",
@@ -101,9 +102,14 @@ def prototype_crops(recipe: Recipe, stage: PrototypeStage, data: TrainingData) -
     )
 
 
+def batchnorm_count(batch_size: int, images: int) -> int:
+    """Number of the batches of :func:`batchnorm_batches` over so many target images."""
+    return min(max(images // batch_size, 1), -(-_BATCHNORM_CROPS // batch_size))
+
+
 def batchnorm_batches(
-    recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, runtime: Runtime
-) -> Iterator[torch.Tensor]:
+    recipe: Recipe, stage: StageSpec, batch_size: int, data: TrainingData, runtime: Runtime
+) -> Generator[torch.Tensor, None, None]:
     """At most ``_BATCHNORM_CROPS`` target crops, each image once if there are enough for a batch.
 
     All batches are as large as in training: the average over batches would give a smaller last one too much weight.
@@ -123,7 +129,7 @@ def batchnorm_batches(
         mixture=data.target_mixture,
         rows=runtime.processes.rows(batch_size),
     )
-    steps = range(min(len(data.target) * passes // batch_size, -(-_BATCHNORM_CROPS // batch_size)))
+    steps = range(batchnorm_count(batch_size, len(data.target)))
     with closing(batches(stream, steps, num_workers=runtime.num_workers)) as loaded:
         for image in loaded:
             yield as_unit_float(image.to(runtime.device, non_blocking=True))

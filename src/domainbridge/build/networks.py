@@ -13,7 +13,8 @@ from domainbridge.build.recipe import training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
 from domainbridge.errors import ModelError, RecipeError
-from domainbridge.methods.base import Objective, StageInputs, StageSpec, TrainingStage
+from domainbridge.methods.adapt_batchnorm import batchnorm_layers
+from domainbridge.methods.base import AdaBNStage, Objective, StageInputs, StageSpec, TrainingStage
 from domainbridge.models.activation_checkpointing import checkpoint_blocks
 from domainbridge.models.backbones.padding import leave_out_of_compilation
 from domainbridge.models.heads.base import HeadSpec
@@ -22,7 +23,15 @@ from domainbridge.models.pretrained import load_backbone_weights
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.seeding import seed_global_generator
 
-__all__ = ["build_objective", "check_network", "initial_student", "meta_pass", "model_config", "model_spec"]
+__all__ = [
+    "adabn_notes",
+    "build_objective",
+    "check_network",
+    "initial_student",
+    "meta_pass",
+    "model_config",
+    "model_spec",
+]
 
 _AWKWARD = ((1, 1), (5, 7), (33, 49), (202, 301))
 """Sizes (height, width) that no stride divides."""
@@ -78,15 +87,40 @@ def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 
     Raises:
         ModelError: the backbone or its weights cannot be had, the backbone has no blocks for a stage with activation
             checkpointing, or the network does not take images of every size.
-        RecipeError: the head is unknown, or the rows of a step are too few and small for BatchNorm.
+        RecipeError: the head is unknown, the rows of a step are too few and small for BatchNorm, or there is no
+            BatchNorm for stage adabn.
     """
+    stages = list(stages)
+    adabn_notes(recipe, stages)
     trainings = [training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)]
+    if any(isinstance(stage, AdaBNStage) for stage in stages):
+        trainings.append(recipe.training.model_copy(update={"gradient_accumulation_steps": 1}))
     for training in {(each.batch_size, each.gradient_accumulation_steps): each for each in trainings}.values():
         meta_pass(recipe, training, processes)
     _try_sizes(recipe)
     student = initial_student(recipe, "check")
     if any(training.activation_checkpointing for training in trainings):
         checkpoint_blocks(student.backbone)
+
+
+def adabn_notes(recipe: Recipe, stages: Iterable[StageSpec]) -> list[str]:
+    """What to know before stage adabn, a sentence each; nothing for a recipe without the stage.
+
+    Raises:
+        RecipeError: the network has no BatchNorm layer with running statistics.
+    """
+    if not any(isinstance(stage, AdaBNStage) for stage in stages):
+        return []
+    with torch.device("meta"):
+        network = build_segmenter(model_spec(recipe))
+    if not batchnorm_layers(network):
+        raise RecipeError(
+            f"adabn: {recipe.model.backbone} with head {recipe.model.head.kind} has no BatchNorm layer, so no "
+            "statistics can be taken from the target; set adabn: false"
+        )
+    if not batchnorm_layers(network.backbone):
+        return [f"adabn: {recipe.model.backbone} has no BatchNorm layer; only the head takes the target's statistics"]
+    return []
 
 
 def _try_sizes(recipe: Recipe) -> None:

@@ -57,6 +57,7 @@ def plan(
     from domainbridge.build.datasets import open_data
     from domainbridge.build.initial_model import init_notes
     from domainbridge.build.label_space import scoring_rule
+    from domainbridge.build.networks import adabn_notes
     from domainbridge.build.recipe import load_recipe
     from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
@@ -90,7 +91,7 @@ def plan(
     if data is not None and any(item.open for item in planned):
         loading = loading_rate(loaded, data)
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
-    for note in init_notes(loaded):
+    for note in (*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])):
         echo(f"note: {note}", err=True)
     move = describe_move(planned, folder) if data is not None else None
     if move:

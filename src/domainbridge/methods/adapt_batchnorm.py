@@ -3,12 +3,17 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainbridge.models.segmenter import Segmenter
 
-__all__ = ["recompute_bn_stats"]
+__all__ = ["batchnorm_layers", "recompute_bn_stats"]
+
+
+def batchnorm_layers(network: nn.Module) -> list[_BatchNorm]:
+    """The layers of a network whose running statistics can be replaced; layers with frozen ones are left out."""
+    return [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
 
 
 @torch.no_grad()
@@ -24,7 +29,7 @@ def recompute_bn_stats(network: Segmenter, batches: Iterable[Tensor]) -> None:
         batches: images, float32 (batch, 3, height, width) in [0, 1], on the network's device.
     """
     network.eval()
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = batchnorm_layers(network)
     momenta = [norm.momentum for norm in norms]
     try:
         for number, image in enumerate(batches):

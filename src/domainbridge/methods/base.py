@@ -20,6 +20,7 @@ from domainbridge.types import Batch
 
 __all__ = [
     "METHODS",
+    "AdaBNStage",
     "Method",
     "MethodConfig",
     "Objective",
@@ -97,6 +98,7 @@ class StageSpec:
         settings: every value of the method's configuration that the result depends on, as plain JSON values.
         stream: name of the stage's random streams; default: ``name``. A renamed stage keeps its stream, so that its
             results stay the same.
+        baseline: whether the stage is compared with the result: then the ``test`` images score its model too.
     """
 
     name: str
@@ -104,6 +106,7 @@ class StageSpec:
     inputs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     stream: str = ""
+    baseline: bool = False
 
     def __post_init__(self) -> None:
         if not self.stream:
@@ -146,10 +149,26 @@ class PrototypeStage(StageSpec):
     students: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdaBNStage(StageSpec):
+    """A stage that keeps a finished student with BatchNorm statistics of target crops; nothing is trained.
+
+    Attributes:
+        student: stage whose student is taken.
+    """
+
+    student: str
+
+
 class MethodConfig(Section):
     """Keys of a recipe that every method of ours has; an own method may inherit them."""
 
     source_only: bool = Field(False, description="train the baseline without adaptation too, stage source-only")
+    adabn: bool = Field(
+        False,
+        description="score source-only with BatchNorm statistics of target crops too (AdaBN, arXiv 1603.04779), stage "
+        "adabn: no training; several targets: one average over crops of all",
+    )
     warm_start: bool = Field(
         False,
         description="a stage that would start from initial weights (round 1's paths, every distillation) starts from "
@@ -157,9 +176,11 @@ class MethodConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _warm_start_has_a_start(self) -> "MethodConfig":
+    def _needs_of_source_only(self) -> "MethodConfig":
         if self.warm_start and not self.source_only:
             raise ValueError("warm_start: starts from the source-only student, so source_only must be true")
+        if self.adabn and not self.source_only:
+            raise ValueError("adabn: takes the source-only student, so source_only must be true")
         return self
 
 

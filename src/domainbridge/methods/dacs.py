@@ -8,7 +8,7 @@ from pydantic import Field
 from domainbridge.config.base import Section
 from domainbridge.methods.base import MethodConfig, StageSpec, register_method
 from domainbridge.methods.self_training import Mixing, SelfTrainingConfig, self_training_stage
-from domainbridge.methods.source_only import source_only_stage
+from domainbridge.methods.source_only import baseline_stages
 from domainbridge.ops.photometric import AugmentationConfig
 
 __all__ = ["DACS", "DACSConfig"]
@@ -33,7 +33,7 @@ class DACS:
         self.config, self.published = config, published
 
     def stages(self) -> list[StageSpec]:
-        """The baseline where the recipe asks for one, then the path."""
+        """The baselines that the recipe asks for, then the path."""
         config = self.config
         path = self_training_stage(
             "self-training",
@@ -44,4 +44,4 @@ class DACS:
             published=self.published,
         )
         path = replace(path, settings={**path.settings, "mixing": config.mixing})
-        return [source_only_stage(), path] if config.source_only else [path]
+        return [*baseline_stages(config), path]

@@ -21,7 +21,7 @@ from domainbridge.methods.base import (
 from domainbridge.methods.distillation import Distillation, DistillationConfig, Teacher
 from domainbridge.methods.prototypes import PrototypesConfig
 from domainbridge.methods.self_training import Mixing, SelfTrainingConfig, self_training_stage
-from domainbridge.methods.source_only import source_only_stage
+from domainbridge.methods.source_only import baseline_stages
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.photometric import AugmentationConfig
 
@@ -68,7 +68,7 @@ class DDB:
         With ``warm_start`` everything starts from the latest student.
         """
         config = self.config
-        stages: list[StageSpec] = [source_only_stage()] if config.source_only else []
+        stages = baseline_stages(config)
         latest = "source-only" if config.warm_start else None
         for number in range(1, config.rounds + 1):
             lr_factor = config.later_rounds_lr_factor if number > 1 else 1.0

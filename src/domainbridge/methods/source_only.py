@@ -1,16 +1,16 @@
-"""The baseline: training on the source alone."""
+"""The baselines: training on the source alone, and that model with the target's BatchNorm statistics (AdaBN)."""
 
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from domainbridge.methods.base import TrainingStage
+from domainbridge.methods.base import AdaBNStage, MethodConfig, StageSpec, TrainingStage
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.losses import cross_entropy
 from domainbridge.types import Batch
 
-__all__ = ["SourceOnly", "source_only_stage"]
+__all__ = ["SourceOnly", "baseline_stages", "source_only_stage"]
 
 
 class SourceOnly:
@@ -51,4 +51,15 @@ def source_only_stage() -> TrainingStage:
         objective=lambda student, inputs: SourceOnly(student),
         uses_target=False,
         student_passes=1,
+        baseline=True,
     )
+
+
+def baseline_stages(config: MethodConfig) -> list[StageSpec]:
+    """The baselines that a recipe asks for: ``source_only`` and ``adabn``. No other stage depends on the second."""
+    stages: list[StageSpec] = [source_only_stage()] if config.source_only else []
+    if config.adabn:
+        stages.append(
+            AdaBNStage(name="adabn", kind="adabn", inputs=("source-only",), student="source-only", baseline=True)
+        )
+    return stages

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from domainbridge.build.batches import batchnorm_count
 from domainbridge.build.datasets import DataSets, data_root
 from domainbridge.build.initial_model import init_folder
 from domainbridge.build.recipe import stages_of, training_config
@@ -15,7 +16,7 @@ from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RecipeError
 from domainbridge.files import digest
-from domainbridge.methods.base import PrototypeStage, StageSpec, TrainingStage
+from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage
 from domainbridge.models.model_folder import DESCRIPTION, WEIGHTS
 from domainbridge.run.callbacks.jsonl import seconds_per_step
 from domainbridge.run.stage_status import StageState, StageStatus, status_of
@@ -44,7 +45,7 @@ class Node:
         training: its settings of `training`; None for a stage that does not train.
         values: every value that its result depends on, beside its inputs; keys are named as in the recipe.
         fingerprint: hash of ``values`` and of the inputs' fingerprints.
-        steps: training steps, or batches of a prototype stage when the data is known.
+        steps: training steps, or batches of a stage that does not train when the data is known.
     """
 
     spec: StageSpec
@@ -57,6 +58,11 @@ class Node:
     def name(self) -> str:
         """Of the stage."""
         return self.spec.name
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether the stage's result is a model, which is scored."""
+        return isinstance(self.spec, TrainingStage | AdaBNStage)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
             values |= _training_values(recipe, spec, training) | {"sources": sources}
         else:
             values["training"] = {"batch_size": recipe.training.batch_size}
+        if isinstance(spec, AdaBNStage):
+            values["sampling"] = {"domain_temperature": recipe.sampling.domain_temperature}
         inputs = {name: nodes[name].fingerprint for name in spec.inputs}
         fingerprint = digest({"values": values, "inputs": inputs})
         nodes[spec.name] = Node(spec, training, values, fingerprint, _steps(recipe, spec, training, data))
@@ -202,9 +210,12 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
 def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, data: DataSets | None) -> int | None:
     if training is not None:
         return training.steps
-    if data is None or not isinstance(spec, PrototypeStage):
-        return None
-    return -(-len(data.target) * spec.config.passes // recipe.training.batch_size)
+    batch_size = recipe.training.batch_size
+    if data is not None and isinstance(spec, PrototypeStage):
+        return -(-len(data.target) * spec.config.passes // batch_size)
+    if data is not None and isinstance(spec, AdaBNStage):
+        return batchnorm_count(batch_size, len(data.target))
+    return None
 
 
 def _domains(trees: list[dict[str, Any]], datasets: tuple[Any, ...] | None) -> dict[str, Any]:

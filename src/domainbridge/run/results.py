@@ -30,7 +30,7 @@ class StageResult:
 
     Attributes:
         seconds: spent on the stage.
-        steps: optimizer steps, or batches of a prototype stage.
+        steps: optimizer steps, or batches of a stage that does not train.
         targets: scores by target; empty for a stage that is not scored.
     """
 

@@ -10,12 +10,13 @@ from domainbridge.build.batches import TrainingData, batch_bytes, rare_classes, 
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
 from domainbridge.build.initial_model import init_notes
 from domainbridge.build.label_space import scoring_rule
-from domainbridge.build.networks import check_network, model_config
+from domainbridge.build.networks import adabn_notes, check_network, model_config
 from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.errors import RunFolderError
 from domainbridge.evaluation.predictor import Predictor
 from domainbridge.files import read_json, remove_temporaries, write_text
+from domainbridge.methods.base import AdaBNStage
 from domainbridge.models.model_folder import publish_model
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
@@ -139,13 +140,16 @@ def _checked(
     for node in nodes:
         if node.training is not None:
             processes.rows(node.training.batch_size, node.training.gradient_accumulation_steps)
+        elif isinstance(node.spec, AdaBNStage):
+            processes.rows(recipe.training.batch_size)
     wanted = selected(plan(nodes, folder), only, until)
+    notes = adabn_notes(recipe, [item.node.spec for item in wanted])
     passed = {"passed": check_fingerprint(recipe, data)}
     if processes.is_main:
         check_network(recipe, [node.spec for node in nodes], processes.count)
         if read_json(folder / "data-check.json") != passed:
             check_data(recipe, data, callback.message)
-        for note in (*init_notes(recipe), *memory_notes(recipe, [item.node for item in wanted if item.open])):
+        for note in (*init_notes(recipe), *notes, *memory_notes(recipe, [item.node for item in wanted if item.open])):
             callback.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)
     processes.barrier()
@@ -243,7 +247,7 @@ def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, 
     """Score a finished stage and write the results so far; False after a requested stop."""
     recipe, folder, callback = context.recipe, context.folder, context.callback
     main = context.runtime.processes.is_main
-    if node.training is not None and data.validation:
+    if node.keeps_model and data.validation:
         scored = evaluate_stage(node, context, data)
         if scored is None:
             return False

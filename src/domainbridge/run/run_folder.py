@@ -100,7 +100,7 @@ def check_needed_results(
     for item in wanted:
         if item.open:
             needed |= dict.fromkeys(item.node.spec.inputs, f"which {item.name} needs")
-        elif item.node.training is not None and data.validation and not is_scored(item.node, recipe, data, folder):
+        elif item.node.keeps_model and data.validation and not is_scored(item.node, recipe, data, folder):
             needed[item.name] = "which is to be scored"
     final = final_stage(item.node for item in planned)
     if final in {item.name for item in wanted}:

@@ -13,8 +13,9 @@ from domainbridge.config.sections import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
-from domainbridge.methods.base import TrainingStage
+from domainbridge.methods.base import AdaBNStage, PrototypeStage, TrainingStage
 from domainbridge.models.model_folder import load_model, save_model
+from domainbridge.run.adabn_stage import adapt_to_target
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
 from domainbridge.run.prototype_stage import collect_prototypes
@@ -46,7 +47,13 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
         clear_stage(folder)
         mark_started(folder, node, 0)
     processes.barrier()
-    work = _train if node.training is not None else collect_prototypes
+    match node.spec:
+        case AdaBNStage():
+            work = adapt_to_target
+        case PrototypeStage():
+            work = collect_prototypes
+        case _:
+            work = _train
     with loaders_alive(), enough_memory(f"stage {node.name}"):
         outcome = work(node, context, folder)
     gc.collect()  # checkpointed and compiled networks are part of cycles: a GPU would hold them during the next stage

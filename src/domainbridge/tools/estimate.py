@@ -10,7 +10,7 @@ import torch
 
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
-from domainbridge.methods.base import StageSpec, TrainingStage
+from domainbridge.methods.base import AdaBNStage, StageSpec, TrainingStage
 from domainbridge.tools.costs import Costs, costs_of
 from domainbridge.tools.probe import Probe
 
@@ -118,9 +118,11 @@ def estimate(
         return Estimate(seconds, f"{memory}\n{note}", steps, _on_a_gpu(recipe, loads))
     rates = [load.operations / measured[load.stage.name] for load in loads if measured and load.stage.name in measured]
     rate = median(rates) if rates else _assumed_rate(recipe)
-    text = _time_text(loads, sum(load.operations * load.training.steps for load in loads), rate, measured=bool(rates))
+    operations = {load.stage.name: load.operations * load.training.steps for load in loads}
+    operations |= _forward_operations(recipe, stages)
+    text = _time_text(loads, sum(operations.values()), rate, measured=bool(rates))
     return Estimate(
-        {load.stage.name: load.operations * load.training.steps / rate for load in loads},
+        {name: count / rate for name, count in operations.items()},
         f"{memory}\n{text}",
         {load.stage.name: load.operations / rate for load in loads},
         _on_a_gpu(recipe, loads),
@@ -164,6 +166,16 @@ def _on_a_gpu(recipe: Recipe, loads: list[_Load]) -> dict[str, float]:
     if resolved is None or resolved.type != "cpu":
         return {}
     return {load.stage.name: max(load.operations / _GPU_RATE, _LAUNCHES) for load in loads}
+
+
+def _forward_operations(recipe: Recipe, stages: Sequence[StageToDo]) -> dict[str, int]:
+    """Operations of the stages that take statistics: a forward pass per batch."""
+    batches = {item.name: item.steps for item in stages if isinstance(item.spec, AdaBNStage)}
+    if not batches:
+        return {}
+    whole = {"gradient_accumulation_steps": 1, "activation_checkpointing": False}
+    costs = costs_of(recipe, recipe.training.model_copy(update=whole))
+    return {name: costs.operations * count for name, count in batches.items() if count is not None}
 
 
 def _ways_to_fit(recipe: Recipe, loads: list[_Load], available: int | None) -> list[str]:

@@ -2,18 +2,27 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from domainbridge.build.batches import TrainingData, paired_crops, prototype_crops, training_data
+from domainbridge.build.batches import (
+    TrainingData,
+    batchnorm_batches,
+    batchnorm_count,
+    paired_crops,
+    prototype_crops,
+    training_data,
+)
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.networks import build_objective, model_spec
 from domainbridge.build.recipe import training_config
 from domainbridge.config.schema import Recipe
-from domainbridge.methods.base import PrototypeStage, StageSpec, TrainingStage
+from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
+from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage
 from domainbridge.methods.prototypes import PrototypeBank, image_means
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.runtime.device import Runtime, enough_memory, resolve_runtime
@@ -92,6 +101,8 @@ def probe(recipe: Recipe, data: DataSets, stages: Sequence[StageSpec]) -> dict[s
                 seconds = _training_seconds(recipe, stage, training, inputs)
             elif isinstance(stage, PrototypeStage):
                 seconds = _prototype_seconds(recipe, stage, training, inputs)
+            elif isinstance(stage, AdaBNStage):
+                seconds = _adabn_seconds(recipe, stage, training, inputs)
             else:
                 continue
         peak = torch.cuda.max_memory_allocated(runtime.device) if runtime.device.type == "cuda" else None
@@ -134,6 +145,20 @@ def _prototype_seconds(recipe: Recipe, stage: PrototypeStage, data: TrainingData
         means.sum().item()  # waits for the device
         seconds.append(time.perf_counter() - began)
     return _combined([len(stage.students) * each for each in seconds], loading, inputs.runtime)
+
+
+def _adabn_seconds(recipe: Recipe, stage: AdaBNStage, data: TrainingData, inputs: _RandomInputs) -> float:
+    """Of a batch with its loading in this process; loader processes would make that part faster."""
+    model = inputs.model(stage.name)
+    crops = batchnorm_batches(recipe, stage, recipe.training.batch_size, data, replace(inputs.runtime, num_workers=0))
+    seconds = []
+    with closing(crops):
+        for _ in range(min(_STEPS, batchnorm_count(recipe.training.batch_size, len(data.target)))):
+            began = time.perf_counter()
+            recompute_bn_stats(model, [next(crops)])
+            model.mean.sum().item()  # waits for the device
+            seconds.append(time.perf_counter() - began)
+    return median(seconds[1:] or seconds)
 
 
 def _combined(steps: list[float], loading: float, runtime: Runtime) -> float:

@@ -36,8 +36,11 @@ class TensorBoardCallback(NullCallback):
         self.folder = folder
 
     def stage_begins(self, planned: "PlannedStage") -> None:
-        """Close the last stage's file."""
+        """Close the last stage's file; a stage that gets a model without training begins its file here."""
         self.close()
+        node = planned.node
+        if planned.open and node.keeps_model and node.training is None:
+            self.training_begins(node, 0)
 
     def training_begins(self, node: "Node", step: int) -> None:
         """Open the stage's file; reports of later steps are hidden."""
@@ -47,7 +50,7 @@ class TensorBoardCallback(NullCallback):
 
     def progress(self, node: "Node", progress: Progress) -> None:
         """Add a point to each curve."""
-        if self.writer is None or node.name != self.stage:
+        if self.writer is None or node.name != self.stage or node.training is None:
             return
         points = {f"loss/{name}": value for name, value in progress.losses.items()}
         points |= {f"metrics/{name}": value for name, value in progress.metrics.items()}

@@ -55,6 +55,7 @@ def recipe_text(
 # All keys: `domainbridge recipes keys`.
 {head}# Sizes for {sizes.machine}: about {_duration(sizes.hours)} in all (`domainbridge plan {path}` says more).
 source_only: true
+adabn: true
 warm_start: true
 model:
   backbone: {sizes.backbone}
