@@ -132,7 +132,7 @@ def evaluate(
 ) -> dict[str, Scores]:
     """Scores of a model: IoU per class and mIoU over one confusion matrix, in percent.
 
-    One of three sets of labeled images: the validation sets of a ``recipe``, with its label maps and ``evaluation``;
+    One of three sets of labeled images: those of a ``recipe`` for scores, with its label maps and ``evaluation``;
     ``images`` and ``labels``; or a known ``dataset`` at ``root``.
 
     Args:
@@ -151,7 +151,8 @@ def evaluate(
         report: gets a line for each remark, such as large images and a large share of pixels without a class.
 
     Returns:
-        Scores by target; of folders and data sets under the name "images" or the data set's.
+        Scores by target, on test images under "TARGET test"; of folders and data sets under the name "images" or the
+        data set's.
 
     Raises:
         InputError: the set is not complete, its files are not in order, the classes do not fit, or at most one class
@@ -256,19 +257,21 @@ def recipe_of(
 
 
 def _evaluate_recipe(predictor: Predictor, recipe: Recipe, report: Callable[[str], None]) -> dict[str, Scores]:
-    """Scores on each target's validation set, exactly as a run of the recipe scores its stages."""
+    """Scores on each target's validation and test set, exactly as a run of the recipe scores its final model."""
     classes = training_space(recipe).classes
     if predictor.classes != classes:
         raise ModelError(
             f"the model predicts {', '.join(predictor.classes)}, but recipe {recipe.name} trains {', '.join(classes)}"
         )
     data, problems = list_data(recipe)
-    if not data.validation:
-        raise RecipeError(f"recipe {recipe.name}: no target has a validation section to score on")
-    if not all(map(len, data.validation.values())) or any(".validation" in problem for problem in problems):
-        raise DataError(problem_list(f"recipe {recipe.name}: validation sets that cannot be used", problems))
+    sets = {**data.validation, **{f"{name} test": labeled for name, labeled in data.test.items()}}
+    if not sets:
+        raise RecipeError(f"recipe {recipe.name}: no target has a validation or test section to score on")
+    places = [f"{labeled.name.removesuffix(' (held out)')}" for labeled in data.scored]
+    if not all(map(len, sets.values())) or any(place in problem for place in places for problem in problems):
+        raise DataError(problem_list(f"recipe {recipe.name}: validation or test sets that cannot be used", problems))
     runtime = resolve_runtime(str(predictor.device), recipe.runtime.threads)
     rule = scoring_rule(recipe)
-    for name, labeled in data.validation.items():
-        check_classes_occur(labeled, rule.space, f"targets.{name}.validation", in_recipe=True)
-    return _with_warnings(score_sets(predictor.network, data.validation, rule, runtime, report=report), report)
+    for labeled in sets.values():
+        check_classes_occur(labeled, rule.space, labeled.name, in_recipe=True)
+    return _with_warnings(score_sets(predictor.network, sets, rule, runtime, report=report), report)

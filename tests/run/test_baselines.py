@@ -1,33 +1,42 @@
-"""Stages to compare with: AdaBN, the oracle. They leave every other stage as it is."""
+"""Stages to compare with: AdaBN, the oracle. Scores on images that decided nothing. No other stage changes."""
 
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from domainbridge.build.batches import batchnorm_batches, training_data
+from domainbridge.api import evaluate
+from domainbridge.build.batches import batchnorm_batches, oracle_data, paired_crops, training_data
 from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import parse_recipe, stages_of
 from domainbridge.cli.app import app
-from domainbridge.errors import RecipeError
+from domainbridge.errors import DataError, RecipeError
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
+from domainbridge.methods.base import TrainingStage
 from domainbridge.models.heads.base import Head, HeadSpec, register_head
 from domainbridge.models.model_folder import load_model
 from domainbridge.run.callbacks.base import NullCallback
 from domainbridge.run.callbacks.jsonl import JSONLCallback
 from domainbridge.run.graph import plan, stage_graph
+from domainbridge.run.results import read_results
 from domainbridge.run.run import run_recipe
 from domainbridge.runtime.device import resolve_runtime
 from domainbridge.tools.estimate import estimate
 from domainbridge.tools.probe import probe
+from domainbridge.types import Rows
+from tiny_domain import write_domain
 
 
 class Listener(NullCallback):
@@ -206,3 +215,200 @@ def test_adabn_in_plans(short: dict[str, Any], tmp_path: Path) -> None:
     probed = probe(recipe, data, [node.spec for node in nodes])
     assert probed["adabn"].seconds > 0
     assert estimate(recipe, nodes, probed=probed).seconds["adabn"] == 5 * probed["adabn"].seconds
+
+
+@pytest.fixture
+def labeled(short: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The recipe over its own copy of the data: the target's training images have labels, and there are test images."""
+    data = tmp_path / "data"
+    for folder in ("source", "target-val"):
+        shutil.copytree(Path(short["data_root"]) / folder, data / folder)
+    write_domain(data / "target", 10, 2, foggy=True, labeled=True)
+    write_domain(data / "target-test", 3, 4, foggy=True, labeled=True)
+    return {**short, "data_root": str(data)}
+
+
+def with_target(tree: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    (target,) = tree["targets"]
+    return {**tree, "targets": [{**target, **sections}]}
+
+
+def test_the_oracle_is_supervised_training_on_the_target(labeled: dict[str, Any], tmp_path: Path) -> None:
+    oracle = {**with_target(labeled, oracle={"labels": "labels"}), "oracle": True}
+    run(oracle, tmp_path / "run")
+    content = results(tmp_path / "run")
+    assert (list(content["stages"]), content["final"]) == (["source-only", "self-training", "oracle"], "self-training")
+    assert content["stages"]["oracle"]["targets"]["fog"]["images"] == 4
+    assert same(weights(tmp_path / "run", "."), weights(tmp_path / "run", "self-training"))
+    # The same as source-only of a recipe whose source is the labeled target, up to the random stream.
+    recipe = parse_recipe(oracle)
+    crops = replace(
+        training_data(recipe, open_data(recipe), open_data(recipe).source, open_data(recipe).target),
+        oracle=oracle_data(recipe, open_data(recipe)),
+    )
+    stage = stages_of(recipe)[-1]
+    assert isinstance(stage, TrainingStage)
+    batch = paired_crops(recipe, stage, 2, crops, Rows.whole(2))[0]
+    source = {"name": "own", "root": "target", "images": "images", "labels": "labels"}
+    expected = parse_recipe({**labeled, "sources": [source]})
+    data = open_data(expected)
+    same_stage = replace(stages_of(expected)[0], stream="oracle", supervision="source")
+    assert isinstance(same_stage, TrainingStage)
+    other = paired_crops(
+        expected, same_stage, 2, training_data(expected, data, data.source, data.target), Rows.whole(2)
+    )
+    assert torch.equal(batch.source_image, other[0].source_image)
+    assert torch.equal(batch.source_label, other[0].source_label)
+
+
+def test_the_oracle_changes_no_other_stage(labeled: dict[str, Any], tmp_path: Path) -> None:
+    labeled |= {"adabn": True}
+    without = fingerprints(labeled)
+    sections = with_target(labeled, oracle={"labels": "labels"})
+    assert fingerprints(sections) == without, "labels that nothing reads"
+    oracle = fingerprints({**sections, "oracle": True})
+    assert list(oracle)[-1] == "oracle"
+    assert {name: value for name, value in oracle.items() if name != "oracle"} == without
+    run(labeled, tmp_path / "plain")
+    run({**sections, "oracle": True}, tmp_path / "beside")
+    for stage in without:
+        assert same(weights(tmp_path / "plain", stage), weights(tmp_path / "beside", stage))
+    begun = run({**sections, "oracle": True}, tmp_path / "plain").begun
+    assert begun == {"source-only": "done", "adabn": "done", "self-training": "done", "oracle": "run"}
+
+    label = Path(labeled["data_root"]) / "target/labels/000.png"
+    Image.fromarray(255 - np.asarray(Image.open(label))).save(label)
+    changed = fingerprints({**sections, "oracle": True})
+    assert [name for name in oracle if changed[name] != oracle[name]] == ["oracle"]
+
+
+def test_the_oracle_has_the_steps_of_source_only(labeled: dict[str, Any]) -> None:
+    tree = {**with_target(labeled, oracle={"labels": "labels"}), "oracle": True}
+
+    def training(**stages: Any) -> Any:
+        recipe = parse_recipe({**tree, "stages": stages})
+        return next(node.training for node in stage_graph(recipe, None) if node.name == "oracle")
+
+    assert training(**{"source-only": {"steps": 7, "learning_rate": 0.5}}).steps == 7
+    mixed = training(**{"source-only": {"steps": 7, "learning_rate": 0.5}, "oracle": {"steps": 9}})
+    assert (mixed.steps, mixed.learning_rate) == (9, 0.5)
+
+
+def test_the_oracle_resumes_and_stops_before_with_until(labeled: dict[str, Any], tmp_path: Path) -> None:
+    tree = {**with_target(labeled, oracle={"labels": "labels"}), "oracle": True}
+    tree["training"] = {**tree["training"], "log_every": 1}
+    run(tree, tmp_path / "whole")
+    assert "oracle" not in run(tree, tmp_path / "cut", until="self-training").begun
+    run(tree, tmp_path / "cut", stop_at=("oracle", 2))
+    assert run(tree, tmp_path / "cut").begun["oracle"] == "resume"
+    assert same(weights(tmp_path / "whole", "oracle"), weights(tmp_path / "cut", "oracle"))
+
+
+def test_the_oracle_of_several_targets_mixes_those_with_labels(labeled: dict[str, Any]) -> None:
+    (target,) = labeled["targets"]
+    other = {key: value for key, value in target.items() if key != "validation"}
+    first = {**target, "oracle": {"labels": "labels"}}
+    third = {**other, "name": "third", "root": "target-test", "oracle": {"labels": "labels"}}
+    targets = [first, {**other, "name": "unlabeled"}, third]
+    tree = {**labeled, "targets": targets, "oracle": True, "sampling": {"domain_temperature": 0}}
+    recipe = parse_recipe(tree)
+    data = open_data(recipe)
+    assert {name: len(files) for name, files in data.oracle.items()} == {"fog": 10, "third": 3}
+    read = oracle_data(recipe, data)
+    assert read is not None
+    assert (read.mixture.sizes, read.mixture.shares.tolist()) == ((10, 3), [0.5, 0.5])
+
+
+def test_the_oracle_is_refused_without_labels(labeled: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"oracle: needs labels of a target's training images"):
+        parse_recipe({**labeled, "oracle": True})
+    tree = {**with_target(labeled, oracle={"labels": "no-such-folder"}), "oracle": True}
+    with pytest.raises(DataError, match=r"targets\.fog\.oracle: .*no-such-folder"):
+        open_data(parse_recipe(tree))
+    open_data(parse_recipe({**tree, "oracle": False}))
+
+
+def test_rare_classes_and_copies_of_the_oracle(labeled: dict[str, Any], tmp_path: Path) -> None:
+    tree = {**with_target(labeled, oracle={"labels": "labels"}), "oracle": True}
+    tree |= {"sampling": {"rare_classes": True}}
+    run(tree, tmp_path / "run")
+    assert (tmp_path / "run/oracle-class-counts.npz").exists()
+    run({**tree, "cache": {"folder": "copies"}}, tmp_path / "copies")
+    for stage in ("source-only", "oracle"):
+        assert same(weights(tmp_path / "run", stage), weights(tmp_path / "copies", stage))
+
+
+def test_test_images_score_the_final_model_and_the_baselines(labeled: dict[str, Any], tmp_path: Path) -> None:
+    test = {"root": "target-test"}
+    tree = {**with_target(labeled, test=test, oracle={"labels": "labels"}), "oracle": True, "adabn": True}
+    tree |= {"method": "ddb", "rounds": 1, "prototypes": {"passes": 1}}
+    listener = run(tree, tmp_path / "run")
+    compared = ["source-only", "adabn", "r1-distill", "oracle"]
+    assert listener.tested == compared
+    stages = results(tmp_path / "run")["stages"]
+    assert [name for name, stage in stages.items() if "test" in stage["targets"].get("fog", {})] == compared
+    entry = stages["r1-distill"]["targets"]["fog"]
+    assert entry["test"]["images"] == 3
+    assert entry["images"] == 4
+    assert entry["test"].keys() == entry.keys() - {"test"}
+    assert "held_out" not in results(tmp_path / "run")
+    assert any("fog: 3 test images beside 4 validation images" in text for text in listener.said)
+    read = read_results(tmp_path / "run")
+    assert read.to_json() == results(tmp_path / "run")
+    assert read.stages["adabn"].tests["fog"].images == 3
+
+    scored = evaluate(tmp_path / "run/model", tree)
+    assert scored["fog test"] == read.stages["r1-distill"].tests["fog"]
+    assert scored["fog"] == read.stages["r1-distill"].targets["fog"]
+    # A changed test set is scored again and trains nothing.
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.json")}
+    (Path(labeled["data_root"]) / "target-test/images/000.png").unlink()
+    (Path(labeled["data_root"]) / "target-test/labels/000.png").unlink()
+    assert set(run(tree, tmp_path / "run").begun.values()) == {"done"}
+    assert results(tmp_path / "run")["stages"]["adabn"]["targets"]["fog"]["test"]["images"] == 2
+    same_files = list((tmp_path / "run").rglob("evaluation.json"))
+    assert same_files
+    assert all(path.stat().st_mtime_ns == written[path] for path in same_files)
+
+
+def test_a_target_with_test_images_alone(labeled: dict[str, Any], tmp_path: Path) -> None:
+    (target,) = labeled["targets"]
+    alone = {key: value for key, value in target.items() if key != "validation"}
+    tree = {**labeled, "targets": [{**alone, "test": {"root": "target-test", "labels": "labels"}}]}
+    run(tree, tmp_path / "run")
+    entry = results(tmp_path / "run")["stages"]["source-only"]["targets"]["fog"]
+    assert list(entry) == ["test"]
+    assert read_results(tmp_path / "run").stages["source-only"].targets == {}
+    assert list(evaluate(tmp_path / "run/model", tree)) == ["fog test"]
+
+
+def test_held_out_images_decide_nothing(labeled: dict[str, Any], tmp_path: Path) -> None:
+    tree = {**labeled, "evaluation": {"hold_out": 0.3}}
+    listener = run(tree, tmp_path / "run")
+    content = results(tmp_path / "run")
+    assert content["held_out"] == {"fog": 1}
+    fog = content["stages"]["self-training"]["targets"]["fog"]
+    assert (fog["images"], fog["test"]["images"]) == (3, 1)
+    assert any("fog: 1 of 4 validation images are held out (evaluation.hold_out)" in text for text in listener.said)
+    assert listener.tested == ["source-only", "self-training"]
+    assert fingerprints(tree) == fingerprints(labeled)
+    assert read_results(tmp_path / "run").to_json() == content
+
+    run(labeled, tmp_path / "run")  # without the key: all images again, and no test
+    content = results(tmp_path / "run")
+    assert content["stages"]["self-training"]["targets"]["fog"]["images"] == 4
+    assert "held_out" not in content
+    assert not any("test" in stage["targets"]["fog"] for stage in content["stages"].values())
+
+
+def test_plan_and_check_tell_about_test_images(labeled: dict[str, Any], tmp_path: Path) -> None:
+    def planned(tree: dict[str, Any]) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        return CliRunner().invoke(app, ["plan", str(path), "--out", str(tmp_path / "run")]).output
+
+    assert "if keys are chosen by these scores" in planned(labeled)
+    assert "1 of 4 validation images are held out" in planned({**labeled, "evaluation": {"hold_out": 0.3}})
+    text = planned(with_target(labeled, test={"root": "target-test"}))
+    assert "3 test images beside 4 validation images" in text
+    assert "if keys are chosen" not in text

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,7 +18,7 @@ from domainbridge.build.label_space import training_space
 from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops, batches
-from domainbridge.data.dataset import Dataset, FileDataset
+from domainbridge.data.dataset import ConcatDataset, Dataset, FileDataset
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.data.sampling import Mixture
 from domainbridge.data.statistics import RareClasses, counts_of_samples
@@ -29,10 +30,12 @@ from domainbridge.runtime.device import Runtime
 from domainbridge.types import Rows, as_unit_float
 
 __all__ = [
+    "LabeledImages",
     "TrainingData",
     "batch_bytes",
     "batchnorm_batches",
     "batchnorm_count",
+    "oracle_data",
     "paired_crops",
     "prototype_crops",
     "rare_classes",
@@ -53,6 +56,7 @@ class TrainingData:
         source_mixture: how often each source is drawn.
         target_mixture: how often each target is drawn.
         rare: rare class sampling, if any.
+        oracle: labeled target images for stage oracle, in the place of the sources.
     """
 
     source: Dataset
@@ -60,31 +64,54 @@ class TrainingData:
     source_mixture: Mixture
     target_mixture: Mixture
     rare: RareClasses | None = None
+    oracle: "LabeledImages | None" = None
+
+
+class LabeledImages(NamedTuple):
+    """What a stage's supervision comes from: images with labels, how often each domain is drawn, rare classes."""
+
+    images: Dataset
+    mixture: Mixture
+    rare: RareClasses | None
 
 
 def training_data(
     recipe: Recipe, data: DataSets, source: Dataset, target: Dataset, rare: RareClasses | None = None
 ) -> TrainingData:
-    """The recipe's mixtures over what training reads."""
+    """The recipe's mixtures over what training reads, without stage oracle's part."""
+    return TrainingData(source, target, _mixture(recipe, data.sources), _mixture(recipe, data.targets), rare)
 
-    def mixture(domains: tuple[FileDataset, ...]) -> Mixture:
-        return Mixture(tuple(len(domain) for domain in domains), recipe.sampling.domain_temperature)
 
-    return TrainingData(source, target, mixture(data.sources), mixture(data.targets), rare)
+def oracle_data(
+    recipe: Recipe, data: DataSets, images: Dataset | None = None, rare: RareClasses | None = None
+) -> LabeledImages | None:
+    """What stage oracle reads; ``images``: reduced copies of the files. None for a recipe without the stage."""
+    domains = tuple(data.oracle.values())
+    if not domains:
+        return None
+    return LabeledImages(ConcatDataset(domains) if images is None else images, _mixture(recipe, domains), rare)
+
+
+def _mixture(recipe: Recipe, domains: tuple[FileDataset, ...]) -> Mixture:
+    return Mixture(tuple(len(domain) for domain in domains), recipe.sampling.domain_temperature)
 
 
 def paired_crops(recipe: Recipe, stage: TrainingStage, batch_size: int, data: TrainingData, rows: Rows) -> PairedCrops:
     """The batches that a stage trains on, of which this process loads ``rows``."""
+    labeled: LabeledImages | None = LabeledImages(data.source, data.source_mixture, data.rare)
+    if stage.supervision == "target":
+        labeled = data.oracle
+    assert labeled is not None
     return PairedCrops(
-        data.source,
+        labeled.images,
         data.target,
         _crop_rule(recipe),
         batch_size=batch_size,
         seed=recipe.seed,
         stage=stage.stream,
         distort_source=stage.distort_source,
-        rare=data.rare,
-        source_mixture=data.source_mixture,
+        rare=labeled.rare,
+        source_mixture=labeled.mixture,
         target_mixture=data.target_mixture,
         rows=rows,
     )
@@ -149,8 +176,14 @@ def _crop_rule(recipe: Recipe) -> CropRule:
     return CropRule((crop.height, crop.width), crop.cat_max_ratio, crop.max_tries, crop.flip, (red, green, blue))
 
 
-def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path) -> RareClasses | None:
+def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path, *, oracle: bool = False) -> RareClasses | None:
     """The recipe's rare class sampling, if any; pixel counts of the same files are kept in ``counts_file``.
+
+    Args:
+        recipe: complete.
+        data: its files.
+        counts_file: may be missing, or of other files.
+        oracle: of the targets' labels for stage oracle, and not of the sources'.
 
     Raises:
         RecipeError: no source image shows enough of any class.
@@ -158,17 +191,18 @@ def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path) -> RareClass
     rule = recipe.sampling
     if not rule.rare_classes:
         return None
-    sources = recipe.model_dump_json(include={"sources", "label_space"})
-    fingerprint = "".join([sources, *(files_fingerprint(source) for source in data.sources)])
-    classes = len(training_space(recipe))
-    counts = _kept_counts(counts_file, fingerprint, (len(data.source), classes))
+    side, domains = ("target", tuple(data.oracle.values())) if oracle else ("source", data.sources)
+    settings = recipe.model_dump_json(include={f"{side}s", "label_space"})
+    fingerprint = "".join([settings, *(files_fingerprint(domain) for domain in domains)])
+    classes, labeled = len(training_space(recipe)), ConcatDataset(domains)
+    counts = _kept_counts(counts_file, fingerprint, (len(labeled), classes))
     if counts is None:
-        counts = counts_of_samples(data.source, classes)[:, :-1]
+        counts = counts_of_samples(labeled, classes)[:, :-1]
         write_file(counts_file, partial(_save_counts, counts, fingerprint))
     rare = RareClasses(counts, rule.rcs_temperature, rule.min_share)
     if not rare.shown:
         raise RecipeError(
-            f"sampling.min_share: no source image shows a class on {rule.min_share:.2%} of its labeled pixels; lower "
+            f"sampling.min_share: no {side} image shows a class on {rule.min_share:.2%} of its labeled pixels; lower "
             "the share"
         )
     return rare

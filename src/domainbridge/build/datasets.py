@@ -1,7 +1,7 @@
 """From a recipe's domains to data sets."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -9,20 +9,28 @@ from domainbridge.build.annotations import annotation_place
 from domainbridge.build.label_sets import with_partial_backgrounds
 from domainbridge.build.label_space import source_decoder, training_space, validation_decoder
 from domainbridge.build.paths import below
-from domainbridge.config.domains import ImagesConfig, ResizeConfig, SourceConfig, TargetConfig, ValidationConfig
+from domainbridge.build.target_sections import held_out_targets, labeled_sections
+from domainbridge.config.domains import (
+    ImagesConfig,
+    OracleConfig,
+    ResizeConfig,
+    SourceConfig,
+    TargetConfig,
+    ValidationConfig,
+)
 from domainbridge.config.schema import Recipe
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.annotations.listing import list_annotations
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.dataset import ConcatDataset, FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
+from domainbridge.data.hold_out import hold_out
 from domainbridge.data.layout_listing import list_layout, split_of
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, InputError, RecipeError, problem_list
 
 __all__ = [
     "DataSets",
-    "completed_validation",
     "data_root",
     "image_rule",
     "list_data",
@@ -33,7 +41,7 @@ __all__ = [
 
 _PACKAGED = "package:"
 _ANY_NAME = "{stem}"
-_IMAGE_KEYS = frozenset({"bands", "scale", "percentiles", "exif"})
+AnyDomain = SourceConfig | TargetConfig | ValidationConfig | OracleConfig
 
 
 @dataclass(frozen=True)
@@ -44,16 +52,30 @@ class DataSets:
         sources: labeled, in the recipe's space.
         targets: unlabeled.
         validation: by target name; labeled, in the scoring space, labels at their stored size.
+        test: likewise; images that score the final model and the baselines only.
+        oracle: by target name; labeled, in the recipe's space, for stage oracle; empty without ``oracle: true``.
     """
 
     sources: tuple[FileDataset, ...]
     targets: tuple[FileDataset, ...]
     validation: dict[str, FileDataset]
+    test: dict[str, FileDataset] = field(default_factory=dict)
+    oracle: dict[str, FileDataset] = field(default_factory=dict)
 
     @property
     def domains(self) -> tuple[FileDataset, ...]:
         """Every set of files once."""
-        return (*self.sources, *self.targets, *self.validation.values())
+        return (*self.sources, *self.targets, *self.oracle.values(), *self.scored)
+
+    @property
+    def scored(self) -> tuple[FileDataset, ...]:
+        """Every set of labeled images for scores."""
+        return (*self.validation.values(), *self.test.values())
+
+    @property
+    def trained(self) -> tuple[FileDataset, ...]:
+        """Every set of images that a stage learns from."""
+        return (*self.sources, *self.targets, *self.oracle.values())
 
     @property
     def source(self) -> ConcatDataset:
@@ -108,7 +130,7 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
     root = data_root(recipe)
     problems: list[str] = []
 
-    def opened_set(where: str, domain: SourceConfig | TargetConfig | ValidationConfig, dataset: str) -> FileDataset:
+    def opened_set(where: str, domain: AnyDomain, dataset: str) -> FileDataset:
         try:
             samples, problems_here = _open(domain, dataset, root, recipe, where)
         except InputError as error:
@@ -125,38 +147,41 @@ def list_data(recipe: Recipe) -> tuple[DataSets, list[str]]:
         complete = [source.complete_background for source in recipe.sources]
         sources = with_partial_backgrounds(sources, complete, training_space(recipe))
     targets = tuple(opened_set(f"targets.{target.name}", target, target.dataset) for target in recipe.targets)
-    validation = {
-        target.name: opened_set(f"targets.{target.name}.validation", completed_validation(target), target.dataset)
-        for target in recipe.targets
-        if target.validation is not None
-    }
-    return DataSets(sources, targets, validation), problems
+    labeled: dict[str, dict[str, FileDataset]] = {"validation": {}, "test": {}, "oracle": {}}
+    for target in recipe.targets:
+        for role, section in labeled_sections(target, oracle=recipe.oracle).items():
+            labeled[role][target.name] = opened_set(f"targets.{target.name}.{role}", section, target.dataset)
+    for target in recipe.targets:
+        if target.name in held_out_targets(recipe) and len(labeled["validation"][target.name]):
+            parts = _held_out(labeled["validation"][target.name], target, recipe, problems)
+            labeled["validation"][target.name], labeled["test"][target.name] = parts
+    return DataSets(sources, targets, **labeled), problems
 
 
-def completed_validation(target: TargetConfig) -> ValidationConfig:
-    """A target's validation section with the target's values where it has none of its own."""
-    assert target.validation is not None
-    given = target.validation
-    inherited = {
-        "root": given.root or target.root,
-        "images": given.images or target.images,
-        "image_pattern": given.image_pattern if given.image_pattern != _ANY_NAME else target.image_pattern,
-        "resize": given.resize or target.resize,
-    }
-    if not given.model_fields_set & _IMAGE_KEYS:
-        inherited |= {key: getattr(target, key) for key in _IMAGE_KEYS}
-    return given.model_copy(update=inherited)
+def _held_out(
+    validation: FileDataset, target: TargetConfig, recipe: Recipe, problems: list[str]
+) -> tuple[FileDataset, FileDataset]:
+    """A target's validation images in two parts: those for every score, and those for the final one."""
+    section = labeled_sections(target)["validation"]
+    root = below(data_root(recipe), section.root or "", f"{validation.name}.root")
+    kept, held = hold_out(validation, (root / (section.images or ""), root), recipe.evaluation.hold_out)
+    if not len(kept):
+        problems.append(
+            f"evaluation.hold_out: {validation.name} has one image, which cannot be in two parts; leave the key out, "
+            "or give a section test"
+        )
+    return kept, held
 
 
 def _open(
-    domain: SourceConfig | TargetConfig | ValidationConfig, dataset: str, root: Path, recipe: Recipe, where: str
+    domain: AnyDomain, dataset: str, root: Path, recipe: Recipe, where: str
 ) -> tuple[FileDataset, tuple[str, ...]]:
     """The files of a domain that can be used, and what is wrong with others."""
     folder = below(root, domain.root or "", f"{where}.root")
     list_files = _folder if dataset == "folder" else partial(_layout, dataset=dataset)
     listing = list_files(domain, folder=folder, where=where)
     decoder = None
-    if isinstance(domain, SourceConfig):
+    if isinstance(domain, SourceConfig | OracleConfig):
         decoder = source_decoder(recipe, domain, dataset, folder, where)
     elif isinstance(domain, ValidationConfig):
         decoder = validation_decoder(recipe, domain, dataset, folder, where)
@@ -177,9 +202,7 @@ def _open(
     return samples, listing.problems
 
 
-def _layout(
-    domain: SourceConfig | TargetConfig | ValidationConfig, *, dataset: str, folder: Path, where: str
-) -> Listing:
+def _layout(domain: AnyDomain, *, dataset: str, folder: Path, where: str) -> Listing:
     labels_too = () if isinstance(domain, TargetConfig) else ("labels", "label_pattern")
     useless = [key for key in ("images", "image_pattern", *labels_too) if getattr(domain, key) not in (None, _ANY_NAME)]
     if useless:
@@ -189,7 +212,7 @@ def _layout(
     return list_layout(dataset, folder, split, domain.exclude_files, labeled=labeled)
 
 
-def _folder(domain: SourceConfig | TargetConfig | ValidationConfig, *, folder: Path, where: str) -> Listing:
+def _folder(domain: AnyDomain, *, folder: Path, where: str) -> Listing:
     labeled = None if isinstance(domain, TargetConfig) else domain
     absent = [] if domain.images is not None else ["images"]
     if labeled is not None and labeled.labels is None:

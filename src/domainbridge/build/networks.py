@@ -10,6 +10,7 @@ from domainbridge.build.initial_model import init_folder, start_from_init
 from domainbridge.build.label_space import training_space
 from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
+from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
 from domainbridge.errors import ModelError, RecipeError
@@ -131,7 +132,8 @@ def _try_sizes(recipe: Recipe) -> None:
     """
     with torch.device("meta"):
         network = build_segmenter(model_spec(recipe)).eval()
-    boxes = [target.validation.resize or target.resize for target in recipe.targets if target.validation]
+    sections = [section for target in recipe.targets for section in labeled_sections(target, oracle=False).values()]
+    boxes = [section.resize for section in sections]
     sizes = [(recipe.crop.height, recipe.crop.width), *_AWKWARD, *((box.height, box.width) for box in boxes if box)]
     for height, width in dict.fromkeys(sizes):
         try:

@@ -27,6 +27,7 @@ from domainbridge.data.label_spaces import BUILT_IN
 from domainbridge.data.layouts.base import LAYOUTS
 from domainbridge.errors import ModelError, RecipeError, problem_list
 from domainbridge.methods.base import METHODS, Method, StageSpec, TrainingStage
+from domainbridge.methods.source_only import oracle_stage
 
 __all__ = [
     "load_recipe",
@@ -152,15 +153,16 @@ def method_of(recipe: Recipe) -> Method:
 
 
 def stages_of(recipe: Recipe) -> list[StageSpec]:
-    """The method's stages, in an order in which they can run."""
-    return method_of(recipe).stages()
+    """The method's stages, in an order in which they can run, then stage oracle if the recipe asks for the stage."""
+    return [*method_of(recipe).stages(), *([oracle_stage()] if recipe.oracle else [])]
 
 
 def training_config(recipe: Recipe, stage: TrainingStage) -> TrainingConfig:
     """`training` with the stage's own values in place; its learning rate follows the stage's factor otherwise."""
-    override = recipe.stages.get(stage.name, StageOverride())
     changes: dict[str, Any] = {"learning_rate": recipe.training.learning_rate * stage.lr_factor}
-    return recipe.training.model_copy(update=changes | override.model_dump(exclude_none=True))
+    for name in (stage.settings_of, stage.name):
+        changes |= recipe.stages.get(name or "", StageOverride()).model_dump(exclude_none=True)
+    return recipe.training.model_copy(update=changes)
 
 
 def _class_for(tree: dict[str, Any]) -> tuple[type[Recipe], list[str]]:
@@ -222,10 +224,10 @@ def _problems_of_names(recipe: Recipe) -> list[str]:
 def _problems_of_stages(recipe: Recipe) -> list[str]:
     """What is wrong with keys that depend on the method's stages."""
     method = method_of(recipe)
-    trained = [stage for stage in method.stages() if isinstance(stage, TrainingStage)]
+    trained = [stage for stage in stages_of(recipe) if isinstance(stage, TrainingStage)]
     problems = []
     for name in recipe.stages:
-        if name not in method.stage_names:
+        if name not in (*method.stage_names, oracle_stage().name):
             new = renamed_stage(name)
             known = ", ".join(stage.name for stage in trained)
             hint = f"this stage is now called {new}" if new in method.stage_names else f"this recipe trains {known}"

@@ -67,6 +67,7 @@ def plan(
     from domainbridge.run.run_folder import check_images_apart, check_run_folder
     from domainbridge.tools.estimate import estimate
     from domainbridge.tools.loading import loading_rate, loading_text
+    from domainbridge.tools.scored_images import scored_image_notes, tuning_notes
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
@@ -91,7 +92,9 @@ def plan(
     if data is not None and any(item.open for item in planned):
         loading = loading_rate(loaded, data)
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
-    for note in (*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])):
+    notes = [*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])]
+    notes += [] if data is None else [*scored_image_notes(loaded, data), *tuning_notes(loaded)]
+    for note in notes:
         echo(f"note: {note}", err=True)
     move = describe_move(planned, folder) if data is not None else None
     if move:

@@ -12,6 +12,7 @@ __all__ = [
     "ImagesConfig",
     "LabelSpaceConfig",
     "LabelsConfig",
+    "OracleConfig",
     "ResizeConfig",
     "SourceConfig",
     "TargetConfig",
@@ -196,6 +197,12 @@ class ValidationConfig(ImagesConfig, LabelsConfig):
     )
 
 
+class OracleConfig(ImagesConfig, LabelsConfig):
+    """Labels of a target's training images. Only stage oracle reads them, and only with `oracle: true`."""
+
+    root: str | None = Field(None, description="path to the data set; default: the target's root")
+
+
 class TargetConfig(ImagesConfig):
     """An unlabeled domain."""
 
@@ -203,3 +210,13 @@ class TargetConfig(ImagesConfig):
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
     validation: ValidationConfig | None = Field(None, description="labeled images for scores; default: no scores")
+    test: ValidationConfig | None = Field(
+        None,
+        description="labeled images that score the final model and the baselines only; the keys of validation, default "
+        "of each but split and exclude_files: the validation's",
+    )
+    oracle: OracleConfig | None = Field(
+        None,
+        description="labels of the training images for stage oracle; default of images, split and exclude_files: the "
+        "target's",
+    )

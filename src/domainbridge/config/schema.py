@@ -1,8 +1,8 @@
 """The recipe: the keys that every method shares. A method's own keys stand beside them (see ``build/recipe.py``)."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from domainbridge.config.base import Section
 from domainbridge.config.domains import LabelSpaceConfig, SourceConfig, TargetConfig
@@ -53,6 +53,11 @@ class Recipe(Section):
         description="path to a model folder, relative to the current folder, that the run starts from in the place of "
         "model.weights; its network is the recipe's; default: none",
     )
+    oracle: bool = Field(
+        False,
+        description="train on the targets' own labels too (section oracle of a target), stage oracle, with the steps "
+        "of source-only: an upper bound; no other stage reads these labels",
+    )
     model: NetworkConfig = NetworkConfig()
     crop: CropConfig = CropConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -71,3 +76,12 @@ class Recipe(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"names must differ from each other, found {', '.join(names)}")
         return domains
+
+    @model_validator(mode="after")
+    def _oracle_has_labels(self) -> Self:
+        if self.oracle and not any(target.oracle for target in self.targets):
+            raise ValueError(
+                "oracle: needs labels of a target's training images: give a target a section oracle with labels, such "
+                "as oracle: {labels: masks}, or leave the key out"
+            )
+        return self

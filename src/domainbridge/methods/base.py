@@ -6,7 +6,7 @@ and running work on that list and know no method by name.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -123,6 +123,9 @@ class TrainingStage(StageSpec):
         lr_factor: factor of ``training.learning_rate``, unless the recipe sets the stage's own.
         distort_source: photometric distortion of the source images.
         uses_target: whether the stage sees target images; if not, ``training.adapt_batchnorm`` does not apply.
+        supervision: whose labels the stage learns from: the sources', or the targets' own (section ``oracle``). No
+            other stage may depend on the latter.
+        settings_of: stage whose section in the recipe's ``stages`` holds here too.
         student_passes: forward and backward passes of the student per batch; for estimates of time and memory.
         teacher_passes: forward passes of teachers per batch, one per teacher; likewise.
     """
@@ -132,6 +135,8 @@ class TrainingStage(StageSpec):
     lr_factor: float = 1.0
     distort_source: bool = False
     uses_target: bool = True
+    supervision: Literal["source", "target"] = "source"
+    settings_of: str | None = None
     student_passes: int = 2
     teacher_passes: int = 0
 
@@ -205,7 +210,10 @@ class Method(Protocol):
         ...
 
     def stages(self) -> list[StageSpec]:
-        """The stages in an order in which they can run; the last training stage's student is the result."""
+        """The stages in an order in which they can run; the last training stage's student is the result.
+
+        The engine adds stage ``oracle`` after them where the recipe asks for the stage.
+        """
         ...
 
 

@@ -1,6 +1,9 @@
-"""The baselines: training on the source alone, and that model with the target's BatchNorm statistics (AdaBN)."""
+"""The stages to compare with: training on the source alone, that model with the target's BatchNorm statistics (AdaBN),
+training on the target's own labels.
+"""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.losses import cross_entropy
 from domainbridge.types import Batch
 
-__all__ = ["SourceOnly", "baseline_stages", "source_only_stage"]
+__all__ = ["SourceOnly", "baseline_stages", "oracle_stage", "source_only_stage"]
 
 
 class SourceOnly:
@@ -63,3 +66,15 @@ def baseline_stages(config: MethodConfig) -> list[StageSpec]:
             AdaBNStage(name="adabn", kind="adabn", inputs=("source-only",), student="source-only", baseline=True)
         )
     return stages
+
+
+def oracle_stage() -> TrainingStage:
+    """The upper bound: the objective, the start and the steps of source-only, on labels of the targets."""
+    return replace(
+        source_only_stage(),
+        name="oracle",
+        kind="oracle",
+        stream="oracle",
+        supervision="target",
+        settings_of="source-only",
+    )

@@ -10,6 +10,7 @@ from domainbridge.build.batches import batchnorm_count
 from domainbridge.build.datasets import DataSets, data_root
 from domainbridge.build.initial_model import init_folder
 from domainbridge.build.recipe import stages_of, training_config
+from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import TrainingConfig
 from domainbridge.data.digests import file_digests, file_states
@@ -26,6 +27,7 @@ __all__ = [
     "PlannedStage",
     "final_stage",
     "kept_runs",
+    "learns_from_target_labels",
     "measured_seconds",
     "plan",
     "selected",
@@ -97,7 +99,10 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
         training = training_config(recipe, spec) if isinstance(spec, TrainingStage) else None
         values = {**shared, "stage": spec.name, **spec.settings}
         if isinstance(spec, TrainingStage) and training is not None:
-            values |= _training_values(recipe, spec, training) | {"sources": sources}
+            values |= _training_values(recipe, spec, training)
+            values |= (
+                {"oracle": _oracle_domains(recipe, data)} if learns_from_target_labels(spec) else {"sources": sources}
+            )
         else:
             values["training"] = {"batch_size": recipe.training.batch_size}
         if isinstance(spec, AdaBNStage):
@@ -157,8 +162,13 @@ def selected(planned: list[PlannedStage], only: str | None, until: str | None) -
 
 
 def final_stage(nodes: Iterable[Node]) -> str:
-    """The stage whose student is the run's result: the last one that trains."""
-    return [node.name for node in nodes if node.training is not None][-1]
+    """The stage whose student is the run's result: the last one that trains without labels of the target."""
+    return [node.name for node in nodes if node.training is not None and not learns_from_target_labels(node.spec)][-1]
+
+
+def learns_from_target_labels(spec: StageSpec) -> bool:
+    """Whether the stage is an upper bound: no result, and nothing that another stage may use."""
+    return isinstance(spec, TrainingStage) and spec.supervision == "target"
 
 
 def measured_seconds(nodes: Iterable[Node], folder: Path) -> dict[str, float]:
@@ -218,9 +228,16 @@ def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, dat
     return None
 
 
+def _oracle_domains(recipe: Recipe, data: DataSets | None) -> dict[str, Any]:
+    """The labeled target images of stage oracle, as :func:`_domains` gives sources."""
+    sections = {target.name: labeled_sections(target).get("oracle") for target in recipe.targets}
+    trees = [{"name": name, **section.model_dump(mode="json")} for name, section in sections.items() if section]
+    return _domains(trees, tuple(data.oracle.values()) if data else None)
+
+
 def _domains(trees: list[dict[str, Any]], datasets: tuple[Any, ...] | None) -> dict[str, Any]:
     """Domains by name without their places on disk, with a fingerprint of their files."""
-    left_out = ("root", "validation")
+    left_out = ("root", "validation", "test", "oracle")
     named = {}
     for position, tree in enumerate(trees):
         files = files_fingerprint(datasets[position]) if datasets is not None else "unknown"

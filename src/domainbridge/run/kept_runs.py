@@ -13,7 +13,7 @@ from domainbridge.run.stage_files import copy_stage, sweep
 
 __all__ = ["arrange", "describe_move", "recover"]
 
-_SHARED = ("recipe.yaml", "environment.json", "data-check.json", "class-counts.npz")
+_SHARED = ("recipe.yaml", "environment.json", "data-check.json", "class-counts.npz", "oracle-class-counts.npz")
 """Files of a run folder that hold for the new one too, or are written again in any case."""
 
 

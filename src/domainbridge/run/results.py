@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule
+from domainbridge.build.target_sections import held_out_targets, labeled_sections
 from domainbridge.config.schema import Recipe
+from domainbridge.data.dataset import FileDataset
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RunFolderError
 from domainbridge.evaluation.confusion import Scores
@@ -21,7 +23,20 @@ from domainbridge.run.graph import Node, final_stage
 from domainbridge.run.stage_status import StageState
 from domainbridge.runtime.signals import StopRequested
 
-__all__ = ["Results", "StageResult", "StageScores", "evaluate_stage", "gather_results", "is_scored", "read_results"]
+__all__ = [
+    "Results",
+    "StageResult",
+    "StageScores",
+    "evaluate_stage",
+    "gather_results",
+    "is_scored",
+    "read_results",
+    "scored_roles",
+]
+
+Role = Literal["validation", "test"]
+_FILES: dict[Role, str] = {"validation": "evaluation.json", "test": "test-evaluation.json"}
+"""Where a stage's scores are kept, in the stage's folder."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +47,33 @@ class StageResult:
         seconds: spent on the stage.
         steps: optimizer steps, or batches of a stage that does not train.
         targets: scores by target; empty for a stage that is not scored.
+        tests: scores on the ``test`` or held-out images, of the final stage and the baselines only.
     """
 
     seconds: float
     steps: int
     targets: dict[str, Scores] = field(default_factory=dict)
+    tests: dict[str, Scores] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; with several targets also the mean of their mIoU."""
         targets = {name: scores.to_json() for name, scores in self.targets.items()}
+        for name, scores in self.tests.items():
+            targets.setdefault(name, {})["test"] = scores.to_json()
         content: dict[str, Any] = {"seconds": self.seconds, "steps": self.steps, "targets": targets}
-        if len(targets) > 1:
-            content["mean"] = mean_miou(self.targets)
+        for key, scored in (("mean", self.targets), ("test_mean", self.tests)):
+            if len(scored) > 1:
+                content[key] = mean_miou(scored)
         return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "StageResult":
+        """The opposite of ``to_json``."""
+        entries = content["targets"].items()
+        without_test = {name: {key: value for key, value in entry.items() if key != "test"} for name, entry in entries}
+        targets = {name: Scores.from_json(entry) for name, entry in without_test.items() if entry}
+        tests = {name: Scores.from_json(entry["test"]) for name, entry in entries if "test" in entry}
+        return cls(content["seconds"], content["steps"], targets, tests)
 
 
 @dataclass(frozen=True)
@@ -54,27 +83,24 @@ class Results:
     Attributes:
         stages: finished stages in order.
         final: stage whose student is the run's model.
+        held_out: number of held-out validation images by target (``evaluation.hold_out``), which score ``tests`` alone.
     """
 
     stages: dict[str, StageResult]
     final: str
+    held_out: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``results.json``."""
-        return {"stages": {name: stage.to_json() for name, stage in self.stages.items()}, "final": self.final}
+        held_out = {"held_out": self.held_out} if self.held_out else {}
+        stages = {name: stage.to_json() for name, stage in self.stages.items()}
+        return {"stages": stages, "final": self.final, **held_out}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Results":
         """The opposite of ``to_json``."""
-        stages = {
-            name: StageResult(
-                entry["seconds"],
-                entry["steps"],
-                {target: Scores.from_json(scores) for target, scores in entry["targets"].items()},
-            )
-            for name, entry in content["stages"].items()
-        }
-        return cls(stages, content["final"])
+        stages = {name: StageResult.from_json(entry) for name, entry in content["stages"].items()}
+        return cls(stages, content["final"], content.get("held_out", {}))
 
 
 @dataclass(frozen=True)
@@ -106,14 +132,29 @@ def read_results(folder: Path) -> Results:
         raise RunFolderError(f"{path}: cannot be read as results ({error}); run the recipe again") from error
 
 
-def evaluate_stage(node: Node, context: Context, data: DataSets) -> StageScores | None:
-    """Score a stage's model on each target's validation set, unless the scores are kept already.
+def scored_roles(node: Node, final: str, data: DataSets) -> tuple[Role, ...]:
+    """Which labeled images a stage's model is scored on: test images tell about the final stage and the baselines only.
+
+    Args:
+        node: the stage.
+        final: name of the final stage.
+        data: the recipe's files.
+    """
+    if not node.keeps_model:
+        return ()
+    compared = node.spec.baseline or node.name == final
+    wanted: dict[Role, bool] = {"validation": bool(data.validation), "test": bool(data.test) and compared}
+    return tuple(role for role, is_wanted in wanted.items() if is_wanted)
+
+
+def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "validation") -> StageScores | None:
+    """Score a stage's model on each target's validation or test set, unless the scores are kept already.
 
     Returns:
         None after a requested stop, which a single process obeys between two images.
     """
-    path = context.folder / node.name / "evaluation.json"
-    fingerprint = _evaluation_fingerprint(node, context.recipe, data)
+    path = context.folder / node.name / _FILES[role]
+    fingerprint = _evaluation_fingerprint(node, context.recipe, data, role)
     processes = context.runtime.processes
     kept = processes.broadcast(_kept_scores(path, fingerprint))
     if kept is not None:
@@ -127,7 +168,7 @@ def evaluate_stage(node: Node, context: Context, data: DataSets) -> StageScores 
 
     try:
         rule, report = scoring_rule(context.recipe), context.callback.message
-        targets = score_sets(model, data.validation, rule, context.runtime, progress, report)
+        targets = score_sets(model, _sets(data, role), rule, context.runtime, progress, report)
     except StopRequested:
         return None
     if processes.is_main:
@@ -139,20 +180,29 @@ def evaluate_stage(node: Node, context: Context, data: DataSets) -> StageScores 
 def gather_results(nodes: Iterable[Node], recipe: Recipe, data: DataSets, folder: Path) -> Results:
     """Read the stage folders; only finished stages and present scores are listed."""
     nodes = list(nodes)
-    stages = {}
+    stages, final = {}, final_stage(nodes)
     for node in nodes:
         done = StageState.read(folder / node.name).done
         if done is None or done.get("fingerprint") != node.fingerprint:
             continue
-        path = folder / node.name / "evaluation.json"
-        targets = _kept_scores(path, _evaluation_fingerprint(node, recipe, data)) or {}
-        stages[node.name] = StageResult(round(done["seconds"], 1), done["steps"], targets)
-    return Results(stages, final_stage(nodes))
+        kept: dict[Role, dict[str, Scores]] = {
+            role: _kept_scores(folder / node.name / _FILES[role], _evaluation_fingerprint(node, recipe, data, role))
+            or {}
+            for role in scored_roles(node, final, data)
+        }
+        scored = kept.get("validation", {}), kept.get("test", {})
+        stages[node.name] = StageResult(round(done["seconds"], 1), done["steps"], *scored)
+    return Results(
+        stages, final, {name: len(data.test[name]) for name in held_out_targets(recipe) if name in data.test}
+    )
 
 
-def is_scored(node: Node, recipe: Recipe, data: DataSets, folder: Path) -> bool:
-    """Whether a stage's scores of the same files and rule are kept in the run folder."""
-    return _kept_scores(folder / node.name / "evaluation.json", _evaluation_fingerprint(node, recipe, data)) is not None
+def is_scored(node: Node, final: str, recipe: Recipe, data: DataSets, folder: Path) -> bool:
+    """Whether all of a stage's scores of the same files and rule are kept in the run folder."""
+    return all(
+        _kept_scores(folder / node.name / _FILES[role], _evaluation_fingerprint(node, recipe, data, role)) is not None
+        for role in scored_roles(node, final, data)
+    )
 
 
 def _kept_scores(path: Path, fingerprint: str) -> dict[str, Scores] | None:
@@ -166,11 +216,18 @@ def _kept_scores(path: Path, fingerprint: str) -> dict[str, Scores] | None:
         return None
 
 
-def _evaluation_fingerprint(node: Node, recipe: Recipe, data: DataSets) -> str:
-    """Changes when the model, the validation files or the rule of scoring change."""
-    validation = {
-        target.name: [target.validation.model_dump(mode="json"), files_fingerprint(data.validation[target.name])]
-        for target in recipe.targets
-        if target.validation is not None
-    }
-    return digest([node.fingerprint, recipe.evaluation.model_dump(mode="json", exclude_defaults=True), validation])
+def _evaluation_fingerprint(node: Node, recipe: Recipe, data: DataSets, role: Role) -> str:
+    """Changes when the model, the scored files or the rule of scoring change."""
+    sets = {}
+    for target in recipe.targets:
+        section = target.validation if role == "validation" else labeled_sections(target).get("test", target.validation)
+        if section is not None and target.name in _sets(data, role):
+            files = files_fingerprint(_sets(data, role)[target.name])
+            sets[target.name] = [section.model_dump(mode="json"), files]
+    # Held-out images are told by the fingerprint of the files.
+    rule = recipe.evaluation.model_dump(mode="json", exclude_defaults=True, exclude={"hold_out"})
+    return digest([node.fingerprint, rule, sets])
+
+
+def _sets(data: DataSets, role: Role) -> dict[str, FileDataset]:
+    return data.validation if role == "validation" else data.test

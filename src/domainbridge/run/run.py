@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from domainbridge.build.batches import TrainingData, batch_bytes, rare_classes, training_data
+from domainbridge.build.batches import TrainingData, batch_bytes, oracle_data, rare_classes, training_data
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
 from domainbridge.build.initial_model import init_notes
 from domainbridge.build.label_space import scoring_rule
@@ -21,10 +22,19 @@ from domainbridge.models.model_folder import publish_model
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
-from domainbridge.run.graph import Node, PlannedStage, final_stage, measured_seconds, plan, selected, stage_graph
+from domainbridge.run.graph import (
+    Node,
+    PlannedStage,
+    final_stage,
+    learns_from_target_labels,
+    measured_seconds,
+    plan,
+    selected,
+    stage_graph,
+)
 from domainbridge.run.kept_runs import arrange, describe_move, recover
 from domainbridge.run.lock import FolderLock
-from domainbridge.run.results import evaluate_stage, gather_results
+from domainbridge.run.results import evaluate_stage, gather_results, scored_roles
 from domainbridge.run.run_folder import check_images_apart, check_needed_results, check_run_folder, environment_note
 from domainbridge.run.side_by_side import run_side_by_side, waves
 from domainbridge.run.stage import run_stage
@@ -37,6 +47,7 @@ from domainbridge.tools.check import check_data, check_fingerprint
 from domainbridge.tools.estimate import estimate, memory_notes
 from domainbridge.tools.loading import copies_needed, loading_rate
 from domainbridge.tools.preview import draw_preview
+from domainbridge.tools.scored_images import scored_image_notes
 
 __all__ = ["run_recipe"]
 
@@ -149,7 +160,12 @@ def _checked(
         check_network(recipe, [node.spec for node in nodes], processes.count)
         if read_json(folder / "data-check.json") != passed:
             check_data(recipe, data, callback.message)
-        for note in (*init_notes(recipe), *notes, *memory_notes(recipe, [item.node for item in wanted if item.open])):
+        for note in (
+            *init_notes(recipe),
+            *notes,
+            *scored_image_notes(recipe, data),
+            *memory_notes(recipe, [item.node for item in wanted if item.open]),
+        ):
             callback.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)
     processes.barrier()
@@ -212,15 +228,22 @@ def _training_data(
     processes = runtime.processes
     if not any(item.open for item in planned):
         return training_data(recipe, data, data.source, data.target)
+    if not any(item.open and learns_from_target_labels(item.node.spec) for item in planned):
+        data = replace(data, oracle={})
     copies = processes.broadcast(
         not processes.is_main or _uses_copies(recipe, data, planned, folder, runtime, callback)
     )
     with processes.main_first():
         datasets = training_datasets(recipe, data, callback.message, stop_requested, copies=copies)
         rare = rare_classes(recipe, data, folder / "class-counts.npz") if datasets is not None else None
+        oracle_rare = None
+        if datasets is not None and data.oracle:
+            oracle_rare = rare_classes(recipe, data, folder / "oracle-class-counts.npz", oracle=True)
     if processes.any(datasets is None) or datasets is None:
         return None
-    return training_data(recipe, data, *datasets, rare)
+    source, target, labeled = datasets
+    oracle = oracle_data(recipe, data, labeled, oracle_rare)
+    return replace(training_data(recipe, data, source, target, rare), oracle=oracle)
 
 
 def _uses_copies(
@@ -246,12 +269,14 @@ def _uses_copies(
 def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None) -> bool:
     """Score a finished stage and write the results so far; False after a requested stop."""
     recipe, folder, callback = context.recipe, context.folder, context.callback
-    main = context.runtime.processes.is_main
-    if node.keeps_model and data.validation:
-        scored = evaluate_stage(node, context, data)
+    main, final = context.runtime.processes.is_main, final_stage(nodes)
+    for role in scored_roles(node, final, data):
+        scored = evaluate_stage(node, context, data, role)
         if scored is None:
             return False
-        if main:
+        if main and role == "test":
+            callback.stage_tested(node, scored.targets)
+        elif main:
             callback.stage_scored(node, scored.targets)
             if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
                 predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
@@ -262,6 +287,6 @@ def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, 
         with lock.writing_results():
             results = gather_results(nodes, recipe, data, folder)
             write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-        if node.name == final_stage(nodes):
+        if node.name == final:
             publish_model(folder / node.name / "model", folder / "model")
     return True

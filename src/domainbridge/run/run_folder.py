@@ -97,12 +97,12 @@ def check_needed_results(
         RunFolderError: results are missing or damaged; all are listed.
     """
     needed: dict[str, str] = {}
+    final = final_stage(item.node for item in planned)
     for item in wanted:
         if item.open:
             needed |= dict.fromkeys(item.node.spec.inputs, f"which {item.name} needs")
-        elif item.node.keeps_model and data.validation and not is_scored(item.node, recipe, data, folder):
+        elif not is_scored(item.node, final, recipe, data, folder):
             needed[item.name] = "which is to be scored"
-    final = final_stage(item.node for item in planned)
     if final in {item.name for item in wanted}:
         needed.setdefault(final, "the final one")
     problems = []

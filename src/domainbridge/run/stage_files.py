@@ -20,6 +20,7 @@ DONE, STARTED, CHECKPOINT = "done.json", "started.json", "state.pt"
 _OURS = (
     DONE,  # first: half a folder must not look finished
     "evaluation.json",
+    "test-evaluation.json",
     "metrics*.jsonl",
     "*.safetensors",
     "events.out.tfevents.*",

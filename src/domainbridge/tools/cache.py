@@ -44,7 +44,7 @@ def cache_rule(recipe: Recipe) -> CacheRule:
 def cache_size(recipe: Recipe, data: DataSets) -> int:
     """About how many bytes the copies of all training domains take."""
     rule = cache_rule(recipe)
-    return sum(bytes_needed(domain, rule) for domain in (*data.sources, *data.targets))
+    return sum(bytes_needed(domain, rule) for domain in data.trained)
 
 
 def training_datasets(
@@ -54,8 +54,8 @@ def training_datasets(
     stop_requested: Callable[[], bool] = lambda: False,
     *,
     copies: bool = True,
-) -> tuple[Dataset, Dataset] | None:
-    """All sources one after the other, and all targets; missing copies are made first.
+) -> tuple[Dataset, Dataset, Dataset | None] | None:
+    """All sources one after the other, all targets, all targets with labels for stage oracle; copies are made first.
 
     Args:
         recipe: complete.
@@ -71,7 +71,7 @@ def training_datasets(
         DataError: a file cannot be read, or the disk is too small for the copies.
     """
     if recipe.cache.folder is None or not copies:
-        return data.source, data.target
+        return data.source, data.target, None
     rule = cache_rule(recipe)
 
     def copied(domain: FileDataset) -> Dataset:
@@ -85,7 +85,10 @@ def training_datasets(
 
     announce(f"reading reduced copies in {rule.folder}; missing ones are made first")
     try:
-        sources, targets = (tuple(copied(domain) for domain in domains) for domains in (data.sources, data.targets))
+        copies = [copied(domain) for domain in data.trained]
     except StopRequested:
         return None
-    return ConcatDataset(sources), ConcatDataset(targets)
+    ends = len(data.sources), len(data.sources) + len(data.targets)
+    parts = (copies[: ends[0]], copies[ends[0] : ends[1]], copies[ends[1] :])
+    source, target, oracle = (ConcatDataset(tuple(part)) for part in parts)
+    return source, target, oracle if data.oracle else None

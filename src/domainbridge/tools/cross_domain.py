@@ -1,7 +1,7 @@
 """What is noticed only when several domains are looked at together."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -24,7 +24,7 @@ _LOOKED_AT_MOST = 20_000
 def cross_domain_checks(
     recipe: Recipe, data: DataSets, counts: Mapping[str, NDArray[np.int64] | None], *, all_files: bool
 ) -> list[str]:
-    """Targets that are sources, validation images that are training images, classes that one side lacks.
+    """Targets that are sources, scored images that are training images, classes that one side lacks.
 
     Args:
         recipe: with label space and evaluation.
@@ -51,18 +51,34 @@ def _targets_that_are_sources(data: DataSets) -> list[str]:
 
 
 def _identical_images(data: DataSets, *, all_files: bool) -> list[str]:
-    """Validation images that are, byte for byte, training images too; only files of equal size are read, once."""
-    sized: dict[int, list[tuple[Path, str]]] = defaultdict(list)
-    for domain in data.validation.values():
-        for path in domain.images:
-            sized[size_and_mtime(str(path))[0]].append((path, domain.name))
+    """Scored images that are, byte for byte, training images too, and test images that are validation images."""
 
     @cache
     def digest(path: Path) -> bytes:
         return blake2b(read_bytes(path), digest_size=16).digest()
 
-    twins: dict[str, dict[Path, tuple[Path, str]]] = {name.name: {} for name in data.validation.values()}
-    for domain in (*data.sources, *data.targets) if sized else ():
+    tests, validation = tuple(data.test.values()), tuple(data.validation.values())
+    return [
+        *_twins(data.scored, data.trained, "training", digest, all_files=all_files),
+        *_twins(tests, validation, "validation", digest, all_files=all_files),
+    ]
+
+
+def _twins(
+    scored: Sequence[FileDataset],
+    others: Sequence[FileDataset],
+    role: str,
+    digest: Callable[[Path], bytes],
+    *,
+    all_files: bool,
+) -> list[str]:
+    """A line for each scored set with images of other sets; only files of equal size are read, once."""
+    sized: dict[int, list[tuple[Path, str]]] = defaultdict(list)
+    for domain in scored:
+        for path in domain.images:
+            sized[size_and_mtime(str(path))[0]].append((path, domain.name))
+    twins: dict[str, dict[Path, tuple[Path, str]]] = {domain.name: {} for domain in scored}
+    for domain in others if sized else ():
         for index in range(0, len(domain), every(domain, all_files=all_files)):
             path = domain.images[index]
             for other, name in sized.get(size_and_mtime(str(path))[0], ()):
@@ -72,7 +88,7 @@ def _identical_images(data: DataSets, *, all_files: bool) -> list[str]:
     for name, pairs in twins.items():
         if pairs:
             other, (path, trained) = next(iter(pairs.items()))
-            warnings.append(f"{name}: {len(pairs)} images are training images of {trained} too, e.g. {other} is {path}")
+            warnings.append(f"{name}: {len(pairs)} images are {role} images of {trained} too, e.g. {other} is {path}")
     return warnings
 
 
@@ -88,7 +104,7 @@ def _one_sided_classes(recipe: Recipe, data: DataSets, counts: Mapping[str, NDAr
     if absent:
         warnings.append(f"classes without any source pixel: {', '.join(absent)}; they cannot be learned")
     learnable = {int(scored.table[index]) for index in present}
-    for samples in data.validation.values():
+    for samples in data.scored:
         pixels = counts[samples.name]
         ids = np.flatnonzero(pixels).tolist() if pixels is not None else []
         names = [scored.space.classes[index] for index in ids if index not in learnable]

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from domainbridge.build.datasets import DataSets, completed_validation
+from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule
-from domainbridge.config.domains import SourceConfig, TargetConfig, ValidationConfig
+from domainbridge.build.target_sections import held_out_targets, labeled_sections
+from domainbridge.config.domains import ImagesConfig, OracleConfig, SourceConfig, TargetConfig, ValidationConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.storage.tar import IMAGE_PATTERN, LABEL_PATTERN, shard_pattern, shards_of, write_shards
 from domainbridge.errors import DataError
@@ -19,7 +20,7 @@ __all__ = ["pack_domains", "recipe_lines"]
 
 
 def pack_domains(recipe: Recipe, data: DataSets, out: Path, size: int, announce: Callable[[str], None]) -> None:
-    """Write the shards of every source, target and validation set into ``out``.
+    """Write the shards of every source and target, and of the targets' labeled sections, into ``out``.
 
     Args:
         recipe: with the domains.
@@ -33,7 +34,8 @@ def pack_domains(recipe: Recipe, data: DataSets, out: Path, size: int, announce:
             full.
     """
     names = [_shards(role, domain.name) for role, domain in _domains(recipe)]
-    names += [_shards("validation", name) for name in data.validation]
+    for role, sets in (("oracle", data.oracle), ("validation", data.validation), ("test", data.test)):
+        names += [_shards(role, name) for name in sets]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"several domains would be called {twice[0]} in file names; rename one in the recipe")
@@ -59,13 +61,20 @@ def recipe_lines(recipe: Recipe, out: Path) -> str:
     for target in recipe.targets:
         images = {"images": shard_pattern(_shards("target", target.name)), "image_pattern": IMAGE_PATTERN}
         lines: dict[str, Any] = {"name": target.name, "root": folder, **images, **_resize(target)}
-        if target.validation is not None:
-            validation = completed_validation(target)
-            # Labels of validation sets are stored as scoring reads them.
-            space = {"label_space": scoring_rule(recipe).space.name, "label_scale": validation.label_scale}
-            lines["validation"] = {**_labelled(_shards("validation", target.name)), **space, **_resize(validation)}
+        for role, section in _labeled(recipe, target).items():
+            lines[role] = {**_labelled(_shards(role, target.name)), **_resize(section)}
+            if isinstance(section, ValidationConfig):  # labels are stored as scoring reads them
+                lines[role] |= {"label_space": scoring_rule(recipe).space.name, "label_scale": section.label_scale}
         targets.append(lines)
     return yaml.safe_dump({"sources": sources, "targets": targets}, sort_keys=False)
+
+
+def _labeled(recipe: Recipe, target: TargetConfig) -> dict[str, ValidationConfig | OracleConfig]:
+    """The target's labeled sections; held-out images become a section of their own."""
+    sections = labeled_sections(target, oracle=recipe.oracle)
+    if target.name in held_out_targets(recipe):
+        sections["test"] = sections["validation"]
+    return sections
 
 
 def _domains(recipe: Recipe) -> list[tuple[str, SourceConfig | TargetConfig]]:
@@ -77,7 +86,7 @@ def _labelled(shards: str) -> dict[str, str]:
     return {"images": files, "image_pattern": IMAGE_PATTERN, "labels": files, "label_pattern": LABEL_PATTERN}
 
 
-def _resize(domain: SourceConfig | TargetConfig | ValidationConfig) -> dict[str, Any]:
+def _resize(domain: ImagesConfig) -> dict[str, Any]:
     return {} if domain.resize is None else {"resize": domain.resize.model_dump(exclude_none=True)}
 
 

@@ -60,7 +60,7 @@ def draw_preview(recipe: Recipe, data: DataSets, path: Path) -> list[str]:
         axes.axis("off")
     trained, scored = training_space(recipe), scoring_rule(recipe).space
     for domain, line in zip(rows, grid, strict=False):
-        space = scored if domain in data.validation.values() else trained
+        space = scored if domain in data.scored else trained
         _draw_domain(line, domain, space, problems)
     _draw_crops(grid[-1], recipe, data, trained, problems)
     figure.legend(

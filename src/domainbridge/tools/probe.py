@@ -13,6 +13,7 @@ from domainbridge.build.batches import (
     TrainingData,
     batchnorm_batches,
     batchnorm_count,
+    oracle_data,
     paired_crops,
     prototype_crops,
     training_data,
@@ -88,7 +89,7 @@ def probe(recipe: Recipe, data: DataSets, stages: Sequence[StageSpec]) -> dict[s
     """
     settings = recipe.runtime
     runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers)
-    training = training_data(recipe, data, data.source, data.target)
+    training = replace(training_data(recipe, data, data.source, data.target), oracle=oracle_data(recipe, data))
     inputs = _RandomInputs(recipe, runtime)
     probes: dict[str, Probe] = {}
     for stage in stages:

@@ -33,14 +33,14 @@ class DomainShares:
 
 
 def class_shares(recipe: Recipe, data: DataSets) -> list[DomainShares]:
-    """Of every source in the training space, and of every validation set in the scoring space.
+    """Of every source in the training space, and of every validation and test set in the scoring space.
 
     Raises:
         DataError: a file cannot be used.
     """
     trained, scored = training_space(recipe).classes, scoring_rule(recipe).space.classes
-    domains = [(source, trained) for source in data.sources]
-    domains += [(validation, scored) for validation in data.validation.values()]
+    domains = [(labeled, trained) for labeled in (*data.sources, *data.oracle.values())]
+    domains += [(labeled, scored) for labeled in data.scored]
     return [_shares(samples, classes) for samples, classes in domains]
 
 

@@ -77,8 +77,8 @@ def survey_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None],
     """
     crop = (recipe.crop.height, recipe.crop.width)
     domains = (
-        *(_survey_domain(domain, crop, announce, at_most) for domain in (*data.sources, *data.targets)),
-        *(_survey_domain(domain, None, announce, at_most) for domain in data.validation.values()),
+        *(_survey_domain(domain, crop, announce, at_most) for domain in data.trained),
+        *(_survey_domain(domain, None, announce, at_most) for domain in data.scored),
     )
     counts = {domain.name: domain.counts for domain in domains}
     return Survey(domains, tuple(cross_domain_checks(recipe, data, counts, all_files=at_most is None)))

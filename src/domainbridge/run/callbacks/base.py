@@ -48,6 +48,9 @@ class NullCallback:
     def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         """A stage's model has scores, new or kept, by target."""
 
+    def stage_tested(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """The final model or a baseline has scores on ``test`` or held-out images, new or kept, by target."""
+
     def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
         """A stage's model has just been scored: images, predictions and labels for a panel."""
 
@@ -102,6 +105,10 @@ class CallbackList(NullCallback):
     def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         """Tell each."""
         self._each(lambda callback: callback.stage_scored(node, targets))
+
+    def stage_tested(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.stage_tested(node, targets))
 
     def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
         """Tell each."""

@@ -81,13 +81,20 @@ class ConsoleCallback(NullCallback):
 
     def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         """Print the stage's mIoU per target, and the mean over several targets."""
+        self._scores(node.name, targets, "images")
+
+    def stage_tested(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """Print the same of the test images."""
+        self._scores(f"{node.name}, test", targets, "test images")
+
+    def _scores(self, what: str, targets: Mapping[str, Scores], images: str) -> None:
         for target, scores in targets.items():
             text = "no class to score" if scores.miou is None else f"mIoU {scores.miou:.1f} %"
             means = "".join(f", {name} {value:.1f} %" for name, value in scores.subsets.items() if value is not None)
-            self.message(f"{node.name}: {target} {text}{means} ({scores.images} images)")
+            self.message(f"{what}: {target} {text}{means} ({scores.images} {images})")
         mean = mean_miou(targets)
         if len(targets) > 1 and mean is not None:
-            self.message(f"{node.name}: mean over {len(targets)} targets {mean:.1f} %")
+            self.message(f"{what}: mean over {len(targets)} targets {mean:.1f} %")
 
     def run_ends(self, results: "Results", *, finished: bool) -> None:
         """Name the file of the results."""

@@ -50,6 +50,10 @@ class MLflowCallback(NullCallback):
             if scores.miou is not None:
                 self.mlflow.log_metric(f"{node.name}/mIoU/{target}", scores.miou)
 
+    def stage_tested(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """Log the mIoU on the test images."""
+        self.stage_scored(node, {f"{target} test": scores for target, scores in targets.items()})
+
     def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
         """Log the panel."""
         self.mlflow.log_image(examples.panel(), f"{node.name}.png")

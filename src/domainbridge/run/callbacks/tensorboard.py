@@ -61,6 +61,13 @@ class TensorBoardCallback(NullCallback):
 
     def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         """Add the mIoU of each target, and every class's IoU."""
+        self._add_scores(node, targets)
+
+    def stage_tested(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """Add the same of the test images."""
+        self._add_scores(node, {f"{name} test": scores for name, scores in targets.items()})
+
+    def _add_scores(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         if self.writer is None or node.name != self.stage:
             return
         for target, scores in targets.items():

@@ -52,6 +52,10 @@ class WandbCallback(NullCallback):
         for target, scores in targets.items():
             self.run.summary[f"{node.name}/mIoU/{target}"] = scores.miou
 
+    def stage_tested(self, node: "Node", targets: Mapping[str, Scores]) -> None:
+        """Put the mIoU on the test images into the summary."""
+        self.stage_scored(node, {f"{target} test": scores for target, scores in targets.items()})
+
     def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
         """Log the panel."""
         self.run.log({f"{node.name}/examples": self.wandb.Image(examples.panel())})
