@@ -191,3 +191,63 @@ def test_files_with_one_fault_are_one_line() -> None:
     assert lines[0] == "general"
     assert lines[1].startswith("5 files of d (0.png, 1.png, 2.png and 2 more): values: 0, 1, 2, 3, 4")
     assert lines[2] == "d/x.png: other"
+
+
+def scored(data: Data, role: str, first: int, seeds: list[int]) -> dict[str, Any]:
+    """A section over new images; equal seeds make equal images."""
+    for number, seed in enumerate(seeds, first):
+        photo(data.folder / f"{role}/i/{number}.png", seed)
+        (data.folder / f"{role}/l").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(LABELS).save(data.folder / f"{role}/l/{number}.png")
+    return {"root": role, "images": "i", "labels": "l"}
+
+
+def test_test_images_are_looked_at_like_validation_images(data: Data) -> None:
+    data.target["validation"] = scored(data, "v", 0, [20, 21])
+    data.target["test"] = scored(data, "e", 0, [30, 31])
+    survey = data.survey()
+    assert [domain.name for domain in survey.domains] == [
+        "sources.s",
+        "targets.t",
+        "targets.t.validation",
+        "targets.t.test",
+    ]
+    assert (survey.all_errors, survey.all_warnings) == ([], [])
+
+    scored(data, "e", 0, [0, 20, 10])  # an image of the source, one of the validation, one of the target
+    (training, validation) = data.survey().all_warnings
+    assert "targets.t.test: 2 images are training images of sources.s too, e.g. " in training
+    assert "targets.t.test: 1 images are validation images of targets.t.validation too, e.g. " in validation
+
+    (data.folder / "e/l/2.png").unlink()
+    with pytest.raises(DataError, match=r"targets\.t\.test: "):
+        open_data(data.recipe())
+
+
+def test_a_label_map_that_does_not_fit_the_test_images_is_refused(data: Data) -> None:
+    data.target["validation"] = scored(data, "v", 0, [20, 21])
+    data.target["test"] = scored(data, "e", 0, [30, 31]) | {"label_map": {7: "ground"}}
+    with pytest.raises(DataError, match=r"targets\.t\.test: no pixel of any label has a class; values found: "):
+        check_data(data.recipe(), open_data(data.recipe()), lambda text: None)
+
+
+def test_labels_of_the_oracle_are_looked_at_where_the_oracle_is_wanted(data: Data) -> None:
+    data.target["oracle"] = {"labels": "../masks"}
+    (data.folder / "masks").mkdir()
+    for number in range(2):
+        Image.fromarray(LABELS * 9).save(data.folder / f"masks/{number}.png")
+    assert data.survey().all_errors == []
+    recipe = parse_recipe({**data.recipe().model_dump(mode="json", exclude_unset=True), "oracle": True})
+    survey = survey_data(recipe, open_data(recipe), lambda text: None)
+    assert any("masks/0.png" in error and "9" in error for error in survey.all_errors), survey.all_errors
+
+
+def test_held_out_images_are_a_domain(data: Data) -> None:
+    data.target["validation"] = scored(data, "v", 0, [20, 21, 22, 23])
+    recipe = parse_recipe(
+        {**data.recipe().model_dump(mode="json", exclude_unset=True), "evaluation": {"hold_out": 0.25}}
+    )
+    survey = survey_data(recipe, open_data(recipe), lambda text: None)
+    images = {domain.name: domain.images for domain in survey.domains}
+    assert images["targets.t.validation"] == 3
+    assert images["targets.t.validation (held out)"] == 1

@@ -60,6 +60,25 @@ def test_the_samples_are_those_of_the_files(tree: dict[str, Any], tmp_path: Path
     assert ".tar/" in str(shards.sources[0].images[0])
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_all_labeled_sections_are_packed(held_out: bool, tree: dict[str, Any], tmp_path: Path) -> None:
+    write_domain(tmp_path / "data/target", 7, 1, foggy=False, labeled=True)
+    write_domain(tmp_path / "data/target-test", 3, 2, foggy=True, labeled=True)
+    target = {**tree["targets"][0], "oracle": {"labels": "labels"}}
+    tree |= {"oracle": True, "targets": [target if held_out else {**target, "test": {"root": "target-test"}}]}
+    tree["evaluation"] = {"hold_out": 0.3 if held_out else 0.0}
+    files, shards = packed(tree, tmp_path / "shards")
+    names = {path.name.rpartition("-")[0] for path in (tmp_path / "shards").iterdir()}
+    assert names == {"source-clear", "target-fog", "oracle-fog", "validation-fog", "test-fog"}
+    assert (len(files.validation["fog"]), len(files.test["fog"])) == ((5, 2) if held_out else (7, 3))
+    for plain, sharded in zip(files.domains, shards.domains, strict=True):
+        assert len(plain) == len(sharded)
+        for index in range(len(plain)):
+            one, other = plain[index], sharded[index]
+            assert (one.image == other.image).all()
+            assert np.array_equal(one.label, other.label)
+
+
 def test_packing_twice_gives_the_same_bytes_elsewhere_and_a_refusal_here(tree: dict[str, Any], tmp_path: Path) -> None:
     packed(tree, tmp_path / "one")
     packed(tree, tmp_path / "two")
