@@ -1,13 +1,12 @@
 """A whole run: check everything, then carry out the stages that are not done, one after the other."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from domainbridge.build.batches import TrainingData, batch_bytes, oracle_data, rare_classes, training_data
+from domainbridge.build.batches import batch_bytes
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
 from domainbridge.build.initial_model import init_notes
 from domainbridge.build.label_space import scoring_rule
@@ -22,16 +21,7 @@ from domainbridge.models.model_folder import publish_model
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
-from domainbridge.run.graph import (
-    Node,
-    PlannedStage,
-    final_stage,
-    learns_from_target_labels,
-    measured_seconds,
-    plan,
-    selected,
-    stage_graph,
-)
+from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, selected, stage_graph
 from domainbridge.run.kept_runs import arrange, describe_move, recover
 from domainbridge.run.lock import FolderLock
 from domainbridge.run.results import evaluate_stage, gather_results, scored_roles
@@ -39,13 +29,12 @@ from domainbridge.run.run_folder import check_images_apart, check_needed_results
 from domainbridge.run.side_by_side import run_side_by_side, waves
 from domainbridge.run.stage import run_stage
 from domainbridge.run.stage_status import StageStatus
+from domainbridge.run.training_files import training_files
 from domainbridge.runtime.device import Runtime, environment, resolve_runtime
 from domainbridge.runtime.distributed import Processes, joined_processes
 from domainbridge.runtime.signals import graceful_shutdown
-from domainbridge.tools.cache import training_datasets
 from domainbridge.tools.check import check_data, check_fingerprint
-from domainbridge.tools.estimate import estimate, memory_notes
-from domainbridge.tools.loading import copies_needed, loading_rate
+from domainbridge.tools.estimate import memory_notes
 from domainbridge.tools.preview import draw_preview
 from domainbridge.tools.scored_images import scored_image_notes
 
@@ -103,7 +92,7 @@ def run_recipe(
                 _describe(recipe, data, folder, runtime, passed, callback)
             statuses = processes.broadcast(statuses)
             planned = [PlannedStage(node, statuses[node.name]) for node in nodes if node.name in statuses]
-            training = _training_data(recipe, data, planned, folder, runtime, callback, stop_requested)
+            training = training_files(recipe, data, planned, folder, runtime, callback, stop_requested)
             if training is None:
                 return False
             callback.run_begins(recipe, folder, planned)
@@ -213,57 +202,6 @@ def _describe(
         draw_preview(recipe, data, folder / "preview.png")
     write_text(folder / "data-check.json", json.dumps(passed) + "\n")
     write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
-
-
-def _training_data(
-    recipe: Recipe,
-    data: DataSets,
-    planned: Sequence[PlannedStage],
-    folder: Path,
-    runtime: Runtime,
-    callback: NullCallback,
-    stop_requested: Callable[[], bool],
-) -> TrainingData | None:
-    """What training reads; missing reduced copies and class counts are made first. None after a requested stop."""
-    processes = runtime.processes
-    if not any(item.open for item in planned):
-        return training_data(recipe, data, data.source, data.target)
-    if not any(item.open and learns_from_target_labels(item.node.spec) for item in planned):
-        data = replace(data, oracle={})
-    copies = processes.broadcast(
-        not processes.is_main or _uses_copies(recipe, data, planned, folder, runtime, callback)
-    )
-    with processes.main_first():
-        datasets = training_datasets(recipe, data, callback.message, stop_requested, copies=copies)
-        rare = rare_classes(recipe, data, folder / "class-counts.npz") if datasets is not None else None
-        oracle_rare = None
-        if datasets is not None and data.oracle:
-            oracle_rare = rare_classes(recipe, data, folder / "oracle-class-counts.npz", oracle=True)
-    if processes.any(datasets is None) or datasets is None:
-        return None
-    source, target, labeled = datasets
-    oracle = oracle_data(recipe, data, labeled, oracle_rare)
-    return replace(training_data(recipe, data, source, target, rare), oracle=oracle)
-
-
-def _uses_copies(
-    recipe: Recipe,
-    data: DataSets,
-    planned: Sequence[PlannedStage],
-    folder: Path,
-    runtime: Runtime,
-    callback: NullCallback,
-) -> bool:
-    """Whether training reads reduced copies; ``cache.use: auto`` measures a few crops."""
-    if recipe.cache.folder is None or recipe.cache.use == "always":
-        return recipe.cache.folder is not None
-    nodes = [item.node for item in planned]
-    seconds = estimate(recipe, nodes, measured_seconds(nodes, folder)).step_seconds
-    num_workers = runtime.num_workers * runtime.processes.count
-    needed = copies_needed(recipe, loading_rate(recipe, data), seconds, num_workers)
-    reason = f"{num_workers} loader process(es) {'do not keep' if needed else 'keep'} up with training from the files"
-    callback.message(f"note: cache.use: auto: {reason}, so reduced copies are {'used' if needed else 'not made'}")
-    return needed
 
 
 def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None) -> bool:

@@ -85,10 +85,10 @@ def training_datasets(
 
     announce(f"reading reduced copies in {rule.folder}; missing ones are made first")
     try:
-        copies = [copied(domain) for domain in data.trained]
+        domains = [copied(domain) for domain in data.trained]
     except StopRequested:
         return None
     ends = len(data.sources), len(data.sources) + len(data.targets)
-    parts = (copies[: ends[0]], copies[ends[0] : ends[1]], copies[ends[1] :])
+    parts = (domains[: ends[0]], domains[ends[0] : ends[1]], domains[ends[1] :])
     source, target, oracle = (ConcatDataset(tuple(part)) for part in parts)
     return source, target, oracle if data.oracle else None
