@@ -408,7 +408,10 @@ def test_plan_and_check_tell_about_test_images(labeled: dict[str, Any], tmp_path
         return CliRunner().invoke(app, ["plan", str(path), "--out", str(tmp_path / "run")]).output
 
     assert "if keys are chosen by these scores" in planned(labeled)
-    assert "1 of 4 validation images are held out" in planned({**labeled, "evaluation": {"hold_out": 0.3}})
+    held_out = {**labeled, "evaluation": {"hold_out": 0.3}}
+    assert "1 of 4 validation images are held out" in planned(held_out)
+    unlabeled = {key: value for key, value in labeled["targets"][0].items() if key != "validation"}
+    assert "evaluation.hold_out: no effect" in planned({**held_out, "targets": [unlabeled]})
     text = planned(with_target(labeled, test={"root": "target-test"}))
     assert "3 test images beside 4 validation images" in text
     assert "if keys are chosen" not in text

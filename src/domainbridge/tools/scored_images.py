@@ -15,13 +15,19 @@ def scored_image_notes(recipe: Recipe, data: DataSets) -> list[str]:
         data: its files.
     """
     held_out, notes = held_out_targets(recipe), []
+    if recipe.evaluation.hold_out and not held_out:
+        notes.append(
+            "evaluation.hold_out: no effect, because no target has a validation section without a test section"
+        )
     for name, tests in data.test.items():
         every_stage = len(data.validation.get(name, ()))
         if name in held_out:
-            text = f"{len(tests)} of {len(tests) + every_stage} validation images are held out (evaluation.hold_out)"
+            text = (
+                f"{len(tests)} of {len(tests) + every_stage} validation images are held out (evaluation.hold_out) and"
+            )
         else:
-            text = f"{len(tests)} test images beside {every_stage} validation images"
-        notes.append(f"{name}: {text}; the former score the final model and the baselines only")
+            text = f"{len(tests)} test images beside {every_stage} validation images; the test images"
+        notes.append(f"{name}: {text} score the final model and the baselines only")
     return notes
 
 
