@@ -25,6 +25,7 @@ GROUPS = {
     "Networks and batches": ("build_segmenter", "ModelSpec", "Segmenter", "Batch"),
     "Methods of your own": (
         *("register_method", "MethodConfig", "Objective", "StageSpec", "TrainingStage", "PrototypeStage"),
+        "AdaBNStage",
         *("StageInputs", "baseline_stages", "source_only_stage"),
     ),
     "Trackers of your own": ("register_callback", "NullCallback"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from domainbridge.evaluation.confusion import Scores
     from domainbridge.evaluation.predictor import Predictor
     from domainbridge.methods.base import (
+        AdaBNStage,
         MethodConfig,
         Objective,
         PrototypeStage,
@@ -46,7 +47,7 @@ _HOMES = {
     "domainbridge.evaluation.confusion": ("Scores",),
     "domainbridge.evaluation.predictor": ("Predictor",),
     "domainbridge.methods.base": (
-        *("MethodConfig", "Objective", "PrototypeStage", "StageInputs", "StageSpec", "TrainingStage"),
+        *("AdaBNStage", "MethodConfig", "Objective", "PrototypeStage", "StageInputs", "StageSpec", "TrainingStage"),
         "register_method",
     ),
     "domainbridge.methods.distillation": ("Distillation", "Teacher"),
@@ -63,6 +64,7 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdaBNStage",
     "Batch",
     "Distillation",
     "MeanTeacher",

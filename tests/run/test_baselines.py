@@ -1,6 +1,7 @@
 """Stages to compare with: AdaBN, the oracle. Scores on images that decided nothing. No other stage changes."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -42,11 +43,11 @@ from tiny_domain import write_domain
 class Listener(NullCallback):
     """Remembers what was said and done; sends a signal when a stage reports a step, or begins (step 0)."""
 
-    def __init__(self, stop_at: tuple[str, int] | None = None) -> None:
+    def __init__(self, stop_at: tuple[str, int] | None = None, number: signal.Signals = signal.SIGINT) -> None:
         self.said: list[str] = []
         self.begun: dict[str, str] = {}
         self.tested: list[str] = []
-        self.stop_at = stop_at
+        self.stop_at, self.number = stop_at, number
 
     def message(self, text: str) -> None:
         self.said.append(text)
@@ -63,7 +64,7 @@ class Listener(NullCallback):
 
     def _at(self, name: str, step: int) -> None:
         if (name, step) == self.stop_at:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
 
 
 def run(tree: dict[str, Any], folder: Path, stop_at: tuple[str, int] | None = None, **options: Any) -> Listener:
@@ -146,6 +147,29 @@ def test_adabn_goes_on_after_a_stop(stop_at: tuple[str, int], short: dict[str, A
     for stage in ("adabn", "self-training"):
         assert same(weights(tmp_path / "whole", stage), weights(tmp_path / "cut", stage))
     assert results(tmp_path / "cut")["stages"].keys() == results(tmp_path / "whole")["stages"].keys()
+
+
+def _run_and_die(tree: dict[str, Any], folder: str, stage: str, step: int) -> None:
+    """In a child process: die by SIGKILL, without warning."""
+    run_recipe(parse_recipe(tree), Path(folder), [Listener((stage, step), signal.SIGKILL), JSONLCallback()])
+
+
+@pytest.mark.parametrize(("stage", "step"), [("adabn", 3), ("self-training", 0), ("oracle", 0)])
+def test_baselines_after_a_kill(stage: str, step: int, labeled: dict[str, Any], tmp_path: Path) -> None:
+    tree = {**with_target(labeled, oracle={"labels": "labels"}), "adabn": True, "oracle": True}
+    tree["training"] = {**tree["training"], "log_every": 1}
+    run(tree, tmp_path / "whole")
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run_and_die, args=(tree, str(tmp_path / "cut"), stage, step)
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    begun = run(tree, tmp_path / "cut").begun
+    assert begun["source-only"] == "done"
+    assert begun["adabn"] == ("resume" if stage == "adabn" else "done")
+    for name in ("source-only", "adabn", "self-training", "oracle"):
+        assert same(weights(tmp_path / "whole", name), weights(tmp_path / "cut", name))
 
 
 def test_adabn_reacts_to_what_the_crops_depend_on(short: dict[str, Any]) -> None:

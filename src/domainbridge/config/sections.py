@@ -177,14 +177,6 @@ class CacheConfig(Section):
 class EvaluationConfig(Section):
     """Scores of a stage's model on the validation sets."""
 
-    hold_out: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of a target's validation images that score the final model and the baselines only, as "
-        "`test` images do, e.g. 0.3; chosen by a hash of the names; no effect on a target with `test`",
-    )
-
     label_space: str | LabelSpaceConfig | None = Field(
         None, description="a coarser label space for the scores; default: the recipe's"
     )
@@ -202,6 +194,13 @@ class EvaluationConfig(Section):
     flip: bool = Field(False, description="average with the mirrored image")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="autocast of the forward passes that scores come from"
+    )
+    hold_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a target's validation images that score the final model and the baselines only, as "
+        "`test` images do, e.g. 0.3; chosen by a hash of the names; no effect on a target with `test`",
     )
 
 

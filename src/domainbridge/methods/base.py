@@ -185,7 +185,7 @@ class MethodConfig(Section):
         if self.warm_start and not self.source_only:
             raise ValueError("warm_start: starts from the source-only student, so source_only must be true")
         if self.adabn and not self.source_only:
-            raise ValueError("adabn: takes the source-only student, so source_only must be true")
+            raise ValueError("adabn: takes the source-only student; set source_only: true, or adabn: false")
         return self
 
 
