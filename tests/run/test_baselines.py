@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from domainbridge.api import evaluate
+from domainbridge.api import adapt, evaluate
 from domainbridge.build.batches import batchnorm_batches, oracle_data, paired_crops, training_data
 from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import parse_recipe, stages_of
@@ -439,3 +442,22 @@ def test_plan_and_check_tell_about_test_images(labeled: dict[str, Any], tmp_path
     text = planned(with_target(labeled, test={"root": "target-test"}))
     assert "3 test images beside 4 validation images" in text
     assert "if keys are chosen" not in text
+
+
+def test_trackers_are_told_of_baselines_and_test_images(
+    labeled: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = MagicMock()
+    wandb.init.return_value.summary = {}
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    tree = {**with_target(labeled, test={"root": "target-test"}), "adabn": True}
+    tree["runtime"] = {**tree["runtime"], "callbacks": ["tensorboard", "wandb"]}
+    assert adapt(tree, out=tmp_path / "run", callbacks=[]).finished
+    curves = EventAccumulator(str(tmp_path / "run/adabn"))
+    curves.Reload()
+    tags = set(curves.Tags()["scalars"])
+    assert {"mIoU/fog", "mIoU/fog test"} <= tags
+    assert not any(tag.startswith("loss/") or tag == "learning_rate" for tag in tags)
+    scored = results(tmp_path / "run")["stages"]["adabn"]["targets"]["fog"]
+    assert curves.Scalars("mIoU/fog test")[0].value == pytest.approx(scored["test"]["miou"], rel=1e-5)
+    assert wandb.init.return_value.summary["adabn/mIoU/fog test"] == scored["test"]["miou"]

@@ -171,7 +171,9 @@ def test_copies_where_loading_is_slow(
     """`cache.use: auto` decides by the speed of loading, and changes no result."""
     tree = {**recipe_tree, "cache": {"folder": str(tmp_path / "copies"), "use": "auto"}}
     for seconds, copies in ((1e-9, False), (1e3, True)):
-        monkeypatch.setattr("domainbridge.run.training_files.loading_rate", lambda *_, each=seconds: Loading(each, each))
+        monkeypatch.setattr(
+            "domainbridge.run.training_files.loading_rate", lambda *_, each=seconds: Loading(each, each)
+        )
         lines = Lines()
         run_recipe(parse_recipe(tree), tmp_path / f"run-{copies}", [lines], until="source-only")
         assert any(text.startswith("note: cache.use: auto: 0 loader process(es)") for text in lines.texts)
