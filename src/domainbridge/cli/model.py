@@ -23,7 +23,9 @@ def evaluate(
     model: ModelArgument,
     recipe: Annotated[
         str | None,
-        typer.Argument(help="path to a recipe or name of a shipped one: score its validation sets as `run` does"),
+        typer.Argument(
+            help="path to a recipe or name of a shipped one: score its validation and test sets as `run` does"
+        ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="path to a folder of images")] = None,
     labels: Annotated[
