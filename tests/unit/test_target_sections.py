@@ -3,9 +3,17 @@
 from typing import Any
 
 import pytest
+import yaml
 
+from domainbridge.build.batches import training_data
+from domainbridge.build.datasets import open_data
+from domainbridge.build.recipe import parse_recipe
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.domains import OracleConfig, TargetConfig, ValidationConfig
+from domainbridge.config.load import dump_recipe
+from domainbridge.config.schema import Recipe
+from domainbridge.errors import RecipeError
+from domainbridge.run.graph import stage_graph
 
 
 def sections(**keys: Any) -> dict[str, ValidationConfig | OracleConfig]:
@@ -66,3 +74,47 @@ def test_a_known_data_set_has_a_split_of_its_own_for_tests() -> None:
     keys = {"name": "c", "root": "c", "dataset": "cityscapes", "validation": {"split": "val"}}
     assert labeled_sections(TargetConfig(**keys, test={}))["test"].split == "test"
     assert labeled_sections(TargetConfig(**keys, test={"split": "train"}))["test"].split == "train"
+
+
+class TestFewLabels:
+    def recipe(self, tree: dict[str, Any], **few: Any) -> Recipe:
+        target = {**tree["targets"][0], "few": few}
+        return parse_recipe({**tree, "targets": [target]})
+
+    def test_a_few_labeled_images_are_a_source_with_a_share(self, recipe_tree: dict[str, Any]) -> None:
+        recipe = self.recipe(recipe_tree, root="target-val", split="few.txt", share=0.4)
+        source = recipe.sources[1]
+        assert (source.name, source.root, source.images, source.labels) == ("fog-few", "target-val", "images", "labels")
+        assert (source.split, source.share, source.dataset) == ("few.txt", 0.4, "folder")
+        assert recipe.targets[0].few is None
+        assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe, "a run folder's recipe is the same recipe"
+
+    def test_problems_are_listed(self, recipe_tree: dict[str, Any]) -> None:
+        with pytest.raises(RecipeError, match=r"targets\.0\.few\.share: expected"):
+            self.recipe(recipe_tree, share=1)
+        del recipe_tree["targets"][0]["validation"]
+        recipe_tree["sources"][0] |= {"name": "fog-few", "share": 0.8}
+        with pytest.raises(RecipeError) as refused:
+            self.recipe(recipe_tree, split="few.txt")
+        for text in (
+            "targets.fog.few.labels: missing",
+            "a source has the name fog-few",
+            "the shares have the sum 1.05",
+        ):
+            assert text in str(refused.value)
+
+    def test_stages_without_them_keep_their_hashes(self, recipe_tree: dict[str, Any]) -> None:
+        """And with them, every stage that reads the sources is another one."""
+        plain, few = parse_recipe(recipe_tree), self.recipe(recipe_tree, root="target-val")
+        hashes = [[node.fingerprint for node in stage_graph(each, open_data(each))] for each in (plain, few)]
+        assert all(one != other for one, other in zip(*hashes, strict=True))
+        assert "share" not in stage_graph(plain, open_data(plain))[0].values["sources"]["clear"]
+
+    def test_their_share_of_the_crops(self, recipe_tree: dict[str, Any]) -> None:
+        recipe = self.recipe(recipe_tree, root="target-val", share=0.25)
+        data = open_data(recipe)
+        mixture = training_data(recipe, data, data.source, data.target).source_mixture
+        assert mixture.sizes == (12, 4)
+        assert mixture.shares == pytest.approx([0.75, 0.25])
+        drawn = [mixture.index(0, "stage", position) for position in range(16 * 50)]
+        assert sum(index >= 12 for index in drawn) / len(drawn) == pytest.approx(0.25)

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +79,9 @@ def training_data(
     recipe: Recipe, data: DataSets, source: Dataset, target: Dataset, rare: RareClasses | None = None
 ) -> TrainingData:
     """The recipe's mixtures over what training reads, without stage oracle's part."""
-    return TrainingData(source, target, _mixture(recipe, data.sources), _mixture(recipe, data.targets), rare)
+    fixed = tuple(domain.share for domain in recipe.sources)
+    sources = replace(_mixture(recipe, data.sources), fixed=fixed if any(fixed) else ())
+    return TrainingData(source, target, sources, _mixture(recipe, data.targets), rare)
 
 
 def oracle_data(

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from domainbridge.build.initial_model import architecture_of_init
+from domainbridge.build.target_sections import with_few_labels
 from domainbridge.config.load import read_document, recipe_path
 from domainbridge.config.messages import Written, problems_of
 from domainbridge.config.overrides import Override, apply_overrides
@@ -79,7 +80,8 @@ def _parsed(tree: object, overrides: Sequence[str], where: str, document: Docume
     if recipe is not None:
         problems += unknown or (_problems_of_names(recipe) + _problems_of_stages(recipe))
         recipe, of_init = _with_init(recipe)
-        problems += of_init
+        recipe, of_few = with_few_labels(recipe)
+        problems += of_init + of_few
     if recipe is None or problems:
         raise RecipeError(problem_list(f"{where}: {len(problems)} problem(s)", problems))
     return recipe

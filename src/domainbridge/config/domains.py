@@ -9,6 +9,7 @@ from domainbridge.config.class_list import as_color, ordered_classes
 from domainbridge.config.spelled import shown
 
 __all__ = [
+    "FewConfig",
     "ImagesConfig",
     "LabelSpaceConfig",
     "LabelsConfig",
@@ -181,6 +182,13 @@ class SourceConfig(ImagesConfig, LabelsConfig):
     name: str = Field(min_length=1, max_length=100, description="name in messages and results")
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
+    share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the labeled crops that come from this source, whatever its size; default: by size, see "
+        "sampling.domain_temperature; sampling.rare_classes draws from all sources alike",
+    )
     complete_background: bool = Field(
         False,
         description="several sources: the background of this one shows no class that only others annotate; default: it "
@@ -203,6 +211,13 @@ class OracleConfig(ImagesConfig, LabelsConfig):
     root: str | None = Field(None, description="path to the data set; default: the target's root")
 
 
+class FewConfig(ImagesConfig, LabelsConfig):
+    """Labels of a few of a target's images, from which every stage learns as from a source."""
+
+    root: str | None = Field(None, description="path to the data set; default: the target's root")
+    share: float = Field(0.25, gt=0, lt=1, description="share of the labeled crops that come from these images")
+
+
 class TargetConfig(ImagesConfig):
     """An unlabeled domain."""
 
@@ -214,6 +229,11 @@ class TargetConfig(ImagesConfig):
         None,
         description="labeled images that score the final model and the baselines only; the keys of validation, default "
         "of each but split and exclude_files: the validation's",
+    )
+    few: FewConfig | None = Field(
+        None,
+        description="labels of a few of the target's images, e.g. {labels: DIR, split: few.txt}: every stage learns "
+        "from them as from a source; default of each key but split and exclude_files: the validation's",
     )
     oracle: OracleConfig | None = Field(
         None,

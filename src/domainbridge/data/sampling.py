@@ -32,15 +32,22 @@ class Mixture:
     Attributes:
         sizes: samples per domain.
         domain_temperature: 1: every sample equally often (the published concatenation); 0: every domain equally often.
+        fixed: per domain a share of the draws that its size does not change, or None; empty: none has one. The other
+            domains divide the rest.
     """
 
     sizes: tuple[int, ...]
     domain_temperature: float = _DEFAULTS.domain_temperature
+    fixed: tuple[float | None, ...] = ()
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
         """Share of each domain in the draws; the sum is 1."""
         weights = np.asarray(self.sizes, np.float64) ** self.domain_temperature
+        if any(self.fixed):
+            given = np.asarray([share or 0.0 for share in self.fixed])
+            weights = np.where(given > 0, 0, weights)
+            weights = given + (1 - given.sum()) * weights / max(weights.sum(), 1.0)
         shares: NDArray[np.float64] = weights / weights.sum()
         return shares
 
@@ -69,7 +76,7 @@ class Mixture:
 
     @property
     def _plain(self) -> bool:
-        return len(self.sizes) == 1 or self.domain_temperature == 1
+        return len(self.sizes) == 1 or (self.domain_temperature == 1 and not any(self.fixed))
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
