@@ -167,6 +167,26 @@ def test_target_statistics_are_those_of_one_process(recipe: Path, tmp_path: Path
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
+def test_torchrun_starts_killed_processes_again(recipe: Path, tmp_path: Path) -> None:
+    """`--max-restarts`: the same command goes on from the last checkpoint by itself, and ends."""
+    run = ["-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run"), "--until", "source-only"]
+    command = [*TORCHRUN, "--max-restarts", "1", *run]
+    running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    progress = tmp_path / "run/source-only/started.json"
+    deadline = time.monotonic() + 120
+    while not progress.exists() or json.loads(progress.read_text())["step"] < 2:
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[1]), signal.SIGKILL)
+    _, errors = running.communicate(timeout=240)
+    assert running.returncode == 0, errors
+    assert errors.count("resuming") == 1
+    assert (tmp_path / "run/source-only/done.json").exists()
+
+
 def test_one_killed_process_stops_the_other_and_one_process_resumes(recipe: Path, tmp_path: Path) -> None:
     command = [*TORCHRUN, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
     running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)

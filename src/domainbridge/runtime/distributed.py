@@ -18,7 +18,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.elastic.multiprocessing.errors import record
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from domainbridge.errors import RecipeError, TrainingError
@@ -251,7 +253,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
         return
     backend = _backend(device)
     try:
-        dist.init_process_group(backend)
+        _meet(backend)
         control = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise TrainingError(f"WORLD_SIZE is {count}, but the processes do not meet: {error}; use torchrun") from error
@@ -270,6 +272,17 @@ def joined_processes(device: str) -> Iterator[Processes]:
             ) from error
         raise
     dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the processes of this attempt.
+
+    After a restart (``torchrun --max-restarts``) torchrun's store still holds the addresses of the ended processes; a
+    process that reads one of them before it is replaced would wait for a closed port.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, rank, count = next(rendezvous("env://"))
+    dist.init_process_group(backend, store=PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=count)
 
 
 def _backend(device: str) -> str:
