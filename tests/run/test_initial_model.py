@@ -120,18 +120,3 @@ def test_a_whole_model_as_weights_is_told_the_key(recipe_tree: dict[str, Any], m
     assert f"is a whole model, and weights of a backbone are expected; start from the model with init: {model}" in str(
         result.exception
     )
-
-
-def test_a_model_with_kernels_in_float16(recipe_tree: dict[str, Any], model: Path, tmp_path: Path) -> None:
-    """Half as large, loaded as float32; what is no kernel keeps its values."""
-    network, config = load_model(model)
-    save_model(tmp_path / "half", network, config, kernel_type=torch.float16)
-    rounded, _ = load_model(tmp_path / "half")
-    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "half", model)]
-    assert sizes[0] < 0.7 * sizes[1]
-    for name, value in network.state_dict().items():
-        other = rounded.state_dict()[name]
-        assert other.dtype == value.dtype
-        is_kernel = value.dim() == 4 and name.endswith("weight")
-        assert torch.equal(other, value.half().float() if is_kernel else value), name
-    assert init_notes(parse_recipe(with_init(recipe_tree, tmp_path / "half")))

@@ -7,7 +7,7 @@ import torch
 
 from domainbridge.build.datasets import image_rule
 from domainbridge.build.label_space import training_space
-from domainbridge.build.paths import below, packaged
+from domainbridge.build.paths import below
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import HeadConfig, NetworkConfig
 from domainbridge.models.model_folder import load_model, read_model_config
@@ -18,11 +18,8 @@ __all__ = ["architecture_of_init", "init_folder", "init_notes", "start_from_init
 
 
 def init_folder(recipe: Recipe) -> Path | None:
-    """The model folder that the run starts from, relative to the current folder; None: initial weights.
-
-    ``package:PATH`` is a model shipped with domainbridge.
-    """
-    return None if recipe.init is None else packaged(recipe.init) or below(Path(), recipe.init, "init")
+    """The model folder that the run starts from, relative to the current folder; None: initial weights."""
+    return None if recipe.init is None else below(Path(), recipe.init, "init")
 
 
 def architecture_of_init(recipe: Recipe) -> tuple[Recipe, list[str]]:

@@ -4,16 +4,7 @@ from pathlib import Path
 
 from domainbridge.errors import RecipeError
 
-__all__ = ["below", "packaged"]
-
-_PACKAGED = "package:"
-
-
-def packaged(path: str) -> Path | None:
-    """The place of ``package:PATH``, which is shipped with domainbridge; None for any other path."""
-    if not path.startswith(_PACKAGED):
-        return None
-    return Path(__file__).parents[1] / path.removeprefix(_PACKAGED)
+__all__ = ["below"]
 
 
 def below(root: Path, path: str, where: str) -> Path:

@@ -62,29 +62,16 @@ class ModelConfig:
     image: ImageRule = ImageRule()
 
 
-def save_model(folder: Path, model: Segmenter, config: ModelConfig, kernel_type: torch.dtype = torch.float32) -> None:
+def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
     """Write both files, each atomically, the description last: a folder with one is complete.
 
     The description holds the SHA-256 of the weight file.
-
-    Args:
-        folder: made where it is missing.
-        model: on any device.
-        config: its description.
-        kernel_type: number format of the kernels of convolutions; float16 makes the file half as large. Networks load
-            them as float32.
 
     Raises:
         StorageError: one cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: value.detach()
-        .cpu()
-        .to(kernel_type if name.endswith("weight") and value.dim() == 4 else value.dtype)
-        .contiguous()
-        for name, value in model.state_dict().items()
-    }
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     checksums = []
 
     def save(temporary: Path) -> None:
