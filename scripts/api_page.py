@@ -18,7 +18,9 @@ HEAD = """# Python interface
 """
 _WIDTH = 110
 GROUPS = {
-    "Adapt, evaluate, predict": ("adapt", "Run", "Results", "Scores", "load_model", "Predictor", "evaluate", "predict"),
+    "Adapt, evaluate, predict": (
+        *("adapt", "Run", "Results", "Scores", "load_model", "Predictor", "evaluate", "predict", "suggest"),
+    ),
     "Recipes": ("load_recipe", "Recipe"),
     "Objectives": ("SelfTraining", "Distillation", "Teacher", "SourceOnly", "MeanTeacher"),
     "Operations": ("class_mix", "cut_mix", "paste", "cross_entropy"),

@@ -28,6 +28,7 @@ RECIPE: dict[str, Any] = {
     "source_only": True,
     "training": {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1, "checkpoint_every": 2},
     "prototypes": {"passes": 1},
+    "evaluation": {"label_free": {"images": 4}},
     "runtime": {"num_workers": 0, "device": "cpu", "threads": 1},
 }
 

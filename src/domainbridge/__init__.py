@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from domainbridge.ops.mixing import class_mix, cut_mix, paste
     from domainbridge.run.callbacks.base import NullCallback, register_callback
     from domainbridge.run.results import Results
+    from domainbridge.run.suggest import suggest
     from domainbridge.types import Batch
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ _HOMES = {
     "domainbridge.ops.mixing": ("class_mix", "cut_mix", "paste"),
     "domainbridge.run.callbacks.base": ("NullCallback", "register_callback"),
     "domainbridge.run.results": ("Results",),
+    "domainbridge.run.suggest": ("suggest",),
     "domainbridge.types": ("Batch",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -100,6 +102,7 @@ __all__ = [
     "register_callback",
     "register_method",
     "source_only_stage",
+    "suggest",
 ]
 
 

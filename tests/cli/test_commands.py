@@ -45,7 +45,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> tupl
 def test_help_names_the_verbs_and_loads_no_torch() -> None:
     result = call("--help")
     assert result.returncode == 0
-    for verb in ("run", "plan", "recipes", "evaluate", "predict", "data", "doctor"):
+    for verb in ("run", "plan", "recipes", "evaluate", "predict", "suggest", "data", "doctor"):
         assert verb in result.stdout
     code = "import sys, domainbridge.cli.app; print('torch' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -57,6 +57,9 @@ def test_plan_says_what_would_run_and_why(done: tuple[Path, Path]) -> None:
     result = call("plan", recipe, "--out", folder)
     assert result.returncode == 0
     assert result.stdout.count("done") >= 4
+    assert "final model: that of r1-distill, the last stage" in result.stdout
+    selected = call("plan", recipe, "selection=agreement", "--out", folder).stdout
+    assert "final model: that with the largest agreement (selection) of r1-distill" in selected
     changed = call("plan", recipe, "stages.r1-class.steps=5", "--out", folder).stdout
     assert "training.steps 4 -> 5" in changed
     assert "min" in changed, "time is estimated from the steps of this folder"
@@ -70,6 +73,26 @@ def test_plan_probes_what_is_left(done: tuple[Path, Path], tmp_path: Path) -> No
     assert "a few real steps of each kind on this device" in " ".join(result.stdout.split())
     assert not (tmp_path / "new").exists()
     assert sorted(folder.rglob("*")) == before
+
+
+def test_suggest_writes_a_list_a_picture_and_tasks(done: tuple[Path, Path], tmp_path: Path) -> None:
+    _, folder = done
+    result = call("suggest", folder, "--count", "3", "--out", tmp_path / "to-label")
+    assert result.returncode == 0, result.stderr
+    assert "disagreement of r1-cut and r1-class" in result.stderr
+    names = (tmp_path / "to-label" / "split.txt").read_text().split()
+    assert len(names) == 3
+    assert [
+        task["data"]["image"].rpartition("=")[2]
+        for task in json.loads((tmp_path / "to-label" / "label-studio.json").read_text())
+    ] == names
+    with Image.open(tmp_path / "to-label" / "sheet.jpg") as sheet:
+        assert sheet.width == 1080
+    (tmp_path / "to-label" / "cvat.xml").write_text("a person's")
+    refused = call("suggest", folder, "--out", tmp_path / "to-label")
+    assert refused.returncode == 2
+    assert "cvat.xml" in refused.stderr
+    assert call("suggest", tmp_path, "--out", tmp_path / "other").returncode == 2
 
 
 def test_running_again_does_nothing(done: tuple[Path, Path]) -> None:

@@ -234,6 +234,11 @@ def _problems_of_stages(recipe: Recipe) -> list[str]:
             known = ", ".join(stage.name for stage in trained)
             hint = f"this stage is now called {new}" if new in method.stage_names else f"this recipe trains {known}"
             problems.append(f"stages.{name}: unknown stage; {hint}")
+    if recipe.selection != "last" and recipe.evaluation.label_free.images == 0:
+        problems.append(
+            f"selection: {recipe.selection} is a score without labels, but evaluation.label_free.images is 0; take "
+            "more images, or selection: last"
+        )
     settings = {stage.name: training_config(recipe, stage) for stage in trained}
     for name, training in settings.items():
         steps = training.gradient_accumulation_steps

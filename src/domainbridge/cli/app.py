@@ -6,6 +6,7 @@ import typer
 
 from domainbridge.cli import data, model, recipes, run
 from domainbridge.cli.init import init
+from domainbridge.cli.suggest import suggest
 from domainbridge.cli.terminal import echo, forgiving_streams
 from domainbridge.errors import DomainbridgeError
 
@@ -24,6 +25,7 @@ app.command("run")(run.run)
 app.command("plan")(run.plan)
 app.command("evaluate")(model.evaluate)
 app.command("predict")(model.predict)
+app.command("suggest")(suggest)
 app.command("import")(model.import_)
 app.command("doctor")(model.doctor)
 app.add_typer(recipes.app, name="recipes")

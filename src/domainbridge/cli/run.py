@@ -65,6 +65,7 @@ def plan(
     from domainbridge.run.graph import plan as plan_stages
     from domainbridge.run.kept_runs import describe_move
     from domainbridge.run.run_folder import check_images_apart, check_run_folder
+    from domainbridge.run.selection import describe_selection
     from domainbridge.tools.estimate import estimate
     from domainbridge.tools.loading import loading_rate, loading_text
     from domainbridge.tools.scored_images import scored_image_notes, tuning_notes
@@ -92,6 +93,7 @@ def plan(
     if data is not None and any(item.open for item in planned):
         loading = loading_rate(loaded, data)
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
+    echo(describe_selection(nodes, loaded, folder))
     notes = [*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])]
     notes += [] if data is None else [*scored_image_notes(loaded, data), *tuning_notes(loaded)]
     for note in notes:

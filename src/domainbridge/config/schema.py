@@ -17,10 +17,21 @@ from domainbridge.config.sections import (
     TrainingConfig,
 )
 
-__all__ = ["NAME", "Recipe"]
+__all__ = ["NAME", "Recipe", "Selection"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 """Allowed names of a recipe: the run folder has the same name."""
+Selection = Literal[
+    "last",
+    "agreement",
+    "confidence",
+    "entropy",
+    "flip_consistency",
+    "jitter_consistency",
+    "class_shift",
+    "prototype_agreement",
+    "predicted_miou",
+]
 
 
 class Recipe(Section):
@@ -64,6 +75,11 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
     stages: dict[str, StageOverride] = Field({}, description="name of a stage -> its own values of `training`")
     evaluation: EvaluationConfig = EvaluationConfig()
+    selection: Selection = Field(
+        "last",
+        description="stage whose model is the run's: the last one, or the best of each round's student by a score "
+        "without labels, see docs/label-free.md",
+    )
     cache: CacheConfig = CacheConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 

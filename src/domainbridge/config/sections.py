@@ -17,6 +17,7 @@ __all__ = [
     "CropConfig",
     "EvaluationConfig",
     "HeadConfig",
+    "LabelFreeConfig",
     "NetworkConfig",
     "RuntimeConfig",
     "SamplingConfig",
@@ -174,6 +175,18 @@ class CacheConfig(Section):
         return self
 
 
+class LabelFreeConfig(Section):
+    """Scores of a stage's model on the target's training images, without any label; see docs/label-free.md."""
+
+    images: int = Field(
+        32,
+        ge=0,
+        le=100_000,
+        description="images per target, evenly spread; a quarter as many source images calibrate the predicted mIoU; "
+        "0: no such scores",
+    )
+
+
 class EvaluationConfig(Section):
     """Scores of a stage's model on the validation sets."""
 
@@ -202,6 +215,7 @@ class EvaluationConfig(Section):
         description="share of a target's validation images that score the final model and the baselines only, as "
         "`test` images do, e.g. 0.3; chosen by a hash of the names; no effect on a target with `test`",
     )
+    label_free: LabelFreeConfig = LabelFreeConfig()
 
 
 class RuntimeConfig(Section):

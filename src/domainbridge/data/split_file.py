@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domainbridge.data.walk import LABEL_SUFFIXES, suffix_of
 
-__all__ = ["Match", "SplitEntries", "normalized", "read_split", "resolve"]
+__all__ = ["Match", "SplitEntries", "normalized", "read_split", "resolve", "split_line"]
 
 _HEADERS = frozenset(
     {"image", "images", "img", "file", "filename", "file_name", "filepath", "file_path", "path", "name", "id", "stem"}
@@ -58,6 +58,12 @@ def read_split(path: Path) -> SplitEntries:
         notes.append(f"the first line of {path}, {lines[0]!r}, is taken for a header")
         lines = lines[1:]
     return SplitEntries(tuple(tuple(dict.fromkeys(_readings(line))) for line in lines), tuple(notes))
+
+
+def split_line(name: str) -> str:
+    """The line of a split file for an image; one that would read as a comment or a header begins with ``./``."""
+    plain = not name.startswith("#") and _first_column(name).lower() not in _HEADERS
+    return name if plain else f"./{name}"
 
 
 def _first_column(line: str) -> str:

@@ -19,12 +19,15 @@ from domainbridge.files import digest, read_json, write_text
 from domainbridge.models.model_folder import load_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.context import Context
-from domainbridge.run.graph import Node, final_stage
+from domainbridge.run.graph import Node
+from domainbridge.run.label_free import kept_label_free
+from domainbridge.run.selection import selected_stage
 from domainbridge.run.stage_status import StageState
 from domainbridge.runtime.signals import StopRequested
 
 __all__ = [
     "Results",
+    "Role",
     "StageResult",
     "StageScores",
     "evaluate_stage",
@@ -48,12 +51,14 @@ class StageResult:
         steps: optimizer steps, or batches of a stage that does not train.
         targets: scores by target; empty for a stage that is not scored.
         tests: scores on the ``test`` or held-out images, of the final stage and the baselines only.
+        label_free: scores without labels by target, in percent; empty for a stage without them.
     """
 
     seconds: float
     steps: int
     targets: dict[str, Scores] = field(default_factory=dict)
     tests: dict[str, Scores] = field(default_factory=dict)
+    label_free: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; with several targets also the mean of their mIoU."""
@@ -64,6 +69,8 @@ class StageResult:
         for key, scored in (("mean", self.targets), ("test_mean", self.tests)):
             if len(scored) > 1:
                 content[key] = mean_miou(scored)
+        if self.label_free:
+            content["label_free"] = self.label_free
         return content
 
     @classmethod
@@ -73,7 +80,7 @@ class StageResult:
         without_test = {name: {key: value for key, value in entry.items() if key != "test"} for name, entry in entries}
         targets = {name: Scores.from_json(entry) for name, entry in without_test.items() if entry}
         tests = {name: Scores.from_json(entry["test"]) for name, entry in entries if "test" in entry}
-        return cls(content["seconds"], content["steps"], targets, tests)
+        return cls(content["seconds"], content["steps"], targets, tests, content.get("label_free", {}))
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,7 @@ def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "v
 def gather_results(nodes: Iterable[Node], recipe: Recipe, data: DataSets, folder: Path) -> Results:
     """Read the stage folders; only finished stages and present scores are listed."""
     nodes = list(nodes)
-    stages, final = {}, final_stage(nodes)
+    stages, final = {}, selected_stage(nodes, recipe, folder)
     for node in nodes:
         done = StageState.read(folder / node.name).done
         if done is None or done.get("fingerprint") != node.fingerprint:
@@ -191,7 +198,8 @@ def gather_results(nodes: Iterable[Node], recipe: Recipe, data: DataSets, folder
             for role in scored_roles(node, final, data)
         }
         scored = kept.get("validation", {}), kept.get("test", {})
-        stages[node.name] = StageResult(round(done["seconds"], 1), done["steps"], *scored)
+        label_free = kept_label_free(node, nodes, recipe, folder) or {}
+        stages[node.name] = StageResult(round(done["seconds"], 1), done["steps"], *scored, label_free)
     return Results(
         stages, final, {name: len(data.test[name]) for name in held_out_targets(recipe) if name in data.test}
     )
@@ -225,7 +233,7 @@ def _evaluation_fingerprint(node: Node, recipe: Recipe, data: DataSets, role: Ro
             files = files_fingerprint(_sets(data, role)[target.name])
             sets[target.name] = [section.model_dump(mode="json"), files]
     # Held-out images are told by the fingerprint of the files.
-    rule = recipe.evaluation.model_dump(mode="json", exclude_defaults=True, exclude={"hold_out"})
+    rule = recipe.evaluation.model_dump(mode="json", exclude_defaults=True, exclude={"hold_out", "label_free"})
     return digest([node.fingerprint, rule, sets])
 
 

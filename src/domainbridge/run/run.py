@@ -23,9 +23,11 @@ from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
 from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, selected, stage_graph
 from domainbridge.run.kept_runs import arrange, describe_move, recover
+from domainbridge.run.label_free import score_without_labels
 from domainbridge.run.lock import FolderLock
-from domainbridge.run.results import evaluate_stage, gather_results, scored_roles
+from domainbridge.run.results import Role, evaluate_stage, gather_results, scored_roles
 from domainbridge.run.run_folder import check_images_apart, check_needed_results, check_run_folder, environment_note
+from domainbridge.run.selection import selected_stage
 from domainbridge.run.side_by_side import run_side_by_side, waves
 from domainbridge.run.stage import run_stage
 from domainbridge.run.stage_status import StageStatus
@@ -205,26 +207,44 @@ def _describe(
 
 
 def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None) -> bool:
-    """Score a finished stage and write the results so far; False after a requested stop."""
-    recipe, folder, callback = context.recipe, context.folder, context.callback
-    main, final = context.runtime.processes.is_main, final_stage(nodes)
-    for role in scored_roles(node, final, data):
-        scored = evaluate_stage(node, context, data, role)
-        if scored is None:
-            return False
-        if main and role == "test":
-            callback.stage_tested(node, scored.targets)
-        elif main:
-            callback.stage_scored(node, scored.targets)
-            if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
-                predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
-                examples = example_images(predictor, recipe, data)
-                if examples is not None:
-                    callback.stage_examples(node, examples)
+    """Score a finished stage and write the results so far; False after a requested stop.
+
+    Scores without labels come first: with the last stage's, they say which model is the run's and sees test images.
+    """
+    recipe, folder = context.recipe, context.folder
+    if not score_without_labels(node, nodes, context, data):
+        return False
+    chosen = context.runtime.processes.broadcast(selected_stage(nodes, recipe, folder))
+    last = node.name == final_stage(nodes)
+    todo = [(node, role) for role in scored_roles(node, chosen, data)]
+    if last and data.test:  # an earlier stage may only now be known to be the run's
+        todo += [(each, "test") for each in nodes if each.name == chosen != node.name]
+    if not all(_score_on(role, scored, context, data) for scored, role in todo):
+        return False
     if lock is not None:
         with lock.writing_results():
             results = gather_results(nodes, recipe, data, folder)
             write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-        if node.name == final:
-            publish_model(folder / node.name / "model", folder / "model")
+        if last:
+            publish_model(folder / results.final / "model", folder / "model")
+    return True
+
+
+def _score_on(role: Role, node: Node, context: Context, data: DataSets) -> bool:
+    """Score a stage's model on labeled images and tell the callbacks; False after a requested stop."""
+    recipe, callback = context.recipe, context.callback
+    scored = evaluate_stage(node, context, data, role)
+    if scored is None:
+        return False
+    if not context.runtime.processes.is_main:
+        return True
+    if role == "test":
+        callback.stage_tested(node, scored.targets)
+        return True
+    callback.stage_scored(node, scored.targets)
+    if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
+        predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
+        examples = example_images(predictor, recipe, data)
+        if examples is not None:
+            callback.stage_examples(node, examples)
     return True

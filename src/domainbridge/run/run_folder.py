@@ -14,8 +14,10 @@ from domainbridge.config.schema import Recipe
 from domainbridge.errors import RunFolderError, problem_list
 from domainbridge.files import read_json
 from domainbridge.run.graph import PlannedStage, final_stage
+from domainbridge.run.label_free import stages_to_score
 from domainbridge.run.lock import is_lock_file
 from domainbridge.run.results import is_scored
+from domainbridge.run.selection import candidates, selected_stage
 from domainbridge.run.stage_files import DONE, damage
 
 __all__ = ["check_images_apart", "check_needed_results", "check_run_folder", "environment_note"]
@@ -97,14 +99,20 @@ def check_needed_results(
         RunFolderError: results are missing or damaged; all are listed.
     """
     needed: dict[str, str] = {}
-    final = final_stage(item.node for item in planned)
+    nodes = [item.node for item in planned]
+    final, chosen = final_stage(nodes), selected_stage(nodes, recipe, folder)
     for item in wanted:
         if item.open:
             needed |= dict.fromkeys(item.node.spec.inputs, f"which {item.name} needs")
-        elif not is_scored(item.node, final, recipe, data, folder):
+        elif not is_scored(item.node, chosen, recipe, data, folder):
             needed[item.name] = "which is to be scored"
+    for item in wanted:
+        for name in stages_to_score(item.node, nodes, recipe, folder):
+            needed.setdefault(name, "which is to be scored without labels")
     if final in {item.name for item in wanted}:
         needed.setdefault(final, "the final one")
+        if recipe.selection != "last":
+            needed |= {name: "from which the final one is selected" for name in candidates(nodes) if name not in needed}
     problems = []
     for item in planned:
         if item.name in needed and not item.open:

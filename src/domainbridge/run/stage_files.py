@@ -21,6 +21,7 @@ _OURS = (
     DONE,  # first: half a folder must not look finished
     "evaluation.json",
     "test-evaluation.json",
+    "label_free.json",
     "metrics*.jsonl",
     "*.safetensors",
     "events.out.tfevents.*",

@@ -8,7 +8,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import DataError, problem_list
 from domainbridge.files import digest
-from domainbridge.tools.kept_surveys import find_survey, keep_survey, survey_key
+from domainbridge.tools.kept_surveys import data_settings, find_survey, keep_survey, survey_key
 from domainbridge.tools.survey import Survey, survey_data
 
 __all__ = ["AT_MOST", "check_data", "check_fingerprint", "kept_or_new_survey"]
@@ -20,8 +20,7 @@ decoded, and the headers of many more are read. `data check` looks at all."""
 
 def check_fingerprint(recipe: Recipe, data: DataSets) -> str:
     """Changes when the files or the way of reading them change: what passed once need not be checked again."""
-    settings = recipe.model_dump(mode="json", include={"label_space", "evaluation", "sources", "targets", "crop"})
-    return digest([settings, [files_fingerprint(domain) for domain in data.domains]])
+    return digest([data_settings(recipe), [files_fingerprint(domain) for domain in data.domains]])
 
 
 def check_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) -> None:

@@ -22,10 +22,17 @@ from domainbridge.errors import DataError
 from domainbridge.files import digest
 from domainbridge.tools.survey import DomainSurvey, Survey
 
-__all__ = ["find_survey", "keep_survey", "survey_key"]
+__all__ = ["data_settings", "find_survey", "keep_survey", "survey_key"]
 
 _FORMAT = 1
 """Counted up when a survey of the same files would find something else than before."""
+
+
+def data_settings(recipe: Recipe) -> dict[str, Any]:
+    """The keys that decide how files are read and checked, as plain values."""
+    settings = recipe.model_dump(mode="json", include={"label_space", "evaluation", "sources", "targets", "crop"})
+    del settings["evaluation"]["label_free"]
+    return settings
 
 
 def survey_key(recipe: Recipe, data: DataSets) -> str | None:
@@ -39,8 +46,7 @@ def survey_key(recipe: Recipe, data: DataSets) -> str | None:
         data: its files.
     """
     now = time.time_ns()
-    settings = recipe.model_dump(mode="json", include={"label_space", "evaluation", "sources", "targets", "crop"})
-    parts: list[Any] = [_FORMAT, version("domainbridge"), settings]
+    parts: list[Any] = [_FORMAT, version("domainbridge"), data_settings(recipe)]
     for domain in data.domains:
         paths = [str(path.absolute()) for path in (*domain.images, *(domain.labels or ()))]
         try:
