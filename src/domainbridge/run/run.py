@@ -30,10 +30,11 @@ from domainbridge.run.side_by_side import run_side_by_side, waves
 from domainbridge.run.stage import run_stage
 from domainbridge.run.stage_status import StageStatus
 from domainbridge.run.training_files import training_files
+from domainbridge.run.work import planned_work
 from domainbridge.runtime.device import Runtime, environment, resolve_runtime
 from domainbridge.runtime.distributed import Processes, joined_processes
 from domainbridge.runtime.signals import graceful_shutdown
-from domainbridge.tools.check import check_data, check_fingerprint
+from domainbridge.tools.check import check_data, check_fingerprint, source_pixels
 from domainbridge.tools.estimate import memory_notes
 from domainbridge.tools.preview import draw_preview
 from domainbridge.tools.scored_images import scored_image_notes
@@ -96,14 +97,19 @@ def run_recipe(
             if training is None:
                 return False
             callback.run_begins(recipe, folder, planned)
+            parts = waves(recipe, planned, processes.count)
+            if processes.is_main:  # of stages at the same time, its part is the first one
+                callback.work_begins(
+                    planned_work(recipe, data, [wave[0] for wave in parts], folder, final_stage(nodes))
+                )
             context = Context(recipe, training, folder, runtime, callback, stop_requested)
             finished = True
-            for wave in waves(recipe, planned, processes.count):
+            for wave in parts:
                 if len(wave) > 1:
                     trained = run_side_by_side(wave, planned, context, data, followers)
                 else:
                     trained = _run_alone(wave[0], context)
-                if not (trained and all(_score(item.node, nodes, context, data, lock) for item in wave)):
+                if not (trained and all(_score(item, nodes, context, data, lock) for item in wave)):
                     finished = False
                     break
                 if processes.any(stop_requested()):
@@ -144,11 +150,15 @@ def _checked(
             processes.rows(recipe.training.batch_size)
     wanted = selected(plan(nodes, folder), only, until)
     notes = adabn_notes(recipe, [item.node.spec for item in wanted])
-    passed = {"passed": check_fingerprint(recipe, data)}
+    passed: dict[str, Any] = {"passed": check_fingerprint(recipe, data)}
     if processes.is_main:
         check_network(recipe, [node.spec for node in nodes], processes.count)
-        if read_json(folder / "data-check.json") != passed:
-            check_data(recipe, data, callback.message)
+        kept = read_json(folder / "data-check.json") or {}
+        if kept.get("passed") == passed["passed"]:
+            passed = kept
+        else:
+            survey = check_data(recipe, data, callback.message)
+            passed["source_pixels"] = source_pixels(recipe, survey)
         for note in (
             *init_notes(recipe),
             *notes,
@@ -198,23 +208,27 @@ def _describe(
         callback.message(note)
     resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
     write_text(folder / "recipe.yaml", dump_recipe(resolved))
-    if read_json(folder / "data-check.json") != passed or not (folder / "preview.png").exists():
+    kept = read_json(folder / "data-check.json") or {}
+    if kept.get("passed") != passed["passed"] or not (folder / "preview.png").exists():
         draw_preview(recipe, data, folder / "preview.png")
     write_text(folder / "data-check.json", json.dumps(passed) + "\n")
     write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
 
 
-def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None) -> bool:
+def _score(
+    item: PlannedStage, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None
+) -> bool:
     """Score a finished stage and write the results so far; False after a requested stop."""
-    recipe, folder, callback = context.recipe, context.folder, context.callback
-    main, final = context.runtime.processes.is_main, final_stage(nodes)
+    node, recipe, folder, callback = item.node, context.recipe, context.folder, context.callback
+    main, final, changed = context.runtime.processes.is_main, final_stage(nodes), item.open
     for role in scored_roles(node, final, data):
         scored = evaluate_stage(node, context, data, role)
         if scored is None:
             return False
+        changed |= scored.model is not None
         if main and role == "test":
             callback.stage_tested(node, scored.targets)
-        elif main:
+        elif main and scored.targets:
             callback.stage_scored(node, scored.targets)
             if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
                 predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
@@ -225,6 +239,8 @@ def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, 
         with lock.writing_results():
             results = gather_results(nodes, recipe, data, folder)
             write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+            if changed:
+                callback.stage_ends(node, results)
         if node.name == final:
             publish_model(folder / node.name / "model", folder / "model")
     return True
