@@ -18,6 +18,7 @@ from domainbridge.evaluation.evaluate import score_sets
 from domainbridge.evaluation.label_maps import check_classes_occur, read_label_map
 from domainbridge.evaluation.labeled_files import dataset_files, folder_files, scoring_of, space_of_labels
 from domainbridge.evaluation.predictor import Predictor, load_predictor
+from domainbridge.report.write import ReportCallback, write_report
 from domainbridge.run.callbacks.base import CALLBACKS, NullCallback
 from domainbridge.run.results import Results, read_results
 from domainbridge.run.run import run_recipe
@@ -63,6 +64,17 @@ class Run:
         """
         return load_model(self.folder / "model")
 
+    def write_report(self, out: PathLike | None = None) -> Path:
+        """Write one HTML file that says whether adaptation worked; the path of the file.
+
+        Args:
+            out: path to the file; default: ``report.html`` in the folder, where ``adapt`` has written one.
+
+        Raises:
+            RunFolderError: no stage is finished, or another file is in the way.
+        """
+        return write_report([self.folder], None if out is None else Path(out))
+
 
 def adapt(
     recipe: Recipe | PathLike | Mapping[str, Any],
@@ -75,6 +87,8 @@ def adapt(
     until: str | None = None,
 ) -> Run:
     """Carry out a recipe: every stage that is not done, from its checkpoint where there is one.
+
+    After every stage ``report.html`` in the run folder is written anew.
 
     Args:
         recipe: name of a shipped recipe, path to a YAML file, keys and values, or a loaded recipe.
@@ -91,7 +105,7 @@ def adapt(
     """
     loaded = recipe_of(recipe, overrides, data_root)
     folder = Path(out) if out is not None else Path("runs") / loaded.name
-    followers = [*(CALLBACKS[name]() for name in loaded.runtime.callbacks), *(callbacks or ())]
+    followers = [*(CALLBACKS[name]() for name in loaded.runtime.callbacks), *(callbacks or ()), ReportCallback()]
     finished = recorded(run_recipe)(loaded, folder, followers, only=only, until=until)
     return Run(folder, finished)
 

@@ -127,8 +127,8 @@ def test_scoring_on_a_gpu_waits_for_nothing(precision: str) -> None:
         rule = ScoringRule(SPACE, RULE.table, inference=InferenceRule(precision=precision))
         samples, watch = [Noise()[0], Noise()[1]], Watch()
         with watch:
-            for counts, finite in compared(model, samples, rule, CUDA):
-                assert counts.device.type == finite.device.type == "cuda"
+            for part in compared(model, samples, rule, CUDA):
+                assert {part.counts.device.type, part.predicted.device.type, part.finite.device.type} == {"cuda"}
         return watch.seen
 
     seen = on_fake_cuda(compare)

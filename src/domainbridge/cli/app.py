@@ -6,6 +6,7 @@ import typer
 
 from domainbridge.cli import data, model, recipes, run
 from domainbridge.cli.init import init
+from domainbridge.cli.report import report
 from domainbridge.cli.suggest import suggest
 from domainbridge.cli.terminal import echo, forgiving_streams
 from domainbridge.errors import DomainbridgeError
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("init")(init)
 app.command("run")(run.run)
 app.command("plan")(run.plan)
+app.command("report")(report)
 app.command("evaluate")(model.evaluate)
 app.command("predict")(model.predict)
 app.command("suggest")(suggest)

@@ -32,6 +32,7 @@ def run(
     from domainbridge.api import adapt
     from domainbridge.build.recipe import load_recipe
     from domainbridge.cli.parsing import writable_folder
+    from domainbridge.cli.tables import print_outcome
     from domainbridge.run.callbacks.console import ConsoleCallback
     from domainbridge.runtime.distributed import is_main_process
 
@@ -39,6 +40,11 @@ def run(
     folder = out or Path("runs") / loaded.name
     writable_folder(folder, "--out")
     result = adapt(loaded, out=folder, callbacks=[ConsoleCallback()], only=only, until=until)
+    if is_main_process():
+        try:
+            print_outcome(folder)
+        except Exception as error:  # whatever is wrong with the summary, the run is done
+            echo(f"note: the summary cannot be shown ({type(error).__name__}: {error})", err=True)
     if not result.finished:
         if is_main_process():
             echo("stopped at a checkpoint; the same command goes on from here", err=True)

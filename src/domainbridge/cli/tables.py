@@ -1,5 +1,6 @@
 """Tables and bars of the commands: plans, findings, class shares, scores."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,13 @@ from domainbridge.printable import printable
 if TYPE_CHECKING:
     from domainbridge.config.schema import Recipe
     from domainbridge.evaluation.confusion import Scores
+    from domainbridge.report.comparison import StageScore
     from domainbridge.run.graph import PlannedStage
     from domainbridge.tools.estimate import Estimate
     from domainbridge.tools.statistics import DomainShares
     from domainbridge.tools.survey import Survey
 
-__all__ = ["counting", "print_found", "print_plan", "print_scores", "print_shares", "print_survey"]
+__all__ = ["counting", "print_found", "print_outcome", "print_plan", "print_scores", "print_shares", "print_survey"]
 
 _LONG = 10 * 3600
 """Seconds from which durations are given in hours."""
@@ -39,17 +41,68 @@ def counting(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path, estimate: "Estimate") -> None:
-    """The plan as a table on stdout."""
+    """The plan as a table on stdout; each reason is printed once, with its stages."""
     table = Table(title=cell(f"{recipe.name} in {folder}"), title_justify="left")
-    for column in ("stage", "steps", "action", "reason", "time"):
+    for column in ("stage", "steps", "action", "time"):
         table.add_column(column, overflow="fold")
+    reasons: dict[str, list[str]] = {}
     for item in planned:
-        time = _duration(estimate.seconds.get(item.name)) if item.open else ""
+        time = _duration(estimate.seconds.get(item.name)) if item.open else item.status.reason.partition(" in ")[2]
         steps = "?" if item.node.steps is None else str(item.node.steps)
-        table.add_row(cell(item.name), steps, item.status.action, cell(item.status.reason), time)
+        table.add_row(cell(item.name), steps, item.status.action, cell(time))
+        if item.open or item.status.origin is not None:
+            reasons.setdefault(item.status.reason, []).append(item.name)
     console = Console()
     console.print(table, highlight=False)
+    for reason, names in reasons.items():
+        console.print(printable(f"{', '.join(names)}: {reason}"), highlight=False, markup=False)
     console.print(printable(estimate.explanation), highlight=False, markup=False)
+
+
+def print_outcome(folder: Path) -> None:
+    """What a run came to, on stderr: scores and gains, findings, where report and model are, what to type next."""
+    from domainbridge.report.comparison import compare
+    from domainbridge.report.run_facts import BASELINE, read_run
+    from domainbridge.report.verdict import verdict
+    from domainbridge.report.write import REPORT
+
+    if not (folder / "results.json").exists():
+        return
+    facts, console = read_run(folder), Console(stderr=True)
+    scores = compare(facts)
+    table = Table()
+    table.add_column("stage")
+    for target in scores:
+        table.add_column(cell(target), justify="right")
+        table.add_column("gain", justify="right")
+    for stage in facts.predicted_stages:
+        row = [scores[target].get(stage.name) for target in scores]
+        cells = [text for score in row for text in (_miou_cell(score), _gain_cell(score))]
+        table.add_row(cell(stage.name), *cells, style="bold" if stage.name == facts.final else None)
+    if scores:
+        console.print(f"mIoU in percent; gain over {BASELINE} in points, with its 95 % interval", highlight=False)
+        console.print(table, highlight=False)
+    for sentence in verdict(facts, scores):
+        console.print(printable(sentence.text), highlight=False, markup=False, soft_wrap=True)
+    lines = []
+    if (folder / REPORT).exists():
+        lines.append(f"report: {folder / REPORT}")
+    if facts.finished and (folder / "model").is_dir():
+        command = shlex.join(["domainbridge", "predict", str(folder / "model"), "IMAGES", "--out", "segmented"])
+        lines += [f"model: {folder / 'model'}", f"next: {command} --overlay"]
+    for line in lines:
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _miou_cell(score: "StageScore | None") -> str:
+    return f"{score.scores.miou.value:.1f}" if score is not None and score.scores.miou.known else ""
+
+
+def _gain_cell(score: "StageScore | None") -> str:
+    if score is None or score.gain is None or not score.gain.miou.known:
+        return ""
+    gain = score.gain.miou
+    return f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})" if gain.low == gain.low else f"{gain.value:+.1f}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Scores", "confusion_matrix", "scores"]
+__all__ = ["Scores", "confusion_matrix", "pixel_counts", "scores"]
 
 
 def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
@@ -18,10 +18,18 @@ def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Ten
         prediction: int64, same shape; a value >= K (such as 255) counts in the last column.
         num_classes: K.
     """
+    return pixel_counts(label, prediction, num_classes)[:num_classes]
+
+
+def pixel_counts(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """The confusion matrix with a last row for the pixels without a class in the label: int64 (K + 1, K + 1).
+
+    Arguments as for :func:`confusion_matrix`. The sum over the rows is what was predicted on all pixels.
+    """
     columns = num_classes + 1
-    # Ignored pixels go to a row of their own, which is cut off: cheaper than leaving them out one by one.
+    # Ignored pixels in a row of their own: cheaper than leaving them out one by one.
     cells = label.clamp_max(num_classes) * columns + prediction.clamp_max(num_classes)
-    return _counts(cells.flatten(), columns * columns).view(columns, columns)[:num_classes]
+    return _counts(cells.flatten(), columns * columns).view(columns, columns)
 
 
 def _counts(values: Tensor, number: int) -> Tensor:

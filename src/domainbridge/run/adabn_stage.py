@@ -37,11 +37,13 @@ def adapt_to_target(node: Node, context: Context, folder: Path) -> tuple[int, fl
         for image in batches:
             yield image  # the network has seen the image when the generator goes on
             taken += 1
+            context.callback.advance(node, "statistics", taken)
             if runtime.processes.is_main and (taken % recipe.training.log_every == 0 or taken == node.steps):
                 context.callback.progress(node, Progress(taken, {}, 0.0, (time.perf_counter() - began) / taken))
             if taken != node.steps and runtime.processes.any(context.stop_requested()):
                 raise StopRequested
 
+    context.callback.advance(node, "statistics", 0)
     student, _ = load_model(context.folder / stage.student / "model")
     student = runtime.place(student, channels_last=recipe.training.channels_last)
     crops = batchnorm_batches(recipe, stage, recipe.training.batch_size, context.data, runtime)

@@ -8,12 +8,20 @@ from shutil import copy2, rmtree
 from domainbridge.errors import RunFolderError
 from domainbridge.files import write_file
 from domainbridge.run.graph import PlannedStage, kept_runs
+from domainbridge.run.image_records import PICTURES_FILE
 from domainbridge.run.lock import FolderLock
 from domainbridge.run.stage_files import copy_stage, sweep
 
 __all__ = ["arrange", "describe_move", "recover"]
 
-_SHARED = ("recipe.yaml", "environment.json", "data-check.json", "class-counts.npz", "oracle-class-counts.npz")
+_SHARED = (
+    "recipe.yaml",
+    "environment.json",
+    "data-check.json",
+    "class-counts.npz",
+    "oracle-class-counts.npz",
+    PICTURES_FILE,
+)
 """Files of a run folder that hold for the new one too, or are written again in any case."""
 
 

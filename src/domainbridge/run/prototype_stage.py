@@ -43,6 +43,7 @@ def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int,
     banks = _restored(state, folder, stage.students, runtime) if state is not None else {}
     banks = banks or {student: empty_bank(*shape, runtime.device) for student in stage.students}
     crops = prototype_crops(recipe, stage, context.data)
+    context.callback.advance(node, "prototypes", start)
     turns = range(start + processes.rank, len(crops), processes.count)
     with closing(batches(crops, turns, num_workers=runtime.num_workers)) as loaded:
         for position in range(start, len(crops), processes.count):
@@ -52,6 +53,7 @@ def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int,
                 means, seen = processes.all_gather(means), processes.all_gather(seen)
                 banks[student] = running_mean(banks[student], means, seen, stage.config.max_count)
             done = min(position + processes.count, len(crops))
+            context.callback.advance(node, "prototypes", done)
             _report(node, context, done, processes.count, began)
             if done == len(crops):
                 break

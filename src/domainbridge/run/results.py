@@ -14,12 +14,13 @@ from domainbridge.data.dataset import FileDataset
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RunFolderError
 from domainbridge.evaluation.confusion import Scores
-from domainbridge.evaluation.evaluate import mean_miou, score_sets
+from domainbridge.evaluation.evaluate import ScoredImage, mean_miou, score_sets
 from domainbridge.files import digest, read_json, write_text
 from domainbridge.models.model_folder import load_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
+from domainbridge.run.image_recorder import predict_unlabeled, save_images, stage_recorder
 from domainbridge.run.label_free import kept_label_free
 from domainbridge.run.selection import selected_stage
 from domainbridge.run.stage_status import StageState
@@ -140,7 +141,9 @@ def read_results(folder: Path) -> Results:
 
 
 def scored_roles(node: Node, final: str, data: DataSets) -> tuple[Role, ...]:
-    """Which labeled images a stage's model is scored on: test images tell about the final stage and the baselines only.
+    """Which images a stage's model is scored on: test images tell about the final stage and the baselines only.
+
+    Role "validation" also has the targets without labels, which are predicted only.
 
     Args:
         node: the stage.
@@ -150,12 +153,13 @@ def scored_roles(node: Node, final: str, data: DataSets) -> tuple[Role, ...]:
     if not node.keeps_model:
         return ()
     compared = node.spec.baseline or node.name == final
-    wanted: dict[Role, bool] = {"validation": bool(data.validation), "test": bool(data.test) and compared}
-    return tuple(role for role, is_wanted in wanted.items() if is_wanted)
+    return ("validation", "test") if data.test and compared else ("validation",)
 
 
 def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "validation") -> StageScores | None:
     """Score a stage's model on each target's validation or test set, unless the scores are kept already.
+
+    Targets without labels are predicted too, at most some evenly spread images of each: for class shares and pictures.
 
     Returns:
         None after a requested stop, which a single process obeys between two images.
@@ -166,18 +170,32 @@ def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "v
     kept = processes.broadcast(_kept_scores(path, fingerprint))
     if kept is not None:
         return StageScores(kept, None)
+    context.callback.advance(node, "scoring", 0)
     model, _ = load_model(context.folder / node.name / "model")
     context.runtime.place(model, channels_last=context.recipe.training.channels_last)
+    recorder = stage_recorder(context, data) if role == "validation" else None
+    seen = 0
 
     def progress() -> None:
+        nonlocal seen
+        seen += processes.count
+        context.callback.advance(node, "scoring", seen)
         if processes.count == 1 and context.stop_requested():
             raise StopRequested
 
+    def keep(target: str, image: ScoredImage) -> None:
+        if recorder is not None:
+            recorder.add(target, image)
+
     try:
         rule, report = scoring_rule(context.recipe), context.callback.message
-        targets = score_sets(model, _sets(data, role), rule, context.runtime, progress, report)
+        targets = score_sets(model, _sets(data, role), rule, context.runtime, progress, report, keep)
+        if recorder is not None:
+            predict_unlabeled(model, recorder, context.runtime, progress)
     except StopRequested:
         return None
+    if recorder is not None:
+        save_images(recorder, context, node.name, fingerprint)
     if processes.is_main:
         content = {"fingerprint": fingerprint, "targets": {name: s.to_json() for name, s in targets.items()}}
         write_text(path, json.dumps(content, indent=1) + "\n")

@@ -25,17 +25,18 @@ from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, select
 from domainbridge.run.kept_runs import arrange, describe_move, recover
 from domainbridge.run.label_free import score_without_labels
 from domainbridge.run.lock import FolderLock
-from domainbridge.run.results import Role, evaluate_stage, gather_results, scored_roles
+from domainbridge.run.results import Role, StageScores, evaluate_stage, gather_results, scored_roles
 from domainbridge.run.run_folder import check_images_apart, check_needed_results, check_run_folder, environment_note
 from domainbridge.run.selection import selected_stage
 from domainbridge.run.side_by_side import run_side_by_side, waves
 from domainbridge.run.stage import run_stage
 from domainbridge.run.stage_status import StageStatus
 from domainbridge.run.training_files import training_files
+from domainbridge.run.work import planned_work
 from domainbridge.runtime.device import Runtime, environment, resolve_runtime
 from domainbridge.runtime.distributed import Processes, joined_processes
 from domainbridge.runtime.signals import graceful_shutdown
-from domainbridge.tools.check import check_data, check_fingerprint
+from domainbridge.tools.check import check_data, check_fingerprint, source_pixels
 from domainbridge.tools.estimate import memory_notes
 from domainbridge.tools.preview import draw_preview
 from domainbridge.tools.scored_images import scored_image_notes
@@ -98,14 +99,19 @@ def run_recipe(
             if training is None:
                 return False
             callback.run_begins(recipe, folder, planned)
+            parts = waves(recipe, planned, processes.count)
+            if processes.is_main:  # of stages at the same time, its part is the first one
+                callback.work_begins(
+                    planned_work(recipe, data, [wave[0] for wave in parts], folder, final_stage(nodes))
+                )
             context = Context(recipe, training, folder, runtime, callback, stop_requested)
             finished = True
-            for wave in waves(recipe, planned, processes.count):
+            for wave in parts:
                 if len(wave) > 1:
                     trained = run_side_by_side(wave, planned, context, data, followers)
                 else:
                     trained = _run_alone(wave[0], context)
-                if not (trained and all(_score(item.node, nodes, context, data, lock) for item in wave)):
+                if not (trained and all(_score(item, nodes, context, data, lock) for item in wave)):
                     finished = False
                     break
                 if processes.any(stop_requested()):
@@ -146,11 +152,15 @@ def _checked(
             processes.rows(recipe.training.batch_size)
     wanted = selected(plan(nodes, folder), only, until)
     notes = adabn_notes(recipe, [item.node.spec for item in wanted])
-    passed = {"passed": check_fingerprint(recipe, data)}
+    passed: dict[str, Any] = {"passed": check_fingerprint(recipe, data)}
     if processes.is_main:
         check_network(recipe, [node.spec for node in nodes], processes.count)
-        if read_json(folder / "data-check.json") != passed:
-            check_data(recipe, data, callback.message)
+        kept = read_json(folder / "data-check.json") or {}
+        if kept.get("passed") == passed["passed"]:
+            passed = kept
+        else:
+            survey = check_data(recipe, data, callback.message)
+            passed["source_pixels"] = source_pixels(recipe, survey)
         for note in (
             *init_notes(recipe),
             *notes,
@@ -200,18 +210,21 @@ def _describe(
         callback.message(note)
     resolved = recipe.model_copy(update={"data_root": resolved_root(recipe)})
     write_text(folder / "recipe.yaml", dump_recipe(resolved))
-    if read_json(folder / "data-check.json") != passed or not (folder / "preview.png").exists():
+    kept = read_json(folder / "data-check.json") or {}
+    if kept.get("passed") != passed["passed"] or not (folder / "preview.png").exists():
         draw_preview(recipe, data, folder / "preview.png")
     write_text(folder / "data-check.json", json.dumps(passed) + "\n")
     write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
 
 
-def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None) -> bool:
+def _score(
+    item: PlannedStage, nodes: Sequence[Node], context: Context, data: DataSets, lock: FolderLock | None
+) -> bool:
     """Score a finished stage and write the results so far; False after a requested stop.
 
     Scores without labels come first: with the last stage's, they say which model is the run's and sees test images.
     """
-    recipe, folder = context.recipe, context.folder
+    node, recipe, folder, changed = item.node, context.recipe, context.folder, item.open
     if not score_without_labels(node, nodes, context, data):
         return False
     chosen = context.runtime.processes.broadcast(selected_stage(nodes, recipe, folder))
@@ -219,32 +232,35 @@ def _score(node: Node, nodes: Sequence[Node], context: Context, data: DataSets, 
     todo = [(node, role) for role in scored_roles(node, chosen, data)]
     if last and data.test:  # an earlier stage may only now be known to be the run's
         todo += [(each, "test") for each in nodes if each.name == chosen != node.name]
-    if not all(_score_on(role, scored, context, data) for scored, role in todo):
-        return False
+    for each, role in todo:
+        scored = _score_on(role, each, context, data)
+        if scored is None:
+            return False
+        changed |= scored.model is not None
     if lock is not None:
         with lock.writing_results():
             results = gather_results(nodes, recipe, data, folder)
             write_text(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+            if changed:
+                context.callback.stage_ends(node, results)
         if last:
             publish_model(folder / results.final / "model", folder / "model")
     return True
 
 
-def _score_on(role: Role, node: Node, context: Context, data: DataSets) -> bool:
-    """Score a stage's model on labeled images and tell the callbacks; False after a requested stop."""
+def _score_on(role: Role, node: Node, context: Context, data: DataSets) -> StageScores | None:
+    """Score a stage's model on labeled images and tell the callbacks; None after a requested stop."""
     recipe, callback = context.recipe, context.callback
     scored = evaluate_stage(node, context, data, role)
-    if scored is None:
-        return False
-    if not context.runtime.processes.is_main:
-        return True
+    if scored is None or not context.runtime.processes.is_main:
+        return scored
     if role == "test":
         callback.stage_tested(node, scored.targets)
-        return True
-    callback.stage_scored(node, scored.targets)
-    if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
-        predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
-        examples = example_images(predictor, recipe, data)
-        if examples is not None:
-            callback.stage_examples(node, examples)
-    return True
+    elif scored.targets:
+        callback.stage_scored(node, scored.targets)
+        if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
+            predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
+            examples = example_images(predictor, recipe, data)
+            if examples is not None:
+                callback.stage_examples(node, examples)
+    return scored

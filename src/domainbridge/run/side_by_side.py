@@ -76,7 +76,7 @@ def run_side_by_side(
         callback.stage_begins(item)
     part = replace(context, runtime=replace(runtime, processes=share), callback=callback)
     trained = run_stage(item.node, part, resume=item.status.action == "resume")
-    done = trained and (not data.validation or evaluate_stage(item.node, part, data) is not None)
+    done = trained and evaluate_stage(item.node, part, data) is not None
     return not runtime.processes.any(not done)
 
 

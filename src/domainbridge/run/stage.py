@@ -2,9 +2,12 @@
 
 import gc
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from domainbridge.build.batches import batchnorm_batches, paired_crops
 from domainbridge.build.networks import build_objective, initial_student, model_config
@@ -15,6 +18,7 @@ from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import AdaBNStage, PrototypeStage, TrainingStage
 from domainbridge.models.model_folder import load_model, save_model
+from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.adabn_stage import adapt_to_target
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
@@ -22,7 +26,7 @@ from domainbridge.run.prototype_stage import collect_prototypes
 from domainbridge.run.stage_files import clear_stage, sweep
 from domainbridge.run.stage_inputs import FinishedStages
 from domainbridge.run.stage_state import StageCheckpoint, identity, mark_started
-from domainbridge.runtime.device import crops_of_one_size, enough_memory
+from domainbridge.runtime.device import crops_of_one_size, enough_memory, forget_peak_memory, peak_memory
 from domainbridge.runtime.distributed import averaging_gradients
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import TrainConfig, fit
@@ -47,6 +51,7 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
         clear_stage(folder)
         mark_started(folder, node, 0)
     processes.barrier()
+    forget_peak_memory(context.runtime.device)
     match node.spec:
         case AdaBNStage():
             work = adapt_to_target
@@ -61,7 +66,8 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
         return False
     steps, seconds = outcome
     if processes.is_main:
-        done = {**identity(node), "steps": steps, "seconds": seconds}
+        peak = peak_memory(context.runtime.device)
+        done = {**identity(node), "steps": steps, "seconds": seconds, "peak_bytes": peak}
         write_text(folder / "done.json", json.dumps(done, indent=1) + "\n")
         sweep(folder)
     processes.barrier()
@@ -85,6 +91,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     start = state.restore()
     objective.student = averaging_gradients(student, runtime.processes, runtime.device)
     context.callback.training_begins(node, start)
+    context.callback.advance(node, "training", start)
     rows = runtime.processes.rows(training.batch_size)
     crops = paired_crops(recipe, stage, training.batch_size, context.data, rows)
     steps, pin = range(start, training.steps), runtime.device.type == "cuda"
@@ -102,15 +109,30 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
             checkpoint=state.save,
             stop_requested=context.stop_requested,
             scale=state.scale,
+            stepped=lambda done: context.callback.advance(node, "training", done),
         )
     if not finished:
         return None
     if stage.uses_target and training.adapt_batchnorm == "target":
-        # By all processes: their BatchNorm layers may share statistics.
-        recompute_bn_stats(student, batchnorm_batches(recipe, stage, training.batch_size, context.data, runtime))
+        _adapt_batchnorm(student, node, stage, training, context)
     if runtime.processes.is_main:
         save_model(folder / "model", student, model_config(recipe))
     return training.steps, state.seconds()
+
+
+def _adapt_batchnorm(
+    student: Segmenter, node: Node, stage: TrainingStage, training: TrainingConfig, context: Context
+) -> None:
+    """By all processes: their BatchNorm layers may share statistics."""
+    crops = batchnorm_batches(context.recipe, stage, training.batch_size, context.data, context.runtime)
+
+    def counted() -> Iterator[torch.Tensor]:
+        context.callback.advance(node, "statistics", 0)
+        for done, crop in enumerate(crops, 1):
+            yield crop
+            context.callback.advance(node, "statistics", done)
+
+    recompute_bn_stats(student, counted())
 
 
 def train_config(

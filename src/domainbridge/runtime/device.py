@@ -1,8 +1,10 @@
 """Device, number formats and versions of the machine; for several processes see ``distributed``."""
 
 import contextlib
+import importlib.util
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,7 +20,16 @@ from domainbridge.runtime.distributed import Processes, local_count, local_rank
 from domainbridge.runtime.loader_processes import automatic_workers, fitting_workers
 from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
 
-__all__ = ["EVALUATION_ADVICE", "Runtime", "crops_of_one_size", "enough_memory", "environment", "resolve_runtime"]
+__all__ = [
+    "EVALUATION_ADVICE",
+    "Runtime",
+    "crops_of_one_size",
+    "enough_memory",
+    "environment",
+    "forget_peak_memory",
+    "peak_memory",
+    "resolve_runtime",
+]
 
 _TRAINING_ADVICE = (
     "`domainbridge plan` counts what a step needs and names keys that make it smaller, such as "
@@ -140,6 +151,27 @@ def resolve_runtime(
         num_workers = automatic_workers(max(cores // local_count(), 1), gpu=resolved.type == "cuda")
     num_workers, notes = fitting_workers(num_workers, cores, batch_bytes)
     return Runtime(resolved, num_workers, processes or Processes(), tuple(notes))
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Begin a new peak of :func:`peak_memory`, where the device counts one."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: of a GPU the most that tensors took since the last reset, of a CPU the most that this process ever had.
+
+    None where the system does not say.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if importlib.util.find_spec("resource") is None:  # Windows
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def environment(runtime: Runtime) -> dict[str, object]:

@@ -135,6 +135,14 @@ class Processes:
         dist.broadcast_object_list(values, src=self.first, group=self.control)
         return cast(Decision, values[0])
 
+    def gather(self, value: Decision) -> list[Decision]:
+        """Every process's value, in the main process; no values in the others. A message between CPUs."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.count if self.is_main else None
+        dist.gather_object(value, values, dst=self.first, group=self.control)
+        return values or []
+
     def split(self, parts: int) -> "tuple[int, Processes]":
         """Neighboring processes as ``parts`` equal groups; called by all processes together.
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from domainbridge.build.datasets import DataSets
+from domainbridge.build.label_space import training_space
 from domainbridge.config.schema import Recipe
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import DataError, problem_list
@@ -11,7 +12,7 @@ from domainbridge.files import digest
 from domainbridge.tools.kept_surveys import data_settings, find_survey, keep_survey, survey_key
 from domainbridge.tools.survey import Survey, survey_data
 
-__all__ = ["AT_MOST", "check_data", "check_fingerprint", "kept_or_new_survey"]
+__all__ = ["AT_MOST", "check_data", "check_fingerprint", "kept_or_new_survey", "source_pixels"]
 
 AT_MOST = 3000
 """Files decoded per domain: a few seconds here, a minute for full-size PNGs. Of more, evenly spread ones are
@@ -23,7 +24,7 @@ def check_fingerprint(recipe: Recipe, data: DataSets) -> str:
     return digest([data_settings(recipe), [files_fingerprint(domain) for domain in data.domains]])
 
 
-def check_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) -> None:
+def check_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) -> Survey:
     """Decode images and labels of every domain, at most ``AT_MOST`` of each; announce what would hurt.
 
     Raises:
@@ -36,6 +37,14 @@ def check_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) 
         raise DataError(problem_list(f"recipe {recipe.name}: {count} file(s) cannot be used", survey.all_errors))
     for text in (*survey.all_warnings, *survey.all_notes):
         announce(f"note: {text}")
+    return survey
+
+
+def source_pixels(recipe: Recipe, survey: Survey) -> dict[str, int]:
+    """Labeled pixels of all sources by class, of the files that were decoded."""
+    classes = training_space(recipe).classes
+    counts = [domain.counts for domain in survey.domains if domain.name.startswith("sources.")]
+    return {name: sum(int(part[i]) for part in counts if part is not None) for i, name in enumerate(classes)}
 
 
 def kept_or_new_survey(

@@ -137,6 +137,7 @@ def fit(
     checkpoint: Callable[[int], None],
     stop_requested: Callable[[], bool] = lambda: False,
     scale: LossScale | None = None,
+    stepped: Callable[[int], None] = lambda _: None,
 ) -> bool:
     """Train from ``config.start`` to the schedule's end.
 
@@ -150,6 +151,7 @@ def fit(
         checkpoint: called with the number of steps taken, every ``checkpoint_every`` steps and at a stop.
         stop_requested: asked after every step; several processes stop a step later.
         scale: of the losses, for precision float16; a step whose gradients overflow is skipped.
+        stepped: called after every step with the number of steps taken; a device may still be computing them.
 
     Returns:
         True when the end was reached, False after a requested stop.
@@ -178,6 +180,7 @@ def fit(
         optimizer.step()
 
         done = step + 1
+        stepped(done)
         # A step later with several processes, so that no step waits for a message.
         stopping = agreed_stop(stop_requested()) and done < end
         saving = stopping or done % config.checkpoint_every == 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from domainbridge.run.example_images import ExampleImages
     from domainbridge.run.graph import Node, PlannedStage
     from domainbridge.run.results import Results
+    from domainbridge.run.work import Phase, Work
 
 __all__ = ["CALLBACKS", "CallbackList", "NullCallback", "register_callback"]
 
@@ -45,6 +46,12 @@ class NullCallback:
     def progress(self, node: "Node", progress: Progress) -> None:
         """Steps of a stage were taken."""
 
+    def work_begins(self, work: "Sequence[Work]") -> None:
+        """What this start has to do, in order."""
+
+    def advance(self, node: "Node", phase: "Phase", done: int) -> None:
+        """So many units of a phase of a stage are done: steps, batches or images; called after each one."""
+
     def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         """A stage's model has scores, new or kept, by target."""
 
@@ -53,6 +60,9 @@ class NullCallback:
 
     def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
         """A stage's model has just been scored: images, predictions and labels for a panel."""
+
+    def stage_ends(self, node: "Node", results: "Results") -> None:
+        """A stage was carried out or scored in this start, and ``results.json`` has it."""
 
     def run_ends(self, results: "Results", *, finished: bool) -> None:
         """The run ends: finished, or stopped at a checkpoint. Not called after a failure."""
@@ -102,6 +112,14 @@ class CallbackList(NullCallback):
         """Tell each."""
         self._each(lambda callback: callback.progress(node, progress))
 
+    def work_begins(self, work: "Sequence[Work]") -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.work_begins(work))
+
+    def advance(self, node: "Node", phase: "Phase", done: int) -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.advance(node, phase, done))
+
     def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
         """Tell each."""
         self._each(lambda callback: callback.stage_scored(node, targets))
@@ -113,6 +131,10 @@ class CallbackList(NullCallback):
     def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
         """Tell each."""
         self._each(lambda callback: callback.stage_examples(node, examples))
+
+    def stage_ends(self, node: "Node", results: "Results") -> None:
+        """Tell each."""
+        self._each(lambda callback: callback.stage_ends(node, results))
 
     def run_ends(self, results: "Results", *, finished: bool) -> None:
         """Tell each."""

@@ -1,0 +1,202 @@
+"""What a run keeps of the images that it scores: pixel counts, reduced class maps, the images themselves once."""
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from domainbridge.build.datasets import DataSets
+from domainbridge.build.label_space import scoring_rule
+from domainbridge.config.schema import Recipe
+from domainbridge.data.dataset import FileDataset
+from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
+from domainbridge.evaluation.evaluate import ScoredImage, ScoringRule, scored_images
+from domainbridge.files import digest
+from domainbridge.models.segmenter import Segmenter
+from domainbridge.run.context import Context
+from domainbridge.run.image_records import (
+    COUNTS_FILE,
+    PICTURES_FILE,
+    ClassMap,
+    Picture,
+    kept_fingerprint,
+    packed_maps,
+    write_arrays,
+)
+from domainbridge.runtime.device import Runtime
+
+__all__ = ["ImageRecorder", "images_to_predict", "predict_unlabeled", "save_images", "stage_recorder"]
+
+_SIDE = 320
+"""Pixels of the longer side of a kept class map or picture."""
+_MOST_MAPS = 500
+"""Kept class maps and pictures per target; of more images, evenly spread ones."""
+_JPEG_QUALITY = 80
+_MOST_UNLABELED = 100
+"""Images that are predicted of a target without labels; evenly spread ones."""
+
+
+def images_to_predict(recipe: Recipe, data: DataSets) -> int:
+    """How many images a stage is scored on or predicted for."""
+    return sum(len(_indices(files)) for files in _predicted_sets(recipe, data).values())
+
+
+def _predicted_sets(recipe: Recipe, data: DataSets) -> dict[str, FileDataset]:
+    """By target: its validation set, or the target's images where there is none."""
+    pairs = zip(recipe.targets, data.targets, strict=True)
+    return {target.name: data.validation.get(target.name, files) for target, files in pairs}
+
+
+def _indices(files: FileDataset) -> list[int]:
+    return evenly_spread(len(files), _MOST_UNLABELED if files.labels is None else len(files))
+
+
+def stage_recorder(context: Context, data: DataSets) -> "ImageRecorder":
+    """A recorder for a stage; images are kept once per run."""
+    recorder = ImageRecorder(scoring_rule(context.recipe), _predicted_sets(context.recipe, data))
+    kept = kept_fingerprint(context.folder / PICTURES_FILE)
+    recorder.with_pictures = context.runtime.processes.broadcast(kept != recorder.files_fingerprint)
+    return recorder
+
+
+def predict_unlabeled(
+    model: Segmenter, recorder: "ImageRecorder", runtime: Runtime, progress: Callable[[], None]
+) -> None:
+    """Predict evenly spread images of each target without labels."""
+    for name, files in recorder.datasets.items():
+        if files.labels is None:
+            mine = _indices(files)[runtime.processes.rank :: runtime.processes.count]
+            with closing(scored_images(model, files, mine, recorder.rule, runtime.device)) as images:
+                for image in images:
+                    recorder.add(name, image)
+                    progress()
+
+
+def save_images(recorder: "ImageRecorder", context: Context, stage: str, fingerprint: str) -> None:
+    """Write what all processes recorded; ``fingerprint``: of the stage's scores."""
+    parts = context.runtime.processes.gather(recorder.rows)
+    if context.runtime.processes.is_main:
+        recorder.write_counts(parts, context.folder / stage / COUNTS_FILE, fingerprint)
+        if recorder.with_pictures:
+            recorder.write_pictures(parts, context.folder / PICTURES_FILE, recorder.files_fingerprint)
+
+
+@dataclass
+class _Row:
+    """What one process keeps of one image."""
+
+    index: int
+    cells: NDArray[np.uint16]
+    counts: NDArray[np.uint32]
+    class_map: ClassMap | None
+    picture: Picture | None
+
+
+def evenly_spread(count: int, at_most: int) -> list[int]:
+    """Indices of at most ``at_most`` of ``count`` images, evenly spread."""
+    kept = min(count, at_most)
+    return [count * number // kept for number in range(kept)]
+
+
+class ImageRecorder:
+    """Takes the scored images of one process; the rows of all processes make a file.
+
+    Args:
+        rule: with the space of the scores.
+        datasets: by target; those that are predicted.
+
+    Attributes:
+        with_pictures: whether reduced images and labels are kept too.
+    """
+
+    def __init__(self, rule: ScoringRule, datasets: Mapping[str, FileDataset]) -> None:
+        self.rule, self.datasets, self.with_pictures = rule, datasets, True
+        self.rows: dict[str, list[_Row]] = {name: [] for name in datasets}
+        self.mapped = {name: set(evenly_spread(len(files), _MOST_MAPS)) for name, files in datasets.items()}
+
+    @property
+    def files_fingerprint(self) -> str:
+        """Changes when the images, their labels, or the space of the labels change."""
+        files = {name: files_fingerprint(files) for name, files in self.datasets.items()}
+        return digest([files, self.rule.space.classes])
+
+    def add(self, target: str, image: ScoredImage) -> None:
+        """Keep the counts of an image, and a reduced class map of some."""
+        counts = image.counts.flatten().cpu().numpy()
+        cells = np.flatnonzero(counts)
+        class_map, picture = None, None
+        if image.index in self.mapped[target]:
+            height, width = image.predicted.shape
+            size = ResizeRule(_SIDE, _SIDE).size_for(height, width) if max(height, width) > _SIDE else (height, width)
+            class_map = self.rule.table[resize_label(image.predicted.cpu().numpy(), size)]
+            if self.with_pictures:
+                label = image.sample.label
+                picture = Picture(
+                    _jpeg(resize_image(np.ascontiguousarray(image.sample.image), size)),
+                    None if label is None else resize_label(np.ascontiguousarray(label), size),
+                )
+        row = _Row(image.index, cells.astype(np.uint16), counts[cells].astype(np.uint32), class_map, picture)
+        self.rows[target].append(row)
+
+    def write_counts(self, parts: Sequence[Mapping[str, list[_Row]]], path: Path, fingerprint: str) -> None:
+        """Write ``evaluation-images.npz``; ``parts``: the rows of every process."""
+        arrays: dict[str, Any] = {}
+        targets = []
+        for number, (name, files) in enumerate(self.datasets.items()):
+            rows = _in_order(parts, name)
+            maps = [(place, row.class_map) for place, row in enumerate(rows) if row.class_map is not None]
+            names = _relative_names(files)
+            description = {"name": name, "labeled": files.labels is not None, "total": len(files)}
+            targets.append({**description, "images": [names[row.index] for row in rows]})
+            arrays |= {
+                f"{number}.lengths": np.array([len(row.cells) for row in rows], np.uint32),
+                f"{number}.cells": np.concatenate([np.zeros(0, np.uint16), *(row.cells for row in rows)]),
+                f"{number}.counts": np.concatenate([np.zeros(0, np.uint32), *(row.counts for row in rows)]),
+                **packed_maps(number, maps),
+            }
+        space = {"classes": self.rule.space.classes, "colors": self.rule.space.colors}
+        content = {
+            "fingerprint": fingerprint,
+            "targets": targets,
+            "exclude_classes": self.rule.exclude_classes,
+            **space,
+        }
+        write_arrays(path, content, arrays)
+
+    def write_pictures(self, parts: Sequence[Mapping[str, list[_Row]]], path: Path, fingerprint: str) -> None:
+        """Write ``validation-images.npz``; ``parts``: the rows of every process."""
+        arrays: dict[str, Any] = {}
+        for number, name in enumerate(self.datasets):
+            pictures = [(i, row.picture) for i, row in enumerate(_in_order(parts, name)) if row.picture is not None]
+            labels = [(place, picture.label) for place, picture in pictures if picture.label is not None]
+            arrays |= {
+                f"{number}.places": np.array([place for place, _ in pictures], np.uint32),
+                f"{number}.lengths": np.array([len(picture.jpeg) for _, picture in pictures], np.uint32),
+                f"{number}.jpeg": np.frombuffer(b"".join(picture.jpeg for _, picture in pictures), np.uint8),
+                **packed_maps(number, labels),
+            }
+        write_arrays(path, {"fingerprint": fingerprint, "targets": list(self.datasets)}, arrays)
+
+
+def _in_order(parts: Sequence[Mapping[str, list[_Row]]], target: str) -> list[_Row]:
+    return sorted((row for part in parts for row in part[target]), key=lambda row: row.index)
+
+
+def _relative_names(files: FileDataset) -> list[str]:
+    """Names below the common folder of all images."""
+    folder = os.path.commonpath([path.parent for path in files.images]) if files.images else ""
+    return [path.relative_to(folder).as_posix() for path in files.images]
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
