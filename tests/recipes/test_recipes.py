@@ -94,6 +94,7 @@ def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     fabricate(load_recipe(name), tmp_path / "data")
     words = [f"data_root={tmp_path / 'data'}", "training.steps=1", "training.batch_size=2", "stages={}"]
     words += ["crop.width=64", "crop.height=64", "runtime.num_workers=0", "model.weights=none"]
+    words += ["evaluation.label_free.images=0"]  # hundreds of passes; tests/run/test_selection.py has them
     words += ["prototypes.passes=1"] if load_recipe(name).method == "ddb" else []
     if load_recipe(name).model.backbone == "resnet101_v1c":
         words += ["model.backbone=resnet18_v1c", "model.output_stride=32"]
@@ -110,7 +111,8 @@ def test_own_data_starts_on_folders_with_its_names(tmp_path: Path) -> None:
     fabricate_folder(tmp_path / "source", "train.txt", "labels")
     fabricate_folder(tmp_path / "target", "train.txt", None)
     words = [f"data_root={tmp_path}", "training.steps=1", "crop.width=64", "crop.height=64", "model.weights=none"]
-    assert run_recipe(load_recipe("own-data", [*words, "runtime.num_workers=0"]), tmp_path / "run", until="r1-cut")
+    words += ["runtime.num_workers=0", "evaluation.label_free.images=0"]
+    assert run_recipe(load_recipe("own-data", words), tmp_path / "run", until="r1-cut")
 
 
 @pytest.mark.parametrize("name", ["quickstart", "quickstart-self-training"])
