@@ -23,7 +23,7 @@ from domainbridge.run.callbacks.base import CALLBACKS, NullCallback
 from domainbridge.run.results import Results, read_results
 from domainbridge.run.run import run_recipe
 from domainbridge.runtime.device import Runtime, resolve_runtime
-from domainbridge.runtime.distributed import recorded
+from domainbridge.runtime.torchrun import recorded
 from domainbridge.tools.predict import predict_files
 
 __all__ = ["Run", "adapt", "evaluate", "load_model", "predict", "recipe_of"]

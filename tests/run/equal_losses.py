@@ -19,7 +19,8 @@ from domainbridge.data.batches import CropRule, PairedCrops, batches
 from domainbridge.methods.self_training import SelfTraining
 from domainbridge.ops.photometric import AugmentationConfig
 from domainbridge.runtime.device import resolve_runtime
-from domainbridge.runtime.distributed import averaging_gradients, joined_processes
+from domainbridge.runtime.distributed import averaging_gradients
+from domainbridge.runtime.torchrun import joined_processes
 from domainbridge.training.loop import Progress, TrainConfig, fit
 from domainbridge.training.optimizer import Schedule, build_optimizer
 

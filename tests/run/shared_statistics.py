@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from domainbridge.models.activation_checkpointing import checkpoint_blocks
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
-from domainbridge.runtime.distributed import joined_processes
 from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
+from domainbridge.runtime.torchrun import joined_processes
 
 ROWS = 4
 

@@ -34,7 +34,7 @@ def run(
     from domainbridge.cli.parsing import writable_folder
     from domainbridge.cli.tables import print_outcome
     from domainbridge.run.callbacks.console import ConsoleCallback
-    from domainbridge.runtime.distributed import is_main_process
+    from domainbridge.runtime.torchrun import is_main_process
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name

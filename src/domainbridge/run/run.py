@@ -34,8 +34,9 @@ from domainbridge.run.stage_status import StageStatus
 from domainbridge.run.training_files import training_files
 from domainbridge.run.work import planned_work
 from domainbridge.runtime.device import Runtime, environment, resolve_runtime
-from domainbridge.runtime.distributed import Processes, joined_processes
+from domainbridge.runtime.distributed import Processes
 from domainbridge.runtime.signals import graceful_shutdown
+from domainbridge.runtime.torchrun import joined_processes
 from domainbridge.tools.check import check_data, check_fingerprint, source_pixels
 from domainbridge.tools.estimate import memory_notes
 from domainbridge.tools.preview import draw_preview

@@ -16,9 +16,10 @@ import torch
 from domainbridge.data.threads import usable_cores
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.runtime.distributed import Processes, local_count, local_rank
+from domainbridge.runtime.distributed import Processes
 from domainbridge.runtime.loader_processes import automatic_workers, fitting_workers
 from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
+from domainbridge.runtime.torchrun import local_count, local_rank
 
 __all__ = [
     "EVALUATION_ADVICE",
