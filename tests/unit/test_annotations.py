@@ -486,6 +486,16 @@ def write_panoptic(root: Path) -> tuple[Path, str]:
     return root / "pan.json", "pan.json"
 
 
+@pytest.mark.parametrize("number", ["99999999999770", "-770", "1" + 30 * "0"])
+def test_a_segment_that_no_pixel_can_have(number: str, tmp_path: Path) -> None:
+    image(tmp_path / "images/a.png")
+    path, labels = write_panoptic(tmp_path)
+    path.write_text(path.read_text().replace("770", number))
+    listed, _ = opened(tmp_path, labels)
+    with pytest.raises(DataError, match=r"pixels have a segment, such as 770, that .*pan.json does not list"):
+        listed.load_label(0)
+
+
 def write_labelmap(root: Path) -> tuple[Path, str]:
     png(root / "masks/a.png", np.array([[0, 0, 0], [52, 209, 183]])[box()])
     text(root / "labelmap.txt", "background:0,0,0::\ncrack:52,209,183::\n")

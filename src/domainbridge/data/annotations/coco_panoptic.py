@@ -57,7 +57,8 @@ class CocoPanoptic:
         category_of = segments.get(png.name)
         if category_of is None:
             raise DataError(f"{json_file}: no annotation with file_name {png.name}")
-        known = np.array(sorted({*category_of, 0}), np.int32)
+        in_pixels = {number for number in category_of if 0 <= number < 2**24}  # a pixel holds no other number
+        known = np.array(sorted(in_pixels | {0}), np.int32)
         place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
         unknown = known[place] != numbers
         if unknown.any():
