@@ -35,6 +35,17 @@ def together(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False)
 
 
+def training_processes(torchrun: subprocess.Popen[str], progress: list[Path]) -> list[int]:
+    """The processes of torchrun, once each of the stages has saved a checkpoint; ``progress``: their started.json."""
+    deadline = time.monotonic() + 120
+    while not all(file.exists() and json.loads(file.read_text())["step"] >= 2 for file in progress):
+        assert time.monotonic() < deadline
+        assert torchrun.poll() is None
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(torchrun.pid)], capture_output=True, text=True, check=True)
+    return [int(number) for number in children.stdout.split()]
+
+
 @pytest.fixture
 def recipe(tmp_path: Path, generated_data: Path) -> Path:
     """One round; long enough stages to be killed inside."""
@@ -123,11 +134,7 @@ def test_stages_at_the_same_time_stop_and_go_on(recipe: Path, tmp_path: Path) ->
     ]
     running = subprocess.Popen([*TORCHRUN, *run], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     files = [tmp_path / f"run/r1-{path}/started.json" for path in ("cut", "class")]
-    deadline = time.monotonic() + 120
-    while not all(file.exists() and json.loads(file.read_text())["step"] >= 2 for file in files):
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.01)
+    training_processes(running, files)
     running.send_signal(signal.SIGTERM)
     running.communicate(timeout=120)
     assert all(file.exists() and (file.parent / "state.pt").exists() for file in files)
@@ -173,14 +180,7 @@ def test_torchrun_starts_killed_processes_again(recipe: Path, tmp_path: Path) ->
     run = ["-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run"), "--until", "source-only"]
     command = [*TORCHRUN, "--max-restarts", "1", *run]
     running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    progress = tmp_path / "run/source-only/started.json"
-    deadline = time.monotonic() + 120
-    while not progress.exists() or json.loads(progress.read_text())["step"] < 2:
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
-    os.kill(int(children.stdout.split()[1]), signal.SIGKILL)
+    os.kill(training_processes(running, [tmp_path / "run/source-only/started.json"])[1], signal.SIGKILL)
     _, errors = running.communicate(timeout=240)
     assert running.returncode == 0, errors
     assert errors.count("resuming") == 1
@@ -190,14 +190,7 @@ def test_torchrun_starts_killed_processes_again(recipe: Path, tmp_path: Path) ->
 def test_one_killed_process_stops_the_other_and_one_process_resumes(recipe: Path, tmp_path: Path) -> None:
     command = [*TORCHRUN, "-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run")]
     running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    progress = tmp_path / "run/r1-cut/started.json"
-    deadline = time.monotonic() + 120
-    while not progress.exists() or json.loads(progress.read_text())["step"] < 2:
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
-    other, victim = map(int, children.stdout.split())
+    other, victim = training_processes(running, [tmp_path / "run/r1-cut/started.json"])
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     with contextlib.suppress(ProcessLookupError):  # torchrun sends SIGTERM at some moment: here at all of them
