@@ -454,6 +454,16 @@ class TestBatches:
         assert late.source_label.shape == (3, 32, 44)
         assert late.source_image.dtype == torch.uint8
 
+    def test_strong_augmentation_changes_source_images_alone(self, stream: PairedCrops) -> None:
+        plain = [stream[step] for step in range(6)]
+        stream.augment_source = True
+        augmented = [stream[step] for step in range(6)]
+        assert any(not torch.equal(a.source_image, b.source_image) for a, b in zip(plain, augmented, strict=True))
+        assert torch.equal(augmented[2].source_image, stream[2].source_image)
+        for before, after in zip(plain, augmented, strict=True):
+            assert torch.equal(before.source_label, after.source_label)
+            assert torch.equal(before.target_image, after.target_image)
+
     def test_workers_give_the_same_batches_in_order(self, stream: PairedCrops) -> None:
         alone = list(batches(stream, range(2, 6), num_workers=0))
         helped = list(batches(stream, range(2, 6), num_workers=2))

@@ -80,6 +80,8 @@ DISTILL_ON = {"r1-distill", *ROUND_2}
         ({"runtime": {"num_workers": 3}}, set()),
         ({"data_root": "/elsewhere"}, set()),
         ({"training": {**RECIPE["training"], "log_every": 1, "checkpoint_every": 7}}, set()),
+        ({"training": {**RECIPE["training"], "source_augmentation": "none"}}, set()),
+        ({"training": {**RECIPE["training"], "source_augmentation": "strong"}}, set(nodes())),
         ({"source_only": False}, set()),
         ({"rounds": 1}, set()),
         ({"seed": 4}, set(nodes())),

@@ -112,6 +112,7 @@ def paired_crops(recipe: Recipe, stage: TrainingStage, batch_size: int, data: Tr
         seed=recipe.seed,
         stage=stage.stream,
         distort_source=stage.distort_source,
+        augment_source=training_config(recipe, stage).source_augmentation == "strong",
         rare=labeled.rare,
         source_mixture=labeled.mixture,
         target_mixture=data.target_mixture,

@@ -127,6 +127,11 @@ class TrainingConfig(Section):
         description="BatchNorm statistics of a stage's finished model: 'running' as training left them (published), or "
         "'target': averages over target crops (AdaBN), useful where teacher_statistics 'batch' is; not for source-only",
     )
+    source_augmentation: Literal["none", "strong"] = Field(
+        "none",
+        description="none (published), or strong: gamma, haze, blur and noise on source crops, each with probability "
+        "1/2, so that a model of one camera and weather suits others better",
+    )
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
     log_every: PositiveInt = Field(50, description="steps between lines of metrics.jsonl")
 

@@ -14,6 +14,7 @@ from domainbridge.config.sections import CropConfig
 from domainbridge.data.dataset import Dataset
 from domainbridge.data.sampling import Mixture
 from domainbridge.data.statistics import RareClasses
+from domainbridge.data.strong_augmentation import augment_strongly, draw_strong
 from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
 from domainbridge.errors import DataError, TrainingError
 from domainbridge.files import LOADER_ENDED
@@ -64,6 +65,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
         seed: int,
         stage: str,
         distort_source: bool = False,
+        augment_source: bool = False,
         rare: RareClasses | None = None,
         source_mixture: Mixture | None = None,
         target_mixture: Mixture | None = None,
@@ -79,6 +81,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             seed: seed of the run.
             stage: name of the stage; each stage has its own draws.
             distort_source: add photometric distortion to the source (docs/method.md, section 4).
+            augment_source: strong photometric augmentation of the source, after the distortion.
             rare: rare class sampling in place of shuffled epochs of the source.
             source_mixture: shares of several sources; default: by size.
             target_mixture: shares of several targets; default: by size.
@@ -86,7 +89,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
         """
         self.source, self.target, self.rule = source, target, rule
         self.batch_size, self.seed, self.stage = batch_size, seed, stage
-        self.distort_source = distort_source
+        self.distort_source, self.augment_source = distort_source, augment_source
         self.rare = rare
         self.source_mixture = source_mixture or Mixture((len(source),))
         self.target_mixture = target_mixture or Mixture((len(target),))
@@ -121,6 +124,9 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             image, label = image[:, ::-1], label[:, ::-1]
         if self.distort_source:
             image = distort(np.ascontiguousarray(image), draw_distortion(generator))
+        if self.augment_source:
+            draws = draw_strong(numpy_generator(self.seed, self.stage, step, row, "strong augmentation"))
+            image = augment_strongly(np.ascontiguousarray(image), draws)
         label = pad_to(label, self.rule.size, IGNORE)
         target = self.target[self.target_mixture.draw(generator)].image
         return _channels_first(image, self.rule), label, _random_crop(target, self.rule, generator)

@@ -36,6 +36,8 @@ __all__ = [
 
 _NO_EFFECT = {"log_every", "checkpoint_every", "activation_checkpointing"}
 """Keys of `training` that change no result."""
+_LATER_KEYS = {"source_augmentation"}
+"""Later keys of `training`: the default is the result of older recipes without them, so it is no part of a hash."""
 
 
 @dataclass(frozen=True)
@@ -211,10 +213,16 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
     init = {} if initial_model is None else {"init": {"files": _model_digest(initial_model)}}
     return {
         **init,
-        "training": training.model_dump(mode="json", exclude=no_effect),
+        "training": _without_later_defaults(training, no_effect),
         "model": {**tree["model"], "weights_file": _file_digest(data_root(recipe) / recipe.model.weights)},
         "sampling": tree["sampling"],
     }
+
+
+def _without_later_defaults(training: TrainingConfig, no_effect: set[str]) -> dict[str, Any]:
+    fields = TrainingConfig.model_fields
+    unset = {key for key in _LATER_KEYS if getattr(training, key) == fields[key].default}
+    return training.model_dump(mode="json", exclude=no_effect | unset)
 
 
 def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, data: DataSets | None) -> int | None:
