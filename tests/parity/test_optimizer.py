@@ -3,7 +3,7 @@
 import golden_arrays as golden
 import torch
 
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.training.optimizer import Schedule
 
 

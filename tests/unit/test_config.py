@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from domainbridge.build.recipe import load_recipe, parse_recipe, stages_of, training_config
 from domainbridge.config.load import dump_recipe, recipe_path, shipped_recipes
 from domainbridge.config.schema import Recipe
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.errors import RecipeError
 from tiny_domain import RECIPE
 

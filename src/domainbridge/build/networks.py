@@ -12,7 +12,7 @@ from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.errors import ModelError, RecipeError
 from domainbridge.methods.adapt_batchnorm import batchnorm_layers
 from domainbridge.methods.base import AdaBNStage, Objective, StageInputs, StageSpec, TrainingStage

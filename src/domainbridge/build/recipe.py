@@ -21,8 +21,8 @@ from domainbridge.config.overrides import Override, apply_overrides
 from domainbridge.config.reference import keys_page
 from domainbridge.config.renamed import renamed_stage
 from domainbridge.config.schema import Recipe
-from domainbridge.config.sections import StageOverride, TrainingConfig
 from domainbridge.config.spelled import shown
+from domainbridge.config.training import StageOverride, TrainingConfig
 from domainbridge.config.yaml_text import Document, Location
 from domainbridge.data.label_spaces import BUILT_IN
 from domainbridge.data.layouts.base import LAYOUTS

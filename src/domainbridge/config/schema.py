@@ -13,9 +13,8 @@ from domainbridge.config.sections import (
     NetworkConfig,
     RuntimeConfig,
     SamplingConfig,
-    StageOverride,
-    TrainingConfig,
 )
+from domainbridge.config.training import StageOverride, TrainingConfig
 
 __all__ = ["NAME", "Recipe", "Selection"]
 

@@ -12,7 +12,7 @@ from domainbridge.build.initial_model import init_folder
 from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RecipeError

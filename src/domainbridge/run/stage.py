@@ -12,7 +12,7 @@ import torch
 from domainbridge.build.batches import batchnorm_batches, paired_crops
 from domainbridge.build.networks import build_objective, initial_student, model_config
 from domainbridge.config.schema import Recipe
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from domainbridge.build.networks import meta_pass
 from domainbridge.config.schema import Recipe
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.methods.base import TrainingStage
 from domainbridge.models.activation_checkpointing import blocks_of, checkpoint_blocks
 from domainbridge.models.segmenter import Segmenter

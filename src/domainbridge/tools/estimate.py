@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from domainbridge.config.schema import Recipe
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.methods.base import AdaBNStage, StageSpec, TrainingStage
 from domainbridge.tools.costs import Costs, costs_of
 from domainbridge.tools.probe import Probe

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.errors import TrainingError
 from domainbridge.methods.base import Objective
 from domainbridge.runtime.device import Runtime

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.models.segmenter import Segmenter
 
 __all__ = ["Schedule", "build_optimizer", "set_rates"]

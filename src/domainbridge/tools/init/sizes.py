@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from domainbridge.build.recipe import parse_recipe, stages_of, training_config
-from domainbridge.config.sections import TrainingConfig
+from domainbridge.config.training import TrainingConfig
 from domainbridge.errors import DomainbridgeError
 from domainbridge.methods.base import StageSpec, TrainingStage
 from domainbridge.tools.estimate import device_memory, estimate
