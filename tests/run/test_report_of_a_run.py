@@ -80,6 +80,7 @@ def test_every_step_batch_and_image_is_counted(two_targets: tuple[Path, AfterEve
     _, reader = two_targets
     assert [p for p in reader.phases if p[0] == "r1-cut"] == [
         *(("r1-cut", "training", done) for done in range(5)),
+        *(("r1-cut", "label-free scoring", done) for done in range(4 + 4 + 1 + 1)),
         *(("r1-cut", "scoring", done) for done in range(4 + 10 + 1)),
     ]
     assert [p[2] for p in reader.phases if p[0] == "r1-prototypes"] == list(range(11))

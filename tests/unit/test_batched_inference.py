@@ -10,12 +10,13 @@ from PIL import Image
 import domainbridge
 from domainbridge.data.label_spaces import label_space, space_table
 from domainbridge.errors import DataError, ModelError, RecipeError, StorageError
-from domainbridge.evaluation.evaluate import ScoringRule, compared, score
+from domainbridge.evaluation.evaluate import ScoredImage, ScoringRule, compared, score
 from domainbridge.evaluation.inference import InferenceRule, class_map, class_maps, images_at_once, same_size_batches
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig, save_model
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+from domainbridge.run.image_recorder import ImageRecorder
 from domainbridge.runtime.device import Runtime
 from domainbridge.tools.predict_outputs import Outputs
 from domainbridge.types import Sample
@@ -135,6 +136,22 @@ def test_scoring_on_a_gpu_waits_for_nothing(precision: str) -> None:
     assert seen.faults == set()
     assert all(asynchronous for _, asynchronous, _ in seen.copies), seen.copies
     assert sum(seen.copies.values()) <= 6, "a table, the images, two labels; nothing comes back"
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_records_of_images_on_a_gpu_are_read_later() -> None:
+    def record() -> Seen:
+        recorder, watch = ImageRecorder(RULE, {"noise": Noise()}), Watch()
+        with watch:
+            counts = torch.zeros(4, 4, dtype=torch.int64, device=CUDA)
+            predicted = torch.zeros(8, 8, dtype=torch.uint8, device=CUDA)
+            for index in range(2):
+                recorder.add("noise", ScoredImage(index, Noise()[index], predicted, counts))
+        return watch.seen
+
+    seen = on_fake_cuda(record)
+    assert sum(seen.copies.values()) == 4, "counts and class map of two images"
+    assert all(asynchronous for _, asynchronous, _ in seen.copies), seen.copies
 
 
 def test_precision_is_that_of_the_forward_pass(tmp_path: Path) -> None:

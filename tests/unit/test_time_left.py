@@ -117,13 +117,15 @@ def test_the_work_of_a_run_is_known_beforehand(recipe_tree: dict, tmp_path: Path
     recipe = parse_recipe(recipe_tree)
     data = open_data(recipe)
     work = planned_work(recipe, data, plan(stage_graph(recipe, data), tmp_path / "run"), tmp_path / "run", "r1-distill")
+    scored = ("label-free scoring", "scoring")
     assert [(part.stage, part.phase) for part in work] == [
         ("source-only", "training"),
-        ("source-only", "scoring"),
-        *((stage, phase) for stage in ("r1-cut", "r1-class") for phase in ("training", "statistics", "scoring")),
+        *(("source-only", phase) for phase in scored),
+        *((stage, phase) for stage in ("r1-cut", "r1-class") for phase in ("training", "statistics", *scored)),
         ("r1-prototypes", "prototypes"),
-        *(("r1-distill", phase) for phase in ("training", "statistics", "scoring")),
+        *(("r1-distill", phase) for phase in ("training", "statistics", *scored)),
     ]
+    assert {part.units for part in work if part.phase == "label-free scoring"} == {4 + 4 + 1}
     assert {part.units for part in work if part.phase == "training"} == {4}
     assert {part.units for part in work if part.phase == "scoring"} == {4 + 10}
     assert {part.units for part in work if part.phase == "statistics"} == {10}

@@ -1,9 +1,11 @@
 """Small values of a step, drawn on the CPU, on their way to the device."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["rows_and_values_on", "to_device"]
+__all__ = ["from_device", "rows_and_values_on", "to_device"]
 
 
 def to_device(draws: Tensor, device: torch.device) -> Tensor:
@@ -11,6 +13,19 @@ def to_device(draws: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and torch.cuda.is_available():
         draws = draws.pin_memory()
     return draws.to(device, non_blocking=True)
+
+
+def from_device(*values: Tensor) -> tuple[tuple[Tensor, ...], Callable[[], None]]:
+    """Asynchronous copies on the CPU, and a function that waits until their content is there.
+
+    Work that is queued for a GPU after this call is not waited for.
+    """
+    copies = tuple(value.to("cpu", non_blocking=True) for value in values)
+    if not any(value.device.type == "cuda" for value in values) or not torch.cuda.is_available():
+        return copies, lambda: None
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+    return copies, arrived.synchronize
 
 
 def rows_and_values_on(device: torch.device, rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
 from domainbridge.evaluation.evaluate import ScoredImage, ScoringRule, scored_images
 from domainbridge.files import digest
 from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.transfer import from_device
 from domainbridge.run.context import Context
 from domainbridge.run.image_records import (
     COUNTS_FILE,
@@ -32,6 +34,7 @@ from domainbridge.run.image_records import (
     write_arrays,
 )
 from domainbridge.runtime.device import Runtime
+from domainbridge.types import Sample
 
 __all__ = ["ImageRecorder", "images_to_predict", "predict_unlabeled", "save_images", "stage_recorder"]
 
@@ -40,6 +43,8 @@ _SIDE = 320
 _MOST_MAPS = 500
 """Kept class maps and pictures per target; of more images, evenly spread ones."""
 _JPEG_QUALITY = 80
+_READ_LATER = 8
+"""Images whose results stay in the queue of a GPU before the first is read."""
 _MOST_UNLABELED = 100
 """Images that are predicted of a target without labels; evenly spread ones."""
 
@@ -119,7 +124,8 @@ class ImageRecorder:
 
     def __init__(self, rule: ScoringRule, datasets: Mapping[str, FileDataset]) -> None:
         self.rule, self.datasets, self.with_pictures = rule, datasets, True
-        self.rows: dict[str, list[_Row]] = {name: [] for name in datasets}
+        self._rows: dict[str, list[_Row]] = {name: [] for name in datasets}
+        self._pending: deque[Callable[[], None]] = deque()
         self.mapped = {name: set(evenly_spread(len(files), _MOST_MAPS)) for name, files in datasets.items()}
 
     @property
@@ -128,23 +134,51 @@ class ImageRecorder:
         files = {name: files_fingerprint(files) for name, files in self.datasets.items()}
         return digest([files, self.rule.space.classes])
 
+    @property
+    def rows(self) -> dict[str, list[_Row]]:
+        """What was kept of every image that was added, by target."""
+        while self._pending:
+            self._pending.popleft()()
+        return self._rows
+
     def add(self, target: str, image: ScoredImage) -> None:
-        """Keep the counts of an image, and a reduced class map of some."""
-        counts = image.counts.flatten().cpu().numpy()
+        """Keep the counts of an image, and a reduced class map of some.
+
+        A GPU's results are read some images later, so that the next images are queued meanwhile.
+        """
+        mapped = image.index in self.mapped[target]
+        copies, arrived = from_device(image.counts, *((image.predicted,) if mapped else ()))
+
+        def keep() -> None:
+            arrived()
+            self._keep(target, image.index, image.sample, *(copy.numpy() for copy in copies))
+
+        self._pending.append(keep)
+        if len(self._pending) > (_READ_LATER if image.counts.device.type == "cuda" else 0):
+            self._pending.popleft()()
+
+    def _keep(
+        self,
+        target: str,
+        index: int,
+        sample: Sample,
+        all_counts: NDArray[np.int64],
+        predicted: NDArray[np.uint8] | None = None,
+    ) -> None:
+        counts = all_counts.flatten()
         cells = np.flatnonzero(counts)
         class_map, picture = None, None
-        if image.index in self.mapped[target]:
-            height, width = image.predicted.shape
+        if predicted is not None:
+            height, width = predicted.shape
             size = ResizeRule(_SIDE, _SIDE).size_for(height, width) if max(height, width) > _SIDE else (height, width)
-            class_map = self.rule.table[resize_label(image.predicted.cpu().numpy(), size)]
+            class_map = self.rule.table[resize_label(predicted, size)]
             if self.with_pictures:
-                label = image.sample.label
                 picture = Picture(
-                    _jpeg(resize_image(np.ascontiguousarray(image.sample.image), size)),
-                    None if label is None else resize_label(np.ascontiguousarray(label), size),
+                    _jpeg(resize_image(np.ascontiguousarray(sample.image), size)),
+                    None if sample.label is None else resize_label(np.ascontiguousarray(sample.label), size),
                 )
-        row = _Row(image.index, cells.astype(np.uint16), counts[cells].astype(np.uint32), class_map, picture)
-        self.rows[target].append(row)
+        row = _Row(index, cells.astype(np.uint16), counts[cells].astype(np.uint32), class_map, picture)
+        self._rows[target].append(row)
 
     def write_counts(self, parts: Sequence[Mapping[str, list[_Row]]], path: Path, fingerprint: str) -> None:
         """Write ``evaluation-images.npz``; ``parts``: the rows of every process."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule, training_space
@@ -20,7 +21,9 @@ from domainbridge.runtime.signals import StopRequested
 
 __all__ = [
     "FILE",
+    "LABEL_FREE",
     "kept_label_free",
+    "label_free_images",
     "label_free_scores",
     "reference_stage",
     "score_without_labels",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 FILE = "label_free.json"
+LABEL_FREE: Final = "label-free scoring"
+"""Name of the phase in which progress counts images."""
 _RULE = 1
 """Counted up when the same model and images would get other scores than before."""
 
@@ -59,6 +64,13 @@ def stages_to_score(node: Node, nodes: Sequence[Node], recipe: Recipe, folder: P
     return [node.name] if before is None else [node.name, before.name]
 
 
+def label_free_images(recipe: Recipe, data: DataSets) -> int:
+    """How many images a stage is scored on without labels, those of the sources included."""
+    count = recipe.evaluation.label_free.images
+    targets = sum(min(len(files), count) for files in data.targets)
+    return targets + min(len(data.source), source_images(count))
+
+
 def source_images(images: int) -> int:
     """How many labeled source images calibrate the scores of ``images`` target images."""
     return -(-images // 4)
@@ -76,8 +88,13 @@ def score_without_labels(node: Node, nodes: Sequence[Node], context: Context, da
     if not read:
         return True
     before = read[1] if len(read) > 1 else None
+    seen = 0
+    context.callback.advance(node, LABEL_FREE, seen)
 
     def progress() -> None:
+        nonlocal seen
+        seen += processes.count
+        context.callback.advance(node, LABEL_FREE, seen)
         if processes.count == 1 and context.stop_requested():
             raise StopRequested
 

@@ -14,15 +14,18 @@ from domainbridge.errors import DataError
 from domainbridge.methods.base import PrototypeStage, TrainingStage
 from domainbridge.run.graph import PlannedStage, measured_seconds
 from domainbridge.run.image_recorder import images_to_predict
+from domainbridge.run.label_free import LABEL_FREE, label_free_images, stages_to_score
 from domainbridge.run.results import is_scored
 from domainbridge.run.stage_status import StageState
 
 __all__ = ["Phase", "Work", "planned_work"]
 
-Phase = Literal["training", "statistics", "prototypes", "scoring"]
+Phase = Literal["training", "statistics", "prototypes", "scoring", "label-free scoring"]
 
 _BACKWARD = 2
 """A backward pass does twice the arithmetic of its forward pass."""
+_LABEL_FREE_PASSES = 5
+"""About how many forward passes an image takes for its scores without labels."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Work:
 
     Attributes:
         stage: name.
-        phase: what is counted: training steps, batches of BatchNorm statistics or of prototypes, scored images.
+        phase: what is counted: training steps, batches of BatchNorm statistics or of prototypes, scored images,
+            images for scores without labels.
         kind: phases of one kind cost the same per unit.
         first: units that earlier starts have done.
         units: all of them.
@@ -55,6 +59,7 @@ def planned_work(
     measured = measured_seconds((item.node for item in planned), folder)
     by_kind = {item.node.spec.kind: measured[item.name] for item in planned if item.name in measured}
     images, cost = images_to_predict(recipe, data), _image_cost(recipe, data)
+    nodes, unlabeled = [item.node for item in planned], label_free_images(recipe, data)
     work = []
     for item in planned:
         spec, steps = item.node.spec, item.node.steps or 0
@@ -73,6 +78,9 @@ def planned_work(
                 phase: Phase = "prototypes" if isinstance(spec, PrototypeStage) else "statistics"
                 work.append(Work(item.name, phase, spec.kind, first, steps, students * recipe.training.batch_size))
         scored = not item.open and is_scored(item.node, final, recipe, data, folder)
+        kept = not item.open and not stages_to_score(item.node, nodes, recipe, folder)
+        if item.node.keeps_model and unlabeled and not kept:
+            work.append(Work(item.name, LABEL_FREE, LABEL_FREE, 0, unlabeled, cost * _LABEL_FREE_PASSES))
         if item.node.keeps_model and images and not scored:
             work.append(Work(item.name, "scoring", "scoring", 0, images, cost))
     return work

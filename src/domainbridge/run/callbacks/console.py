@@ -27,7 +27,13 @@ __all__ = ["ConsoleCallback"]
 _SLOW_DATA = 0.25
 """Share of a step's seconds from which on the wait for data is told."""
 _ACTIONS = {"done": "done already", "resume": "resuming", "run": "running"}
-_UNITS = {"training": "step", "statistics": "batch", "prototypes": "batch", "scoring": "image"}
+_UNITS: dict["Phase", str] = {
+    "training": "step",
+    "statistics": "batch",
+    "prototypes": "batch",
+    "scoring": "image",
+    "label-free scoring": "image",
+}
 
 
 class _RunBar(Bars):
