@@ -10,11 +10,12 @@ from domainbridge.build.label_space import training_space
 from domainbridge.build.paths import below
 from domainbridge.config.schema import Recipe
 from domainbridge.config.sections import HeadConfig, NetworkConfig
+from domainbridge.models.licenses import InitialWeights, initial_weights
 from domainbridge.models.model_folder import load_model, read_model_config
 from domainbridge.models.pretrained import load_checked
 from domainbridge.models.segmenter import Segmenter
 
-__all__ = ["architecture_of_init", "init_folder", "init_notes", "start_from_init"]
+__all__ = ["architecture_of_init", "init_folder", "init_notes", "start_from_init", "weights_of_run"]
 
 
 def init_folder(recipe: Recipe) -> Path | None:
@@ -76,6 +77,18 @@ def start_from_init(student: Segmenter, folder: Path, classes: tuple[str, ...]) 
         merged[known] = weights[f"head.classifier.{name}"][rows[known]]
         weights[f"head.classifier.{name}"] = merged
     load_checked(student, weights, str(folder))
+
+
+def weights_of_run(recipe: Recipe) -> InitialWeights | None:
+    """What the run's networks begin with, and its license; with `init`, what that model began with.
+
+    Raises:
+        ModelError: `init` names no model folder, or a damaged one.
+    """
+    folder = init_folder(recipe)
+    if folder is not None:
+        return read_model_config(folder).initial_weights
+    return initial_weights(recipe.model.backbone, recipe.model.weights)
 
 
 def init_notes(recipe: Recipe) -> list[str]:

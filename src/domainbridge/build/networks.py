@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from domainbridge.build.datasets import data_root, image_rule
-from domainbridge.build.initial_model import init_folder, start_from_init
+from domainbridge.build.initial_model import init_folder, start_from_init, weights_of_run
 from domainbridge.build.label_space import training_space
 from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
@@ -55,7 +55,15 @@ def model_config(recipe: Recipe) -> ModelConfig:
     target = recipe.targets[0]
     resize = (target.validation.resize if target.validation else None) or target.resize
     rule = (resize.width, resize.height, resize.keep_ratio, resize.min_side) if resize else None
-    return ModelConfig(model_spec(recipe), space.name, space.classes, space.colors, rule, image_rule(target))
+    return ModelConfig(
+        model_spec(recipe),
+        space.name,
+        space.classes,
+        space.colors,
+        rule,
+        image_rule(target),
+        weights_of_run(recipe),
+    )
 
 
 def initial_student(recipe: Recipe, stream: str) -> Segmenter:

@@ -61,12 +61,13 @@ def plan(
 ) -> None:
     """Show the stages: done or not and why, and an estimate of time and memory."""
     from domainbridge.build.datasets import open_data
-    from domainbridge.build.initial_model import init_notes
+    from domainbridge.build.initial_model import init_notes, weights_of_run
     from domainbridge.build.label_space import scoring_rule
     from domainbridge.build.networks import adabn_notes
     from domainbridge.build.recipe import load_recipe
     from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
+    from domainbridge.models.licenses import weights_sentences
     from domainbridge.run.graph import measured_seconds, stage_graph
     from domainbridge.run.graph import plan as plan_stages
     from domainbridge.run.kept_runs import describe_move
@@ -100,7 +101,9 @@ def plan(
         loading = loading_rate(loaded, data)
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
     echo(describe_selection(nodes, loaded, folder))
-    notes = [*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])]
+    began_with = weights_of_run(loaded)
+    notes = [] if began_with is None else weights_sentences(began_with)
+    notes += [*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])]
     notes += [] if data is None else [*scored_image_notes(loaded, data), *tuning_notes(loaded)]
     for note in notes:
         echo(f"note: {note}", err=True)

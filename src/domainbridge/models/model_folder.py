@@ -17,6 +17,7 @@ from domainbridge.errors import ModelError, problem_list
 from domainbridge.files import file_checksum, write_file, write_text
 from domainbridge.models.backbones.base import normalization_of
 from domainbridge.models.heads.base import HEADS, HeadSpec
+from domainbridge.models.licenses import InitialWeights, weights_from_json
 from domainbridge.models.pretrained import check_weights, load_checked
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 
@@ -52,6 +53,8 @@ class ModelConfig:
         colors: K RGB triples.
         resize: (width, height, keep_ratio, min_side) applied before the network, or None for the stored size.
         image: how image files become 8-bit RGB, for files of more than 8 bits or other bands.
+        initial_weights: what the training began with, and its license; None for random weights, or where nothing is
+            known.
     """
 
     spec: ModelSpec
@@ -60,6 +63,7 @@ class ModelConfig:
     colors: tuple[tuple[int, int, int], ...]
     resize: tuple[int, int, bool, int | None] | None
     image: ImageRule = ImageRule()
+    initial_weights: InitialWeights | None = None
 
 
 def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
@@ -80,6 +84,8 @@ def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
 
     write_file(folder / WEIGHTS, save)
     content = {"format": _FORMAT, **asdict(config), "mean": model.mean.flatten().tolist()}
+    if config.initial_weights is None:
+        del content["initial_weights"]
     content["std"] = model.std.flatten().tolist()
     content["sha256"] = checksums[-1]
     write_text(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
@@ -147,6 +153,7 @@ def read_model_config(folder: Path) -> ModelConfig:
             colors=tuple((r, g, b) for r, g, b in content["colors"]),
             resize=tuple(content["resize"]) if content["resize"] is not None else None,
             image=ImageRule.from_json(content.get("image", {})),
+            initial_weights=weights_from_json(content.get("initial_weights")),
         )
         problems = _contradictions(config, content)
     except KeyError as error:
