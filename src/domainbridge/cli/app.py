@@ -1,10 +1,12 @@
 """The verbs. Each is thin, and imports torch only when it is called, so that ``--help`` answers at once."""
 
 import sys
+from typing import Annotated
 
 import typer
 
 from domainbridge.cli import data, model, recipes, run
+from domainbridge.cli.doctor import doctor
 from domainbridge.cli.init import init
 from domainbridge.cli.report import report
 from domainbridge.cli.suggest import suggest
@@ -29,9 +31,27 @@ app.command("evaluate")(model.evaluate)
 app.command("predict")(model.predict)
 app.command("suggest")(suggest)
 app.command("import")(model.import_)
-app.command("doctor")(model.doctor)
+app.command("doctor")(doctor)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from domainbridge import __version__
+        from domainbridge.installed import version_text
+
+        echo(version_text(__version__))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="say the version, and the commit")
+    ] = False,
+) -> None:
+    """Options in front of the verb; the help text is that of the app."""
 
 
 def run_app() -> None:

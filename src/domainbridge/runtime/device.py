@@ -3,18 +3,17 @@
 import contextlib
 import importlib.util
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from domainbridge.data.threads import usable_cores
 from domainbridge.errors import RecipeError, TrainingError
+from domainbridge.installed import first_line, package_commit
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.runtime.distributed import Processes
 from domainbridge.runtime.loader_processes import automatic_workers, fitting_workers
@@ -192,7 +191,7 @@ def environment(runtime: Runtime) -> dict[str, object]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in names},
-        "commit": _commit(),
+        "commit": package_commit(),
         "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "processes": runtime.processes.count,
@@ -205,7 +204,7 @@ def _gpu_environment(device: torch.device) -> dict[str, object]:
     return {
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "driver": _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
+        "driver": first_line(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
         "tf32": {"cudnn": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32},
         "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory,
     }
@@ -216,20 +215,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _commit() -> str | None:
-    """The package's own commit when it runs from a checkout."""
-    folder = Path(__file__).parent
-    if not any((parent / ".git").exists() for parent in folder.parents[:4]):
-        return None
-    return _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-
-
-def _output(command: list[str]) -> str | None:
-    """The first line that a command prints; None where it fails or does not exist."""
-    try:
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return printed[0].strip()
