@@ -1,7 +1,8 @@
 """Run benchmarks: ``python -m benchmarks [NAME ...] [--out FILE]``; without words, all but `small run`.
 
 ``python -m benchmarks gpu`` is another command: what only a GPU can show (see ``gpu_check.py``). So is ``python -m
-benchmarks label_free RUN [RUN ...]``: how well scores without labels tell the true mIoU (see ``label_free.py``).
+benchmarks label_free RUN [RUN ...]``: how well scores without labels tell the true mIoU (see ``label_free.py``), and
+``python -m benchmarks methods --out FOLDER``: methods with the same budget beside each other (see ``methods.py``).
 
 Every benchmark runs in a process of its own with one thread, so that none inherits another's memory.
 """
@@ -42,6 +43,10 @@ def main() -> None:
         from benchmarks.label_free import main as compare_scores
 
         sys.exit(compare_scores(sys.argv[2:]))
+    if sys.argv[1:2] == ["methods"]:
+        from benchmarks.methods import main as compare_methods
+
+        sys.exit(compare_methods(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmarks", nargs="*", help=f"some of: {'; '.join(BENCHMARKS)}; a part of a name is enough")
     parser.add_argument("--out", type=Path, help="merge the answers into this JSON file")
