@@ -20,6 +20,7 @@ from layout_trees import TREES
 NAMES = sorted(shipped_recipes())
 SMALL = [
     *("quickstart", "quickstart-self-training", "city-to-camvid", "city-to-cityscapes", "city+airsim-to-cityscapes"),
+    "quickstart-masked-consistency",
     *("city-to-cityscapes+camvid", "city+airsim-to-cityscapes+camvid"),
 ]
 PUBLISHED_SIZE = [
@@ -38,7 +39,7 @@ def test_plans_both_rounds_without_its_images(name: str, tmp_path: Path) -> None
     recipe = load_recipe(name)
     scoring_rule(recipe)
     nodes = stage_graph(recipe, None)
-    last = "self-training" if recipe.method == "self-training" else f"r{ROUNDS}-distill"
+    last = f"r{ROUNDS}-distill" if recipe.method == "ddb" else recipe.method
     assert nodes[-1].name == final_stage(nodes) == last
     assert all(item.status.action == "run" for item in plan(nodes, tmp_path))
 
@@ -115,7 +116,7 @@ def test_own_data_starts_on_folders_with_its_names(tmp_path: Path) -> None:
     assert run_recipe(load_recipe("own-data", words), tmp_path / "run", until="r1-cut")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quickstart-self-training"])
+@pytest.mark.parametrize("name", [name for name in SMALL if name.startswith("quickstart")])
 def test_quickstart_images_come_with_the_package(name: str) -> None:
     recipe = load_recipe(name)
     data = open_data(recipe)

@@ -45,7 +45,11 @@ class Recipe(Section):
     seed: int = Field(
         0, ge=0, lt=2**63, description="seed of everything random: order, crops, masks, colors, initial heads"
     )
-    method: str = Field("ddb", description="name of the method: ddb, self-training, or one of an installed package")
+    method: str = Field(
+        "ddb",
+        description="name of the method: ddb, self-training, masked-consistency, source-only, or one of an installed "
+        "package",
+    )
     fidelity: Literal["corrected", "published"] = Field(
         "corrected", description="published: with the quirks of the authors' code, see docs/method.md"
     )

@@ -2,12 +2,12 @@
 
 Per round: two students learn on mixed images, one along the coarse region path (CutMix), one along the fine class path
 (ClassMix); prototypes of both are collected on the target; a third student is distilled from the two. The next round's
-paths start from that student (docs/method.md, section 5).
+paths start from that student (docs/method.md, section 5). Key ``paths`` adds a path of masked images (docs/methods.md).
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from domainbridge.config.base import Section
 from domainbridge.methods.base import (
@@ -19,8 +19,9 @@ from domainbridge.methods.base import (
     register_method,
 )
 from domainbridge.methods.distillation import Distillation, DistillationConfig, Teacher
+from domainbridge.methods.masked_consistency import MaskedConfig, masked_stage
 from domainbridge.methods.prototypes import PrototypesConfig
-from domainbridge.methods.self_training import Mixing, SelfTrainingConfig, self_training_stage
+from domainbridge.methods.self_training import SelfTrainingConfig, self_training_stage
 from domainbridge.methods.source_only import baseline_stages
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.photometric import AugmentationConfig
@@ -28,7 +29,8 @@ from domainbridge.ops.photometric import AugmentationConfig
 __all__ = ["DDB", "DDBConfig"]
 
 _MAX_ROUNDS = 9
-_PATHS: tuple[Mixing, ...] = ("cut", "class")
+PathName = Literal["cut", "class", "masked"]
+_PATHS: tuple[PathName, ...] = ("cut", "class", "masked")
 
 
 class DDBConfig(MethodConfig):
@@ -41,15 +43,30 @@ class DDBConfig(MethodConfig):
         le=1e6,
         description="learning rate of the paths of round 2 and later / training.learning_rate (published)",
     )
+    paths: tuple[PathName, ...] = Field(
+        ("cut", "class"),
+        min_length=1,
+        max_length=len(_PATHS),
+        description="students of a round, which teach the next one together: cut, class (published), and masked, that "
+        "is masked consistency as in section masked",
+    )
+    masked: MaskedConfig = MaskedConfig()
     self_training: SelfTrainingConfig = SelfTrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     prototypes: PrototypesConfig = PrototypesConfig()
     distillation: DistillationConfig = DistillationConfig()
 
+    @field_validator("paths")
+    @classmethod
+    def _each_path_once(cls, paths: tuple[PathName, ...]) -> tuple[PathName, ...]:
+        if len(set(paths)) != len(paths):
+            raise ValueError(f"each path at most once, found {', '.join(paths)}")
+        return tuple(path for path in _PATHS if path in paths)  # the order of the sums stays the same
+
 
 @register_method("ddb")
 class DDB:
-    """Two paths, prototypes, distillation, in rounds."""
+    """Paths, prototypes, distillation, in rounds."""
 
     config_class: ClassVar[type[Section]] = DDBConfig
 
@@ -63,7 +80,7 @@ class DDB:
         return ("source-only", *(f"r{number}-{part}" for number in rounds for part in (*_PATHS, "distill")))
 
     def stages(self) -> list[StageSpec]:
-        """Both paths of a round start from the last round's student; distillation starts from initial weights.
+        """The paths of a round start from the last round's student; distillation starts from initial weights.
 
         With ``warm_start`` everything starts from the latest student.
         """
@@ -71,20 +88,8 @@ class DDB:
         stages = baseline_stages(config)
         latest = "source-only" if config.warm_start else None
         for number in range(1, config.rounds + 1):
-            lr_factor = config.later_rounds_lr_factor if number > 1 else 1.0
-            for mixing in _PATHS:
-                stages.append(
-                    self_training_stage(
-                        f"r{number}-{mixing}",
-                        mixing,
-                        config.self_training,
-                        config.augmentation,
-                        init=latest,
-                        lr_factor=lr_factor,
-                        published=self.published,
-                    )
-                )
-            paths = tuple(f"r{number}-{mixing}" for mixing in _PATHS)
+            stages += [self._path_stage(number, path, latest) for path in config.paths]
+            paths = tuple(f"r{number}-{path}" for path in config.paths)
             prototypes = f"r{number}-prototypes" if config.distillation.prototypes else None
             if prototypes is not None:
                 stages.append(self._prototype_stage(prototypes, paths))
@@ -92,6 +97,14 @@ class DDB:
             stages.append(self._distillation_stage(number, paths, prototypes, init))
             latest = f"r{number}-distill"
         return stages
+
+    def _path_stage(self, number: int, path: PathName, init: str | None) -> TrainingStage:
+        config, name = self.config, f"r{number}-{path}"
+        lr_factor = config.later_rounds_lr_factor if number > 1 else 1.0
+        shared: dict[str, Any] = {"init": init, "lr_factor": lr_factor, "published": self.published}
+        if path == "masked":
+            return masked_stage(name, config.self_training, config.masked, config.augmentation, **shared)
+        return self_training_stage(name, path, config.self_training, config.augmentation, **shared)
 
     def _prototype_stage(self, name: str, paths: tuple[str, ...]) -> PrototypeStage:
         config = self.config.prototypes

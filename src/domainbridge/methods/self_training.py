@@ -8,7 +8,7 @@ learns from the source image and from the mixed image.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -30,7 +30,9 @@ __all__ = [
     "SelfTraining",
     "SelfTrainingConfig",
     "confident_pseudo_label",
+    "objective_arguments",
     "self_training_stage",
+    "settings_of",
 ]
 
 Mixing = Literal["cut", "class"]
@@ -131,15 +133,24 @@ class SelfTraining:
 
     def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """``source`` and ``bridged``, from two forward passes with batch statistics of their own."""
-        pseudo = self.pseudo_label(batch.target_image)
+        yield from self.student_losses(batch, self.pseudo_label(batch.target_image), generator)
+
+    def student_losses(
+        self, batch: Batch, pseudo: PseudoLabel, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The losses for pseudo-labels that exist already."""
         mask = self.mask(batch.source_label, generator, batch.place)
         mixed = paste(mask, batch.source_image, batch.source_label, batch.target_image, pseudo.label, pseudo.weight)
-        image = mixed.image
-        if self.augmentation is not None:
-            image = augment(image, self.augmentation, generator, batch.place, vertical_blur=self.vertical_blur)
+        image = self.augmented(mixed.image, generator, batch.place)
         self.metrics = {"pseudo_label_share": pseudo.share}
         yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
         yield "bridged", cross_entropy(self.student(image).logits, mixed.label, mixed.weight)
+
+    def augmented(self, image: Tensor, generator: torch.Generator, rows: Rows) -> Tensor:
+        """An image for the student: with photometric augmentation, where there is one."""
+        if self.augmentation is None:
+            return image
+        return augment(image, self.augmentation, generator, rows, vertical_blur=self.vertical_blur)
 
     def pseudo_label(self, target_image: Tensor) -> PseudoLabel:
         """Class and weight per pixel, from the teacher's prediction of the clean target image."""
@@ -212,26 +223,33 @@ def self_training_stage(
     """
 
     def objective(student: Segmenter, inputs: StageInputs) -> SelfTraining:
-        return SelfTraining(
-            student,
-            mixing,
-            augmentation=augmentation,
-            vertical_blur=not published,
-            ignore_as_class=published,
-            mean_over_devices=inputs.mean_over_devices if config.confidence_over == "all" else None,
-            **config.model_dump(exclude={"confidence_over"}),
-        )
+        return SelfTraining(student, mixing, **objective_arguments(config, augmentation, inputs, published=published))
 
     return TrainingStage(
         name=name,
         kind="self-training",
         inputs=(init,) if init is not None else (),
-        settings={
-            "self_training": config.model_dump(mode="json"),
-            "augmentation": augmentation.model_dump(mode="json"),
-        },
+        settings=settings_of(config, augmentation),
         objective=objective,
         init=init,
         lr_factor=lr_factor,
         teacher_passes=1,
     )
+
+
+def objective_arguments(
+    config: SelfTrainingConfig, augmentation: AugmentationConfig, inputs: StageInputs, *, published: bool
+) -> dict[str, Any]:
+    """Arguments of :class:`SelfTraining` beside the student and the mixing, as a recipe says."""
+    return {
+        **config.model_dump(exclude={"confidence_over"}),
+        "augmentation": augmentation,
+        "vertical_blur": not published,
+        "ignore_as_class": published,
+        "mean_over_devices": inputs.mean_over_devices if config.confidence_over == "all" else None,
+    }
+
+
+def settings_of(config: SelfTrainingConfig, augmentation: AugmentationConfig) -> dict[str, Any]:
+    """What the result of such an objective depends on."""
+    return {"self_training": config.model_dump(mode="json"), "augmentation": augmentation.model_dump(mode="json")}

@@ -4,16 +4,19 @@ training on the target's own labels.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
-from domainbridge.methods.base import AdaBNStage, MethodConfig, StageSpec, TrainingStage
+from domainbridge.config.base import Section
+from domainbridge.methods.base import AdaBNStage, MethodConfig, StageSpec, TrainingStage, register_method
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.losses import cross_entropy
 from domainbridge.types import Batch
 
-__all__ = ["SourceOnly", "baseline_stages", "oracle_stage", "source_only_stage"]
+__all__ = ["SourceOnly", "SourceOnlyConfig", "SourceOnlyMethod", "baseline_stages", "oracle_stage", "source_only_stage"]
 
 
 class SourceOnly:
@@ -78,3 +81,31 @@ def oracle_stage() -> TrainingStage:
         supervision="target",
         settings_of="source-only",
     )
+
+
+class SourceOnlyConfig(MethodConfig):
+    """Keys of `method: source-only`."""
+
+    source_only: bool = Field(True, description="true: stage source-only is all that this method trains")
+
+    @field_validator("source_only")
+    @classmethod
+    def _trains_something(cls, value: bool) -> bool:
+        if not value:
+            raise ValueError("method source-only trains nothing else; leave the key out")
+        return value
+
+
+@register_method("source-only")
+class SourceOnlyMethod:
+    """The baselines without any adaptation."""
+
+    config_class: ClassVar[type[Section]] = SourceOnlyConfig
+    stage_names = ("source-only",)
+
+    def __init__(self, config: SourceOnlyConfig, *, published: bool) -> None:
+        self.config = config
+
+    def stages(self) -> list[StageSpec]:
+        """Stage ``source-only``, and ``adabn`` where the recipe asks for it."""
+        return baseline_stages(self.config)
