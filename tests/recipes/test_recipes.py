@@ -20,7 +20,7 @@ from layout_trees import TREES
 NAMES = sorted(shipped_recipes())
 SMALL = [
     *("quickstart", "quickstart-self-training", "city-to-camvid", "city-to-cityscapes", "city+airsim-to-cityscapes"),
-    "quickstart-masked-consistency",
+    *("quickstart-masked-consistency", "quickstart-online"),
     *("city-to-cityscapes+camvid", "city+airsim-to-cityscapes+camvid"),
 ]
 PUBLISHED_SIZE = [

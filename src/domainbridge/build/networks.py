@@ -15,7 +15,14 @@ from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.errors import ModelError, RecipeError
 from domainbridge.methods.adapt_batchnorm import batchnorm_layers
-from domainbridge.methods.base import AdaBNStage, Objective, StageInputs, StageSpec, TrainingStage
+from domainbridge.methods.base import (
+    AdaBNStage,
+    Objective,
+    StageInputs,
+    StageSpec,
+    TrainingStage,
+    trained_objectives,
+)
 from domainbridge.models.activation_checkpointing import checkpoint_blocks
 from domainbridge.models.backbones.padding import leave_out_of_compilation
 from domainbridge.models.heads.base import HeadSpec
@@ -189,7 +196,8 @@ def build_objective(recipe: Recipe, stage: TrainingStage, student: Segmenter, in
     """
     objective = stage.objective(student, inputs)
     if training_config(recipe, stage).activation_checkpointing:
-        checkpoint_blocks(student.backbone)
+        for part in trained_objectives(objective):
+            checkpoint_blocks(part.student.backbone)
     if recipe.runtime.compile:
         leave_out_of_compilation()
         for network in objective.networks:

@@ -240,6 +240,14 @@ def _problems_of_stages(recipe: Recipe) -> list[str]:
             "more images, or selection: last"
         )
     settings = {stage.name: training_config(recipe, stage) for stage in trained}
+    for stage in trained:
+        least, key = stage.least_steps or (0, "")
+        steps = settings[stage.name].steps
+        if steps <= least:
+            problems.append(
+                f"training.steps: {stage.name}: {steps} steps, but a part of its training begins after {key} {least}; "
+                f"take more steps, or a smaller {key}"
+            )
     for name, training in settings.items():
         steps = training.gradient_accumulation_steps
         if training.batch_size % steps:

@@ -29,6 +29,7 @@ __all__ = [
     "StageSpec",
     "TrainingStage",
     "register_method",
+    "trained_objectives",
 ]
 
 
@@ -69,6 +70,15 @@ class Objective(Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The opposite of ``state_dict``."""
         ...
+
+
+def trained_objectives(objective: Objective) -> tuple[Objective, ...]:
+    """The objective, then those of further networks that train in the same steps: its attribute ``parts``, if any.
+
+    The optimizer moves the students of all of them; the stage keeps the first one. Their losses are among those that
+    the objective yields, and their state is part of its ``state_dict``.
+    """
+    return (objective, *getattr(objective, "parts", ()))
 
 
 class StageInputs(Protocol):
@@ -128,6 +138,9 @@ class TrainingStage(StageSpec):
         settings_of: stage whose section in the recipe's ``stages`` holds here too.
         student_passes: forward and backward passes of the student per batch; for estimates of time and memory.
         teacher_passes: forward passes of teachers per batch, one per teacher; likewise.
+        students: networks that train together in this stage, the one that is kept included; likewise.
+        least_steps: (steps, key): a stage with no more steps would leave a part of its objective out, because of the
+            key.
     """
 
     objective: Callable[[Segmenter, StageInputs], Objective]
@@ -139,6 +152,8 @@ class TrainingStage(StageSpec):
     settings_of: str | None = None
     student_passes: int = 2
     teacher_passes: int = 0
+    students: int = 1
+    least_steps: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

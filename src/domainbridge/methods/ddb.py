@@ -26,14 +26,36 @@ from domainbridge.methods.source_only import baseline_stages
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.photometric import AugmentationConfig
 
-__all__ = ["DDB", "DDBConfig"]
+__all__ = ["DDB", "DDBConfig", "PathKeys", "PathName", "path_stage"]
 
 _MAX_ROUNDS = 9
 PathName = Literal["cut", "class", "masked"]
 _PATHS: tuple[PathName, ...] = ("cut", "class", "masked")
 
 
-class DDBConfig(MethodConfig):
+class PathKeys(MethodConfig):
+    """Keys of the paths."""
+
+    paths: tuple[PathName, ...] = Field(
+        ("cut", "class"),
+        min_length=1,
+        max_length=len(_PATHS),
+        description="students that teach the next one together: cut, class (published), and masked, that is masked "
+        "consistency as in section masked",
+    )
+    masked: MaskedConfig = MaskedConfig()
+    self_training: SelfTrainingConfig = SelfTrainingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    @field_validator("paths")
+    @classmethod
+    def _each_path_once(cls, paths: tuple[PathName, ...]) -> tuple[PathName, ...]:
+        if len(set(paths)) != len(paths):
+            raise ValueError(f"each path at most once, found {', '.join(paths)}")
+        return tuple(path for path in _PATHS if path in paths)  # the order of the sums stays the same
+
+
+class DDBConfig(PathKeys):
     """Keys of `method: ddb`."""
 
     rounds: int = Field(2, ge=1, le=_MAX_ROUNDS, description="rounds of both paths, prototypes and distillation")
@@ -43,25 +65,18 @@ class DDBConfig(MethodConfig):
         le=1e6,
         description="learning rate of the paths of round 2 and later / training.learning_rate (published)",
     )
-    paths: tuple[PathName, ...] = Field(
-        ("cut", "class"),
-        min_length=1,
-        max_length=len(_PATHS),
-        description="students of a round, which teach the next one together: cut, class (published), and masked, that "
-        "is masked consistency as in section masked",
-    )
-    masked: MaskedConfig = MaskedConfig()
-    self_training: SelfTrainingConfig = SelfTrainingConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
     prototypes: PrototypesConfig = PrototypesConfig()
     distillation: DistillationConfig = DistillationConfig()
 
-    @field_validator("paths")
-    @classmethod
-    def _each_path_once(cls, paths: tuple[PathName, ...]) -> tuple[PathName, ...]:
-        if len(set(paths)) != len(paths):
-            raise ValueError(f"each path at most once, found {', '.join(paths)}")
-        return tuple(path for path in _PATHS if path in paths)  # the order of the sums stays the same
+
+def path_stage(
+    name: str, path: PathName, config: PathKeys, *, init: str | None, lr_factor: float = 1.0, published: bool = False
+) -> TrainingStage:
+    """One path as a stage; arguments as of :func:`domainbridge.methods.self_training.self_training_stage`."""
+    shared: dict[str, Any] = {"init": init, "lr_factor": lr_factor, "published": published}
+    if path == "masked":
+        return masked_stage(name, config.self_training, config.masked, config.augmentation, **shared)
+    return self_training_stage(name, path, config.self_training, config.augmentation, **shared)
 
 
 @register_method("ddb")
@@ -88,7 +103,9 @@ class DDB:
         stages = baseline_stages(config)
         latest = "source-only" if config.warm_start else None
         for number in range(1, config.rounds + 1):
-            stages += [self._path_stage(number, path, latest) for path in config.paths]
+            lr_factor = config.later_rounds_lr_factor if number > 1 else 1.0
+            shared: dict[str, Any] = {"init": latest, "lr_factor": lr_factor, "published": self.published}
+            stages += [path_stage(f"r{number}-{path}", path, config, **shared) for path in config.paths]
             paths = tuple(f"r{number}-{path}" for path in config.paths)
             prototypes = f"r{number}-prototypes" if config.distillation.prototypes else None
             if prototypes is not None:
@@ -97,14 +114,6 @@ class DDB:
             stages.append(self._distillation_stage(number, paths, prototypes, init))
             latest = f"r{number}-distill"
         return stages
-
-    def _path_stage(self, number: int, path: PathName, init: str | None) -> TrainingStage:
-        config, name = self.config, f"r{number}-{path}"
-        lr_factor = config.later_rounds_lr_factor if number > 1 else 1.0
-        shared: dict[str, Any] = {"init": init, "lr_factor": lr_factor, "published": self.published}
-        if path == "masked":
-            return masked_stage(name, config.self_training, config.masked, config.augmentation, **shared)
-        return self_training_stage(name, path, config.self_training, config.augmentation, **shared)
 
     def _prototype_stage(self, name: str, paths: tuple[str, ...]) -> PrototypeStage:
         config = self.config.prototypes

@@ -231,6 +231,10 @@ class Distillation:
         """The mean of the teachers' weighted logits: float32 (batch, classes, height, width)."""
         return torch.cat(list(self._mean_chunks(image, _weighted_logits)), 2)
 
+    def teacher_outputs(self, image: Tensor) -> list[tuple[Segmentation, PrototypeBank | None]]:
+        """What each teacher says of the clean image, with the teacher's prototypes."""
+        return [(teacher.model(image), teacher.prototypes) for teacher in self.teachers]
+
     def _ensemble_chunks(self, image: Tensor) -> Iterator[Tensor]:
         """r, a few rows at a time."""
         rectified = _rectified_probabilities if self.rectify == "probabilities" else _softmax_of_weighted_logits
@@ -239,17 +243,12 @@ class Distillation:
     def _mean_chunks(self, image: Tensor, read: Callable[[TeacherOutput, slice], Tensor]) -> Iterator[Tensor]:
         """The mean over the teachers of a quantity, a few rows at a time from top to bottom."""
         height, width = image.shape[-2:]
-        outputs = [teacher.model(image) for teacher in self.teachers]
+        outputs = self.teacher_outputs(image)
         # Mixed precision would lose the difference of the large squares.
         with torch.autocast(image.device.type, enabled=False):
             readers = [
-                TeacherOutput(
-                    output,
-                    teacher.prototypes,
-                    (height, width),
-                    use_missing_prototypes=self.use_missing_prototypes,
-                )
-                for output, teacher in zip(outputs, self.teachers, strict=True)
+                TeacherOutput(output, bank, (height, width), use_missing_prototypes=self.use_missing_prototypes)
+                for output, bank in outputs
             ]
             for rows in row_chunks(height):
                 mean = read(readers[0], rows)

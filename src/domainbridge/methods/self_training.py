@@ -154,7 +154,10 @@ class SelfTraining:
 
     def pseudo_label(self, target_image: Tensor) -> PseudoLabel:
         """Class and weight per pixel, from the teacher's prediction of the clean target image."""
-        logits = self.teacher.logits(target_image)
+        return self.pseudo_label_of(self.teacher.logits(target_image))
+
+    def pseudo_label_of(self, logits: Tensor) -> PseudoLabel:
+        """The same from the teacher's logits at the image's size."""
         return confident_pseudo_label(
             logits, self.confidence, self.ignore_top, self.ignore_bottom, self.mean_over_devices
         )

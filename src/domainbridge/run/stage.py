@@ -16,7 +16,7 @@ from domainbridge.config.training import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
-from domainbridge.methods.base import AdaBNStage, PrototypeStage, TrainingStage
+from domainbridge.methods.base import AdaBNStage, PrototypeStage, TrainingStage, trained_objectives
 from domainbridge.models.model_folder import load_model, save_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.adabn_stage import adapt_to_target
@@ -30,7 +30,7 @@ from domainbridge.runtime.device import crops_of_one_size, enough_memory, forget
 from domainbridge.runtime.distributed import averaging_gradients
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import TrainConfig, fit
-from domainbridge.training.optimizer import Schedule, build_optimizer
+from domainbridge.training.optimizer import Schedule, build_optimizer, one_optimizer
 
 __all__ = ["run_stage", "train_config"]
 
@@ -86,10 +86,12 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     student = runtime.place(student.train(), channels_last=training.channels_last)
     inputs = FinishedStages(context.folder, runtime, channels_last=training.channels_last)
     objective = build_objective(recipe, stage, student, inputs)
-    optimizer = build_optimizer(student, training.learning_rate, training.head_lr_mult, training.weight_decay)
+    rates = (training.learning_rate, training.head_lr_mult, training.weight_decay)
+    optimizer = one_optimizer([build_optimizer(part.student, *rates) for part in trained_objectives(objective)])
     state = StageCheckpoint(node, folder, objective, optimizer, loss_scale(training.precision, runtime.device), runtime)
     start = state.restore()
-    objective.student = averaging_gradients(student, runtime.processes, runtime.device)
+    for part in trained_objectives(objective):
+        part.student = averaging_gradients(part.student, runtime.processes, runtime.device)
     context.callback.training_begins(node, start)
     context.callback.advance(node, "training", start)
     rows = runtime.processes.rows(training.batch_size)

@@ -44,7 +44,8 @@ class Costs:
 
     def memory(self, stage: TrainingStage) -> int:
         """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward."""
-        return (_COPIES + stage.teacher_passes) * self.parameters * 4 + self.activations
+        copies = _COPIES * stage.students + stage.teacher_passes
+        return copies * self.parameters * 4 + self.activations
 
     def step_operations(self, stage: TrainingStage) -> int:
         """Of a whole training step."""

@@ -23,14 +23,14 @@ from domainbridge.build.networks import build_objective, model_spec
 from domainbridge.build.recipe import training_config
 from domainbridge.config.schema import Recipe
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
-from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage
+from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage, trained_objectives
 from domainbridge.methods.prototypes import PrototypeBank, image_means
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.runtime.device import Runtime, enough_memory, resolve_runtime
 from domainbridge.tools.loading import seconds_to_load
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import Progress, TrainConfig, fit
-from domainbridge.training.optimizer import Schedule, build_optimizer
+from domainbridge.training.optimizer import Schedule, build_optimizer, one_optimizer
 from domainbridge.types import Rows, as_unit_float
 
 __all__ = ["Probe", "probe"]
@@ -115,7 +115,8 @@ def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, 
     runtime, config = inputs.runtime, training_config(recipe, stage)
     student = inputs.model(stage.name).train()
     objective = build_objective(recipe, stage, student, inputs)
-    optimizer = build_optimizer(student, config.learning_rate, config.head_lr_mult, config.weight_decay)
+    rates = (config.learning_rate, config.head_lr_mult, config.weight_decay)
+    optimizer = one_optimizer([build_optimizer(part.student, *rates) for part in trained_objectives(objective)])
     crops = paired_crops(recipe, stage, config.batch_size, data, Rows.whole(config.batch_size))
     loading = seconds_to_load(crops)
     batch = crops[0]

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from domainbridge.config.training import TrainingConfig
 from domainbridge.errors import TrainingError
-from domainbridge.methods.base import Objective
+from domainbridge.methods.base import Objective, trained_objectives
 from domainbridge.runtime.device import Runtime
 from domainbridge.runtime.distributed import Processes
 from domainbridge.seeding import seed_global_generator, torch_generator
@@ -168,7 +168,8 @@ def fit(
         objective.before_step(step)
         optimizer.zero_grad(set_to_none=True)
         losses, metrics = _backward(objective, window.next_of(batches).on(runtime.device), config, step, runtime, scale)
-        gradients = [weight.grad for weight in objective.student.parameters() if weight.grad is not None]
+        weights = (weight for part in trained_objectives(objective) for weight in part.student.parameters())
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
         total_loss = runtime.processes.mean(torch.stack(list(losses.values())).sum())
         norm = torch.stack(torch._foreach_norm(gradients)).sum()
         window.add(step, losses, metrics, total_loss + norm if scale is None else scale.checked(total_loss))

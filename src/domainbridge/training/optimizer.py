@@ -1,5 +1,6 @@
 """AdamW with a faster head, and the published learning-rate schedule (docs/method.md, section 2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from domainbridge.config.training import TrainingConfig
 from domainbridge.models.segmenter import Segmenter
 
-__all__ = ["Schedule", "build_optimizer", "set_rates"]
+__all__ = ["Schedule", "build_optimizer", "one_optimizer", "set_rates"]
 
 _BETAS = (0.9, 0.999)
 
@@ -43,6 +44,15 @@ def build_optimizer(
         {"params": list(model.head.parameters()), "base_rate": learning_rate * head_lr_mult},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=_BETAS, weight_decay=weight_decay, fused=True)
+
+
+def one_optimizer(optimizers: Sequence[torch.optim.AdamW]) -> torch.optim.AdamW:
+    """The first optimizer, which moves the weights of all of them from now on."""
+    first, *others = optimizers
+    for other in others:
+        for group in other.param_groups:
+            first.add_param_group(group)
+    return first
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
