@@ -8,7 +8,7 @@ from pathlib import Path
 from domainbridge.build.annotations import annotation_place
 from domainbridge.build.label_sets import with_partial_backgrounds
 from domainbridge.build.label_space import source_decoder, training_space, validation_decoder
-from domainbridge.build.paths import below
+from domainbridge.build.paths import PACKAGED, below
 from domainbridge.build.target_sections import held_out_targets, labeled_sections
 from domainbridge.config.domains import (
     ImagesConfig,
@@ -39,7 +39,6 @@ __all__ = [
     "resolved_root",
 ]
 
-_PACKAGED = "package:"
 _ANY_NAME = "{stem}"
 AnyDomain = SourceConfig | TargetConfig | ValidationConfig | OracleConfig
 
@@ -91,15 +90,13 @@ class DataSets:
 def data_root(recipe: Recipe) -> Path:
     """The recipe's data_root, else the environment's, else 'data'; ``package:NAME`` is data shipped with us."""
     root = recipe.data_root or os.environ.get("DOMAINBRIDGE_DATA") or "data"
-    if root.startswith(_PACKAGED):
-        return Path(__file__).parents[1] / root.removeprefix(_PACKAGED)
     return below(Path(), root, "data_root")
 
 
 def resolved_root(recipe: Recipe) -> str:
     """The data root as a run folder's recipe keeps it: absolute, or data shipped with the package."""
     given = recipe.data_root or ""
-    return given if given.startswith(_PACKAGED) else str(data_root(recipe).absolute())
+    return given if given.startswith(PACKAGED) else str(data_root(recipe).absolute())
 
 
 def resize_rule(resize: ResizeConfig | None) -> ResizeRule | None:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 from domainbridge.errors import RecipeError
 
-__all__ = ["below"]
+__all__ = ["PACKAGED", "below"]
+
+PACKAGED = "package:"
+"""Beginning of a path to data or a model that is shipped with us: ``package:quickstart``."""
 
 
 def below(root: Path, path: str, where: str) -> Path:
-    """A recipe's path, relative to ``root`` unless it is absolute or begins with ``~``.
+    """A recipe's path, relative to ``root`` unless it is absolute or begins with ``~`` or ``package:``.
 
     A path with backslashes that does not exist is read with slashes, if that exists.
 
@@ -20,6 +23,8 @@ def below(root: Path, path: str, where: str) -> Path:
     Raises:
         RecipeError: ``~name`` of nobody, a drive letter, or backslashes in a path that exists in neither form.
     """
+    if path.startswith(PACKAGED):
+        return Path(__file__).parents[1] / path.removeprefix(PACKAGED)
     given = root / _at_home(path, where)
     if "\\" not in path or given.exists() or _matches_files(given):
         return given
