@@ -1,6 +1,7 @@
 """From a recipe's sections to networks and objectives."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from domainbridge.build.initial_model import init_folder, start_from_init, weigh
 from domainbridge.build.label_space import training_space
 from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
+from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
@@ -107,6 +109,11 @@ def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 
             BatchNorm for stage adabn.
     """
     stages = list(stages)
+    for stage in stages:
+        changed = stage_recipe(recipe, stage)
+        if isinstance(stage, TrainingStage) and changed is not recipe:
+            check_network(changed, [replace(stage, network=None)], processes)
+    stages = [stage for stage in stages if stage_recipe(recipe, stage) is recipe]
     adabn_notes(recipe, stages)
     trainings = [training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)]
     if any(isinstance(stage, AdaBNStage) for stage in stages):

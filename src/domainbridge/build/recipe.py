@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from domainbridge.build.initial_model import architecture_of_init
+from domainbridge.build.stage_network import problems_of_networks
 from domainbridge.build.target_sections import with_few_labels
 from domainbridge.config.load import read_document, recipe_path
 from domainbridge.config.messages import Written, problems_of
@@ -239,6 +240,7 @@ def _problems_of_stages(recipe: Recipe) -> list[str]:
             f"selection: {recipe.selection} is a score without labels, but evaluation.label_free.images is 0; take "
             "more images, or selection: last"
         )
+    problems += problems_of_networks(recipe, trained)
     settings = {stage.name: training_config(recipe, stage) for stage in trained}
     for stage in trained:
         least, key = stage.least_steps or (0, "")

@@ -141,6 +141,9 @@ class TrainingStage(StageSpec):
         students: networks that train together in this stage, the one that is kept included; likewise.
         least_steps: (steps, key): a stage with no more steps would leave a part of its objective out, because of the
             key.
+        network: keys of ``model`` with other values for the student of this stage; None: the recipe's network. Such a
+            student starts from initial weights, and no stage may start from it.
+        network_key: key of the recipe that ``network`` comes from, for messages.
     """
 
     objective: Callable[[Segmenter, StageInputs], Objective]
@@ -154,6 +157,8 @@ class TrainingStage(StageSpec):
     teacher_passes: int = 0
     students: int = 1
     least_steps: tuple[int, str] | None = None
+    network: Mapping[str, Any] | None = None
+    network_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

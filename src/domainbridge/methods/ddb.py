@@ -138,17 +138,24 @@ class DDB:
                 augmentation=self.config.augmentation,
                 vertical_blur=not self.published,
                 use_missing_prototypes=self.published,
-                **config.model_dump(exclude={"prototypes", "distort_source"}),
+                **config.model_dump(exclude={"prototypes", "distort_source", "student"}),
             )
 
+        # The next round's paths start from a network of their own size: only the last student may have another one.
+        network = config.student if number == self.config.rounds else None
+        init = init if network is None else None
+        settings = self.config.model_dump(mode="json", include={"distillation", "augmentation"})
+        del settings["distillation"]["student"]  # the network is a part of every training stage's identity
         return TrainingStage(
             name=f"r{number}-distill",
-            kind="distillation",
+            kind="distillation" if network is None else "student distillation",
             inputs=tuple(name for name in (init, *paths, prototypes) if name is not None),
-            settings=self.config.model_dump(mode="json", include={"distillation", "augmentation"}),
+            settings=settings,
             stream=f"r{number}-distil",  # the stage's name before it was renamed: the same draws as then
             objective=objective,
             init=init,
             distort_source=config.distort_source,
             teacher_passes=len(paths),
+            network=None if network is None else network.model_dump(exclude_unset=True),
+            network_key="distillation.student",
         )

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from domainbridge.config.base import Probability, Section
+from domainbridge.config.sections import NetworkConfig
 from domainbridge.methods.prototypes import PrototypeBank
 from domainbridge.methods.self_training import CONFIDENCE, PseudoLabel
 from domainbridge.models.segmenter import Segmentation, Segmenter
@@ -30,6 +31,7 @@ from domainbridge.types import Batch
 __all__ = [
     "Distillation",
     "DistillationConfig",
+    "EnsembleConfig",
     "Teacher",
     "TeacherOutput",
     "prototype_weights",
@@ -40,7 +42,7 @@ SOFT_WEIGHT = 0.1
 """Published factor of the soft loss."""
 
 
-class DistillationConfig(Section):
+class EnsembleConfig(Section):
     """Step 2: cross-path knowledge distillation."""
 
     mode: Literal["hard", "soft"] = Field(
@@ -55,6 +57,17 @@ class DistillationConfig(Section):
     temperature: float = Field(1.0, gt=0, le=1e6, description="temperature T of soft distillation")
     soft_weight: float = Field(SOFT_WEIGHT, gt=0, le=1e6, description="factor of the soft loss")
     distort_source: bool = Field(True, description="photometric distortion of the source image")
+
+
+class DistillationConfig(EnsembleConfig):
+    """Step 2: cross-path knowledge distillation."""
+
+    student: NetworkConfig | None = Field(
+        None,
+        description="network of the last round's student, with the keys of `model`, e.g. {backbone: NAME, weights: "
+        "imagenet}: a small one to ship; keys left out are those of `model`; begins with its weights, also with "
+        "warm_start; default: the same network",
+    )
 
 
 def prototype_weights(features: Tensor, bank: PrototypeBank, *, use_missing_prototypes: bool = False) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from domainbridge.config.base import PositiveInt, Section
 from domainbridge.methods.base import StageInputs, StageSpec, TrainingStage, register_method
 from domainbridge.methods.ddb import PathKeys, path_stage
-from domainbridge.methods.distillation import Distillation, DistillationConfig
+from domainbridge.methods.distillation import Distillation, EnsembleConfig
 from domainbridge.methods.prototypes import PrototypeBank, empty_bank, means_of, running_mean
 from domainbridge.methods.self_training import SelfTraining
 from domainbridge.methods.source_only import baseline_stages
@@ -166,7 +166,7 @@ class OnlineDDBConfig(PathKeys):
     """Keys of `method: ddb-online`."""
 
     online: OnlineConfig = OnlineConfig()
-    distillation: DistillationConfig = DistillationConfig()
+    distillation: EnsembleConfig = EnsembleConfig()
 
 
 @register_method("ddb-online")

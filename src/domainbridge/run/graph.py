@@ -10,6 +10,7 @@ from domainbridge.build.batches import batchnorm_count
 from domainbridge.build.datasets import DataSets, data_root
 from domainbridge.build.initial_model import init_folder
 from domainbridge.build.recipe import stages_of, training_config
+from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
@@ -101,7 +102,7 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
         training = training_config(recipe, spec) if isinstance(spec, TrainingStage) else None
         values = {**shared, "stage": spec.name, **spec.settings}
         if isinstance(spec, TrainingStage) and training is not None:
-            values |= _training_values(recipe, spec, training)
+            values |= _training_values(stage_recipe(recipe, spec), spec, training)
             values |= (
                 {"oracle": _oracle_domains(recipe, data)} if learns_from_target_labels(spec) else {"sources": sources}
             )

@@ -11,6 +11,7 @@ from domainbridge.build.datasets import DataSets, open_data, resolved_root
 from domainbridge.build.initial_model import init_notes
 from domainbridge.build.label_space import scoring_rule
 from domainbridge.build.networks import adabn_notes, check_network, model_config
+from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.errors import RunFolderError
@@ -260,7 +261,8 @@ def _score_on(role: Role, node: Node, context: Context, data: DataSets) -> Stage
     elif scored.targets:
         callback.stage_scored(node, scored.targets)
         if scored.model is not None and isinstance(callback, CallbackList) and callback.wants_examples:
-            predictor = Predictor(scored.model, model_config(recipe), scoring_rule(recipe).inference)
+            config = model_config(stage_recipe(recipe, node.spec))
+            predictor = Predictor(scored.model, config, scoring_rule(recipe).inference)
             examples = example_images(predictor, recipe, data)
             if examples is not None:
                 callback.stage_examples(node, examples)

@@ -11,6 +11,7 @@ import torch
 
 from domainbridge.build.batches import batchnorm_batches, paired_crops
 from domainbridge.build.networks import build_objective, initial_student, model_config
+from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
@@ -80,7 +81,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     assert isinstance(stage, TrainingStage)
     assert training is not None
     if stage.init is None:
-        student = initial_student(recipe, stage.stream)
+        student = initial_student(stage_recipe(recipe, stage), stage.stream)
     else:
         student, _ = load_model(context.folder / stage.init / "model")
     student = runtime.place(student.train(), channels_last=training.channels_last)
@@ -118,7 +119,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     if stage.uses_target and training.adapt_batchnorm == "target":
         _adapt_batchnorm(student, node, stage, training, context)
     if runtime.processes.is_main:
-        save_model(folder / "model", student, model_config(recipe))
+        save_model(folder / "model", student, model_config(stage_recipe(recipe, stage)))
     return training.steps, state.seconds()
 
 

@@ -1,7 +1,7 @@
 """Memory and arithmetic of one training step, counted on the network without running it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from domainbridge.build.networks import meta_pass
+from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.methods.base import TrainingStage
@@ -18,7 +19,7 @@ from domainbridge.models.activation_checkpointing import blocks_of, checkpoint_b
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.losses import cross_entropy
 
-__all__ = ["Costs", "costs_of"]
+__all__ = ["Costs", "costs_of", "costs_of_stage"]
 
 _COPIES = 4
 """Copies of the student's weights in float32: weights, gradients, two moments of AdamW; each teacher is one more."""
@@ -35,22 +36,36 @@ class Costs:
         activations: bytes that the backward pass needs of one forward pass, of a part of the batch, and of its loss.
         operations: floating point operations of one forward pass; a multiply-add counts as two.
         recomputed: operations that activation checkpointing repeats in every backward pass.
+        teacher: costs of a teacher of another architecture; None: teachers are as large as the student.
     """
 
     parameters: int
     activations: int
     operations: int
     recomputed: int = 0
+    teacher: "Costs | None" = None
 
     def memory(self, stage: TrainingStage) -> int:
         """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward."""
-        copies = _COPIES * stage.students + stage.teacher_passes
-        return copies * self.parameters * 4 + self.activations
+        teachers = stage.teacher_passes * (self.teacher or self).parameters
+        return (_COPIES * stage.students * self.parameters + teachers) * 4 + self.activations
 
     def step_operations(self, stage: TrainingStage) -> int:
         """Of a whole training step."""
-        passes = stage.student_passes * (1 + _BACKWARD) + stage.teacher_passes
-        return passes * self.operations + stage.student_passes * self.recomputed
+        student = stage.student_passes * ((1 + _BACKWARD) * self.operations + self.recomputed)
+        return student + stage.teacher_passes * (self.teacher or self).operations
+
+
+def costs_of_stage(recipe: Recipe, stage: TrainingStage, training: TrainingConfig) -> Costs:
+    """Costs of a stage's network, with those of its teachers where they have another one.
+
+    Raises:
+        ModelError: as for :func:`costs_of`.
+        RecipeError: likewise.
+    """
+    changed = stage_recipe(recipe, stage)
+    costs = costs_of(changed, training)
+    return costs if changed is recipe else replace(costs, teacher=costs_of(recipe, training))
 
 
 def costs_of(recipe: Recipe, training: TrainingConfig) -> Costs:

@@ -11,7 +11,7 @@ import torch
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.methods.base import AdaBNStage, StageSpec, TrainingStage
-from domainbridge.tools.costs import Costs, costs_of
+from domainbridge.tools.costs import Costs, costs_of, costs_of_stage
 from domainbridge.tools.probe import Probe
 
 __all__ = ["Estimate", "StageToDo", "device_memory", "estimate", "memory_notes"]
@@ -154,8 +154,9 @@ def _loads(recipe: Recipe, stages: Sequence[StageToDo]) -> list[_Load]:
     for item in stages:
         if item.training is not None and isinstance(item.spec, TrainingStage):
             t = item.training
-            key = (t.batch_size, t.gradient_accumulation_steps, t.precision, t.activation_checkpointing)
-            counted[key] = counted.get(key) or costs_of(recipe, t)
+            network = item.spec.name if item.spec.network is not None else None
+            key = (network, t.batch_size, t.gradient_accumulation_steps, t.precision, t.activation_checkpointing)
+            counted[key] = counted.get(key) or costs_of_stage(recipe, item.spec, t)
             loads.append(_Load(item.spec, t, counted[key]))
     return loads
 
@@ -189,7 +190,8 @@ def _ways_to_fit(recipe: Recipe, loads: list[_Load], available: int | None) -> l
         if worst.training.batch_size % change.get("gradient_accumulation_steps", 1):
             continue
         try:
-            smaller = costs_of(recipe, worst.training.model_copy(update=change)).memory(worst.stage)
+            changed = worst.training.model_copy(update=change)
+            smaller = costs_of_stage(recipe, worst.stage, changed).memory(worst.stage)
         except ValueError:  # no blocks to compute again, or parts too small for BatchNorm
             continue
         if smaller <= _USABLE * there:

@@ -21,6 +21,7 @@ from domainbridge.build.batches import (
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.networks import build_objective, model_spec
 from domainbridge.build.recipe import training_config
+from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage, trained_objectives
@@ -113,7 +114,7 @@ def probe(recipe: Recipe, data: DataSets, stages: Sequence[StageSpec]) -> dict[s
 
 def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, inputs: _RandomInputs) -> float:
     runtime, config = inputs.runtime, training_config(recipe, stage)
-    student = inputs.model(stage.name).train()
+    student = replace(inputs, recipe=stage_recipe(recipe, stage)).model(stage.name).train()
     objective = build_objective(recipe, stage, student, inputs)
     rates = (config.learning_rate, config.head_lr_mult, config.weight_decay)
     optimizer = one_optimizer([build_optimizer(part.student, *rates) for part in trained_objectives(objective)])
