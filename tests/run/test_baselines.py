@@ -31,6 +31,8 @@ from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import TrainingStage
 from domainbridge.models.heads.base import Head, HeadSpec, register_head
 from domainbridge.models.model_folder import load_model
+from domainbridge.report.comparison import compare_tests
+from domainbridge.report.run_facts import read_run
 from domainbridge.run.callbacks.base import NullCallback
 from domainbridge.run.callbacks.jsonl import JSONLCallback
 from domainbridge.run.graph import plan, stage_graph
@@ -383,6 +385,11 @@ def test_test_images_score_the_final_model_and_the_baselines(labeled: dict[str, 
     read = read_results(tmp_path / "run")
     assert read.to_json() == results(tmp_path / "run")
     assert read.stages["adabn"].tests["fog"].images == 3
+    tested = compare_tests(read_run(tmp_path / "run"))["fog"]
+    assert list(tested) == compared
+    assert tested["r1-distill"].scores.miou.value == pytest.approx(read.stages["r1-distill"].tests["fog"].miou)
+    assert tested["r1-distill"].gain is not None
+    assert np.isfinite(tested["r1-distill"].gain.miou.low)
 
     scored = evaluate(tmp_path / "run/model", tree)
     assert scored["fog test"] == read.stages["r1-distill"].tests["fog"]

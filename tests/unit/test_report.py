@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from domainbridge.errors import RunFolderError
 from domainbridge.report.bootstrap import LEVEL, RESAMPLES, bootstrap, image_iou
-from domainbridge.report.comparison import compare
+from domainbridge.report.comparison import compare, compare_tests
 from domainbridge.report.curves import charts
 from domainbridge.report.disagreement import disagreements
 from domainbridge.report.page import MOST_BYTES, render
@@ -256,15 +257,29 @@ def test_baselines_beside_the_method_are_no_result(tmp_path: Path) -> None:
     assert "not finished" in render([alone])
 
 
-def test_scores_of_test_images_are_shown(run: Path) -> None:
+def test_scores_of_test_images_are_shown_with_intervals(run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run, tmp_path / "copy")
     content = json.loads((run / "results.json").read_text())
     facts = read_run(run)
     assert "<h2>Test images" not in render([facts])
-    test = content["stages"]["r1-distill"]["targets"]["fog"] | {"miou": 12.345}
-    facts.stages["r1-distill"].tests["fog"] = test["miou"]
-    page = render([facts])
+    scores = content["stages"]["r1-distill"]["targets"]["fog"]
+    content["stages"]["r1-distill"]["targets"]["fog"] = scores | {"test": scores | {"miou": 12.345}}
+    (run / "results.json").write_text(json.dumps(content))
+    page = render([read_run(run)])
     assert "<h2>Test images" in page
     assert "12.3" in page
+    # With counts per image, as a run keeps them, scores and gains have intervals.
+    for stage in ("source-only", "r1-distill"):
+        content["stages"][stage]["targets"]["fog"]["test"] = scores
+        shutil.copy(run / stage / "evaluation-images.npz", run / stage / "test-images.npz")
+        shutil.copy(run / stage / "evaluation.json", run / stage / "test-evaluation.json")
+    (run / "results.json").write_text(json.dumps(content))
+    facts = read_run(run)
+    tests, table = compare_tests(facts)["fog"], compare(facts)["fog"]
+    assert list(tests) == ["source-only", "r1-distill"]
+    assert tests["r1-distill"].scores == table["r1-distill"].scores
+    assert tests["r1-distill"].gain == table["r1-distill"].gain
+    assert tests["r1-distill"].gain is not None
 
 
 def test_a_page_is_small_and_asks_for_nothing(run: Path) -> None:

@@ -1,6 +1,6 @@
 """Scores of every stage on every target with intervals, and the gains over source-only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from domainbridge.report.bootstrap import Interval, ScoreIntervals, bootstrap
 from domainbridge.report.run_facts import RunFacts, StageFacts
 from domainbridge.run.image_records import ImageCounts
 
-__all__ = ["StageScore", "compare", "included_classes", "same_images"]
+__all__ = ["StageScore", "compare", "compare_tests", "included_classes", "same_images"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,12 @@ def compare(run: RunFacts) -> dict[str, dict[str, StageScore]]:
         if row:
             table[target] = row
     return table
+
+
+def compare_tests(run: RunFacts) -> dict[str, dict[str, StageScore]]:
+    """The same of test images: target -> stage -> score."""
+    stages = {name: replace(stage, scores=stage.tests, images=stage.test_images) for name, stage in run.stages.items()}
+    return compare(replace(run, stages={name: stage for name, stage in stages.items() if stage.scores}))
 
 
 def included_classes(stage: StageFacts, classes: tuple[str, ...]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from domainbridge.printable import printable
 from domainbridge.report.bootstrap import LEVEL, RESAMPLES
-from domainbridge.report.comparison import StageScore, compare
+from domainbridge.report.comparison import StageScore, compare, compare_tests
 from domainbridge.report.confusions import Confusions, confusions
 from domainbridge.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, charts
 from domainbridge.report.disagreement import Disagreement, disagreements
@@ -44,7 +44,7 @@ class RunSection:
         table: target -> stage -> score.
         charts, shares, confusions, disagreements, pictures: the sections of these names.
         share_warnings: shares that are marked.
-        tests: targets with test images.
+        tests: the same of test images.
         label_free: target -> names of its scores without labels.
         has_intervals: whether any score has one.
         repeat, next_command: what to type; the latter is None while the run is not finished.
@@ -60,7 +60,7 @@ class RunSection:
     confusions: list[Confusions]
     disagreements: list[tuple[Disagreement, PictureRow | None]]
     pictures: list[Pictures]
-    tests: list[str]
+    tests: dict[str, dict[str, StageScore]]
     label_free: dict[str, list[str]]
     has_intervals: bool
     repeat: str
@@ -131,7 +131,7 @@ def _section(run: RunFacts, number: int, picture_rows: int) -> RunSection:
         confusions=matrices,
         disagreements=[(item, disagreement_row(run, item) if picture_rows else None) for item in disagreements(run)],
         pictures=pictures,
-        tests=list(dict.fromkeys(target for stage in run.stages.values() for target in stage.tests)),
+        tests=compare_tests(run),
         label_free=_label_free_names(run),
         has_intervals=any(np.isfinite(score.scores.miou.low) for row in table.values() for score in row.values()),
         repeat=_command("run", run.folder / "recipe.yaml", "--out", f"{run.folder}-again"),

@@ -13,6 +13,7 @@ from domainbridge.run.callbacks.jsonl import read_metrics
 from domainbridge.run.image_records import (
     COUNTS_FILE,
     PICTURES_FILE,
+    TEST_COUNTS_FILE,
     ImageCounts,
     Picture,
     StageImages,
@@ -38,7 +39,8 @@ class StageFacts:
         seconds, steps: as in results.json.
         scores: by target; empty for a stage that is not scored.
         images: counts per image and class maps; None in folders of versions that did not keep them.
-        tests: mIoU on test images by target, in percent; some stages have them.
+        tests: scores on test images by target; some stages have them.
+        test_images: counts per test image; None where they were not kept.
         metrics: lines of metrics.jsonl.
         label_free: target -> name of a score without labels -> value.
         peak_bytes: largest memory, where it was recorded.
@@ -50,7 +52,8 @@ class StageFacts:
     scores: dict[str, Scores]
     images: StageImages | None
     metrics: list[dict[str, Any]]
-    tests: dict[str, float] = field(default_factory=dict)
+    tests: dict[str, Scores] = field(default_factory=dict)
+    test_images: StageImages | None = None
     label_free: dict[str, dict[str, float]] = field(default_factory=dict)
     peak_bytes: int | None = None
 
@@ -134,15 +137,15 @@ def read_run(folder: Path) -> RunFacts:
     stages = {}
     for name, result in results.stages.items():
         place = folder / name
-        fingerprint = (read_json(place / "evaluation.json") or {}).get("fingerprint")
         stages[name] = StageFacts(
             name,
             result.seconds,
             result.steps,
             result.targets,
-            read_stage_images(place / COUNTS_FILE, fingerprint),
+            read_stage_images(place / COUNTS_FILE, _scores_of(place / "evaluation.json")),
             read_metrics(place / "metrics.jsonl"),
-            _tests(folder / "results.json", name),
+            result.tests,
+            read_stage_images(place / TEST_COUNTS_FILE, _scores_of(place / "test-evaluation.json")),
             _label_free(place / "label_free.json"),
             _whole((read_json(place / "done.json") or {}).get("peak_bytes")),
         )
@@ -167,12 +170,9 @@ def _recipe(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _tests(path: Path, stage: str) -> dict[str, float]:
-    """mIoU on test images by target, in percent."""
-    targets = read_json(path)["stages"][stage]["targets"]  # type: ignore[index]  # read before: a whole file
-    tests = {name: entry.get("test") for name, entry in targets.items()}
-    mious = {name: test.get("miou") for name, test in tests.items() if isinstance(test, dict)}
-    return {name: float(value) for name, value in mious.items() if isinstance(value, int | float)}
+def _scores_of(path: Path) -> str | None:
+    """Fingerprint of the scores in a file, which counts of the same images have too."""
+    return (read_json(path) or {}).get("fingerprint")
 
 
 def _label_free(path: Path) -> dict[str, dict[str, float]]:

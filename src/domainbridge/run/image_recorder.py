@@ -27,6 +27,7 @@ from domainbridge.run.context import Context
 from domainbridge.run.image_records import (
     COUNTS_FILE,
     PICTURES_FILE,
+    TEST_COUNTS_FILE,
     ClassMap,
     Picture,
     kept_fingerprint,
@@ -36,7 +37,14 @@ from domainbridge.run.image_records import (
 from domainbridge.runtime.device import Runtime
 from domainbridge.types import Sample
 
-__all__ = ["ImageRecorder", "images_to_predict", "predict_unlabeled", "save_images", "stage_recorder"]
+__all__ = [
+    "ImageRecorder",
+    "held_out_recorder",
+    "images_to_predict",
+    "predict_unlabeled",
+    "save_images",
+    "stage_recorder",
+]
 
 _SIDE = 320
 """Pixels of the longer side of a kept class map or picture."""
@@ -72,6 +80,13 @@ def stage_recorder(context: Context, data: DataSets) -> "ImageRecorder":
     return recorder
 
 
+def held_out_recorder(context: Context, data: DataSets) -> "ImageRecorder":
+    """A recorder of the counts of test images; no class map and no picture of them is kept."""
+    recorder = ImageRecorder(scoring_rule(context.recipe), data.test, most_maps=0, counts_file=TEST_COUNTS_FILE)
+    recorder.with_pictures = False
+    return recorder
+
+
 def predict_unlabeled(
     model: Segmenter, recorder: "ImageRecorder", runtime: Runtime, progress: Callable[[], None]
 ) -> None:
@@ -89,7 +104,7 @@ def save_images(recorder: "ImageRecorder", context: Context, stage: str, fingerp
     """Write what all processes recorded; ``fingerprint``: of the stage's scores."""
     parts = context.runtime.processes.gather(recorder.rows)
     if context.runtime.processes.is_main:
-        recorder.write_counts(parts, context.folder / stage / COUNTS_FILE, fingerprint)
+        recorder.write_counts(parts, context.folder / stage / recorder.counts_file, fingerprint)
         if recorder.with_pictures:
             recorder.write_pictures(parts, context.folder / PICTURES_FILE, recorder.files_fingerprint)
 
@@ -117,16 +132,25 @@ class ImageRecorder:
     Args:
         rule: with the space of the scores.
         datasets: by target; those that are predicted.
+        most_maps: class maps and pictures per target.
+        counts_file: name of the file of counts and class maps in a stage's folder.
 
     Attributes:
         with_pictures: whether reduced images and labels are kept too.
     """
 
-    def __init__(self, rule: ScoringRule, datasets: Mapping[str, FileDataset]) -> None:
-        self.rule, self.datasets, self.with_pictures = rule, datasets, True
+    def __init__(
+        self,
+        rule: ScoringRule,
+        datasets: Mapping[str, FileDataset],
+        *,
+        most_maps: int = _MOST_MAPS,
+        counts_file: str = COUNTS_FILE,
+    ) -> None:
+        self.rule, self.datasets, self.with_pictures, self.counts_file = rule, datasets, True, counts_file
         self._rows: dict[str, list[_Row]] = {name: [] for name in datasets}
         self._pending: deque[Callable[[], None]] = deque()
-        self.mapped = {name: set(evenly_spread(len(files), _MOST_MAPS)) for name, files in datasets.items()}
+        self.mapped = {name: set(evenly_spread(len(files), most_maps)) for name, files in datasets.items()}
 
     @property
     def files_fingerprint(self) -> str:
@@ -181,7 +205,7 @@ class ImageRecorder:
         self._rows[target].append(row)
 
     def write_counts(self, parts: Sequence[Mapping[str, list[_Row]]], path: Path, fingerprint: str) -> None:
-        """Write ``evaluation-images.npz``; ``parts``: the rows of every process."""
+        """Write the file of counts; ``parts``: the rows of every process."""
         arrays: dict[str, Any] = {}
         targets = []
         for number, (name, files) in enumerate(self.datasets.items()):

@@ -21,6 +21,7 @@ from domainbridge.files import write_file
 __all__ = [
     "COUNTS_FILE",
     "PICTURES_FILE",
+    "TEST_COUNTS_FILE",
     "ClassMap",
     "ImageCounts",
     "Picture",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 COUNTS_FILE = "evaluation-images.npz"
+TEST_COUNTS_FILE = "test-images.npz"
 PICTURES_FILE = "validation-images.npz"
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError)
 

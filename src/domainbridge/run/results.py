@@ -14,13 +14,13 @@ from domainbridge.data.dataset import FileDataset
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RunFolderError
 from domainbridge.evaluation.confusion import Scores
-from domainbridge.evaluation.evaluate import ScoredImage, mean_miou, score_sets
+from domainbridge.evaluation.evaluate import mean_miou, score_sets
 from domainbridge.files import digest, read_json, write_text
 from domainbridge.models.model_folder import load_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.context import Context
 from domainbridge.run.graph import Node
-from domainbridge.run.image_recorder import predict_unlabeled, save_images, stage_recorder
+from domainbridge.run.image_recorder import held_out_recorder, predict_unlabeled, save_images, stage_recorder
 from domainbridge.run.label_free import kept_label_free
 from domainbridge.run.selection import selected_stage
 from domainbridge.run.stage_status import StageState
@@ -173,7 +173,7 @@ def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "v
     context.callback.advance(node, "scoring", 0)
     model, _ = load_model(context.folder / node.name / "model")
     context.runtime.place(model, channels_last=context.recipe.training.channels_last)
-    recorder = stage_recorder(context, data) if role == "validation" else None
+    recorder = stage_recorder(context, data) if role == "validation" else held_out_recorder(context, data)
     seen = 0
 
     def progress() -> None:
@@ -183,19 +183,14 @@ def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "v
         if processes.count == 1 and context.stop_requested():
             raise StopRequested
 
-    def keep(target: str, image: ScoredImage) -> None:
-        if recorder is not None:
-            recorder.add(target, image)
-
     try:
         rule, report = scoring_rule(context.recipe), context.callback.message
-        targets = score_sets(model, _sets(data, role), rule, context.runtime, progress, report, keep)
-        if recorder is not None:
+        targets = score_sets(model, _sets(data, role), rule, context.runtime, progress, report, recorder.add)
+        if role == "validation":
             predict_unlabeled(model, recorder, context.runtime, progress)
     except StopRequested:
         return None
-    if recorder is not None:
-        save_images(recorder, context, node.name, fingerprint)
+    save_images(recorder, context, node.name, fingerprint)
     if processes.is_main:
         content = {"fingerprint": fingerprint, "targets": {name: s.to_json() for name, s in targets.items()}}
         write_text(path, json.dumps(content, indent=1) + "\n")

@@ -12,7 +12,7 @@ from domainbridge.errors import InputError, RunFolderError
 from domainbridge.files import write_file
 from domainbridge.methods.base import PrototypeStage, StageSpec
 from domainbridge.models.model_folder import DESCRIPTION, WEIGHTS, verify_model
-from domainbridge.run.image_records import COUNTS_FILE
+from domainbridge.run.image_records import COUNTS_FILE, TEST_COUNTS_FILE
 from domainbridge.run.prototype_files import load_prototypes
 
 __all__ = ["CHECKPOINT", "DONE", "STARTED", "clear_stage", "copy_stage", "damage", "sweep"]
@@ -22,6 +22,7 @@ _OURS = (
     DONE,  # first: half a folder must not look finished
     "evaluation.json",
     COUNTS_FILE,
+    TEST_COUNTS_FILE,
     "test-evaluation.json",
     "label_free.json",
     "metrics*.jsonl",
