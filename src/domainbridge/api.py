@@ -19,11 +19,13 @@ from domainbridge.evaluation.label_maps import check_classes_occur, read_label_m
 from domainbridge.evaluation.labeled_files import dataset_files, folder_files, scoring_of, space_of_labels
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.report.write import ReportCallback, write_report
+from domainbridge.report.write_cards import CardCallback
 from domainbridge.run.callbacks.base import CALLBACKS, NullCallback
 from domainbridge.run.results import Results, read_results
 from domainbridge.run.run import run_recipe
 from domainbridge.runtime.device import Runtime, resolve_runtime
 from domainbridge.runtime.torchrun import recorded
+from domainbridge.tools.hub import local_model
 from domainbridge.tools.predict import predict_files
 
 __all__ = ["Run", "adapt", "evaluate", "load_model", "predict", "recipe_of"]
@@ -105,7 +107,8 @@ def adapt(
     """
     loaded = recipe_of(recipe, overrides, data_root)
     folder = Path(out) if out is not None else Path("runs") / loaded.name
-    followers = [*(CALLBACKS[name]() for name in loaded.runtime.callbacks), *(callbacks or ()), ReportCallback()]
+    followers = [*(CALLBACKS[name]() for name in loaded.runtime.callbacks), *(callbacks or ())]
+    followers += [ReportCallback(), CardCallback(tuple(followers))]
     finished = recorded(run_recipe)(loaded, folder, followers, only=only, until=until)
     return Run(folder, finished)
 
@@ -116,7 +119,8 @@ def load_model(
     """A model folder as an ``nn.Module`` with ``classes``, ``palette``, ``predict`` and ``predict_probabilities``.
 
     Args:
-        folder: path to a folder with model.safetensors and config.json, e.g. ``runs/NAME/model``.
+        folder: path to a folder with model.safetensors and config.json, e.g. ``runs/NAME/model``; or ``USER/NAME`` or
+            ``USER/NAME@REVISION`` of a model on the Hugging Face hub, fetched into the cache of huggingface_hub.
         slide: sliding windows of 512x512 instead of the whole image.
         flip: average with the mirrored image.
         device: auto, cpu, cuda, cuda:1 ...
@@ -125,8 +129,9 @@ def load_model(
     Raises:
         ModelError: no model folder, or a damaged one.
         RecipeError: no such device or precision.
+        HubError: the hub cannot be reached, or huggingface_hub is not installed.
     """
-    return load_predictor(Path(folder), slide=slide, flip=flip, device=device, precision=precision)
+    return load_predictor(local_model(folder), slide=slide, flip=flip, device=device, precision=precision)
 
 
 def evaluate(
@@ -243,7 +248,8 @@ def predict(
         StorageError: a result cannot be written.
     """
     paths = [Path(inputs)] if isinstance(inputs, Path | str) else [Path(path) for path in inputs]
-    return predict_files(model, paths, Path(out), overlay=overlay, confidence=confidence, report=report)
+    loaded = model if isinstance(model, Predictor) else local_model(model)
+    return predict_files(loaded, paths, Path(out), overlay=overlay, confidence=confidence, report=report)
 
 
 def recipe_of(

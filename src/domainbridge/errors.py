@@ -10,6 +10,7 @@
           RunFolderError           a run folder that does not fit the recipe
         TrainingError              exit code 1: failed while running, e.g. a non-finite loss
         StorageError               exit code 1: a file cannot be written, e.g. on a full disk
+        HubError                   exit code 1: the Hugging Face hub cannot be reached or refuses
 
 Anything else that escapes is a defect of ours.
 """
@@ -22,6 +23,7 @@ __all__ = [
     "DataError",
     "DomainbridgeError",
     "FileError",
+    "HubError",
     "InputError",
     "ModelError",
     "RecipeError",
@@ -95,6 +97,10 @@ class TrainingError(DomainbridgeError):
 
 class StorageError(DomainbridgeError):
     """A file cannot be written; what was there before is kept."""
+
+
+class HubError(DomainbridgeError):
+    """The Hugging Face hub cannot be reached or refuses, or its package is not installed."""
 
 
 def problem_list(title: str, problems: Sequence[str], limit: int = 20) -> str:

@@ -52,6 +52,13 @@ def test_help_names_the_verbs_and_loads_no_torch() -> None:
     assert loaded.stdout.strip() == "False"
 
 
+def test_every_model_of_a_run_has_a_card(done: tuple[Path, Path]) -> None:
+    for stage in ("r1-cut/model", "r1-class/model", "r1-distill/model", "model"):
+        card = (done[1] / stage / "README.md").read_text(encoding="utf-8")
+        assert "| source | clear | folder | 12 | not recorded |" in card
+        assert "mIoU on fog: " in card
+
+
 def test_plan_says_what_would_run_and_why(done: tuple[Path, Path]) -> None:
     recipe, folder = done
     result = call("plan", recipe, "--out", folder)

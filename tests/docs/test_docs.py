@@ -31,7 +31,7 @@ def test_commands_exist(page: Path) -> None:
     for line in re.findall(r"(?:^|`|\$ )domainbridge ([a-z]+(?: [a-z]+)?)", page.read_text(), re.MULTILINE):
         verb, _, second = line.partition(" ")
         assert verb in commands, f"domainbridge {line}"
-        if verb in ("recipes", "data"):
+        if verb in ("recipes", "data", "hub"):
             assert second in commands[verb].commands, f"domainbridge {line}"
 
 

@@ -71,6 +71,8 @@ DISTILL_ON = {"r1-distill", *ROUND_2}
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"sources": [{**RECIPE["sources"][0], "license": "mit"}]}, set()),
+        ({"targets": [{**RECIPE["targets"][0], "license": "mit"}]}, set()),
         ({"stages": {"r2-distill": {"steps": 9}}}, {"r2-distill"}),
         ({"stages": {"r1-class": {"steps": 9}}}, {"r1-class", "r1-prototypes", *DISTILL_ON}),
         ({"distillation": {"mode": "soft"}}, DISTILL_ON),

@@ -195,7 +195,9 @@ def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path, *, oracle: b
     if not rule.rare_classes:
         return None
     side, domains = ("target", tuple(data.oracle.values())) if oracle else ("source", data.sources)
-    settings = recipe.model_dump_json(include={f"{side}s", "label_space"})
+    settings = recipe.model_dump_json(
+        include={f"{side}s", "label_space"}, exclude={f"{side}s": {"__all__": {"license"}}}
+    )
     fingerprint = "".join([settings, *(files_fingerprint(domain) for domain in domains)])
     classes, labeled = len(training_space(recipe)), ConcatDataset(domains)
     counts = _kept_counts(counts_file, fingerprint, (len(labeled), classes))

@@ -65,7 +65,9 @@ def with_few_labels(recipe: Recipe) -> tuple[Recipe, list[str]]:
 def _few_source(few: FewConfig, target: TargetConfig) -> SourceConfig:
     section = _completed(_like_validation(few, target), target)
     values = {key: getattr(section, key) for key in FewConfig.model_fields}
-    return SourceConfig.model_construct(**values, name=f"{target.name}-few", dataset=target.dataset)
+    return SourceConfig.model_construct(
+        **values, name=f"{target.name}-few", dataset=target.dataset, license=target.license
+    )
 
 
 def _like_validation(test: Scored, target: TargetConfig) -> Scored:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from domainbridge.cli import data, model, recipes, run
+from domainbridge.cli import data, hub, model, recipes, run
 from domainbridge.cli.doctor import doctor
 from domainbridge.cli.init import init
 from domainbridge.cli.report import report
@@ -34,6 +34,7 @@ app.command("import")(model.import_)
 app.command("doctor")(doctor)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.add_typer(hub.app, name="hub")
 
 
 def _show_version(asked: bool) -> None:

@@ -10,7 +10,10 @@ from domainbridge.cli.terminal import echo
 __all__ = ["evaluate", "import_", "predict"]
 
 ModelArgument = Annotated[
-    Path, typer.Argument(help="path to a folder with model.safetensors and config.json", metavar="MODEL")
+    Path,
+    typer.Argument(
+        help="path to a folder with model.safetensors and config.json, or USER/NAME on the hub", metavar="MODEL"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 JsonOption = Annotated[Path | None, typer.Option(help="path to a file for the scores as JSON")]
@@ -152,8 +155,10 @@ def import_(
 ) -> None:
     """Turn a checkpoint of the published system (the student of either step) into a model folder."""
     from domainbridge.cli.parsing import parse_numbers, parse_size
+    from domainbridge.models.card_file import write_card
     from domainbridge.models.mmseg import import_checkpoint
     from domainbridge.models.model_folder import ModelConfig, save_model
+    from domainbridge.report.model_card import plain_card
 
     size = parse_size(resize, "--resize")
     imported = import_checkpoint(checkpoint, label_space, output_stride, parse_numbers(dilations, "--dilations"))
@@ -161,4 +166,8 @@ def import_(
         imported.spec, imported.space.name, imported.space.classes, imported.space.colors, size and (*size, True, None)
     )
     save_model(out, imported.model, config)
+    origin = f"Imported from {checkpoint.name}, a checkpoint of the published system."
+    note = write_card(out, plain_card(out, out.absolute().name, origin))
+    if note is not None:
+        echo(f"note: {note}", err=True)
     echo(f"{imported.spec.backbone}, {len(imported.space)} classes of {imported.space.name}: {out}", err=True)

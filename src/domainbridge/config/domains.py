@@ -24,6 +24,15 @@ _Percent = Annotated[float, Field(ge=0, le=100)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
 Pattern = Annotated[str, Field(pattern=r"^[^{}]*\{stem\}[^{}]*$")]
 Color = tuple[_Channel, _Channel, _Channel]
+License = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="license of the images and labels, for the model card, e.g. cc-by-4.0 or 'research only'; changes "
+        "no result; default: not recorded",
+    ),
+]
 ClassName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -189,6 +198,7 @@ class SourceConfig(ImagesConfig, LabelsConfig):
         description="share of the labeled crops that come from this source, whatever its size; default: by size, see "
         "sampling.domain_temperature; sampling.rare_classes draws from all sources alike",
     )
+    license: License = None
     complete_background: bool = Field(
         False,
         description="several sources: the background of this one shows no class that only others annotate; default: it "
@@ -224,6 +234,7 @@ class TargetConfig(ImagesConfig):
     name: str = Field(min_length=1, max_length=100, description="name in messages and results")
     dataset: str = Field("folder", description="'folder' or a known layout, see `domainbridge data layouts`")
     root: str = Field(description="path to the data set, relative to data_root")
+    license: License = None
     validation: ValidationConfig | None = Field(None, description="labeled images for scores; default: no scores")
     test: ValidationConfig | None = Field(
         None,

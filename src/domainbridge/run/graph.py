@@ -246,7 +246,7 @@ def _oracle_domains(recipe: Recipe, data: DataSets | None) -> dict[str, Any]:
 
 def _domains(trees: list[dict[str, Any]], datasets: tuple[Any, ...] | None) -> dict[str, Any]:
     """Domains by name without their places on disk, with a fingerprint of their files."""
-    left_out = {"root", "validation", "test", "oracle", "few"}
+    left_out = {"root", "license", "validation", "test", "oracle", "few"}
     named = {}
     for position, tree in enumerate(trees):
         files = files_fingerprint(datasets[position]) if datasets is not None else "unknown"

@@ -215,7 +215,11 @@ def _describe(
     kept = read_json(folder / "data-check.json") or {}
     if kept.get("passed") != passed["passed"] or not (folder / "preview.png").exists():
         draw_preview(recipe, data, folder / "preview.png")
-    write_text(folder / "data-check.json", json.dumps(passed) + "\n")
+    counts = {
+        "sources": {domain.name: len(listed) for domain, listed in zip(recipe.sources, data.sources, strict=True)},
+        "targets": {domain.name: len(listed) for domain, listed in zip(recipe.targets, data.targets, strict=True)},
+    }
+    write_text(folder / "data-check.json", json.dumps({**passed, "images": counts}) + "\n")
     write_text(folder / "environment.json", json.dumps(environment(runtime), indent=1) + "\n")
 
 

@@ -11,6 +11,7 @@ import torch
 from domainbridge.errors import InputError, RunFolderError
 from domainbridge.files import write_file
 from domainbridge.methods.base import PrototypeStage, StageSpec
+from domainbridge.models.card_file import CARD, is_unedited
 from domainbridge.models.model_folder import DESCRIPTION, WEIGHTS, verify_model
 from domainbridge.run.image_records import COUNTS_FILE, TEST_COUNTS_FILE
 from domainbridge.run.prototype_files import load_prototypes
@@ -69,6 +70,8 @@ def clear_stage(folder: Path) -> None:
     for pattern in _OURS:
         for path in list(folder.glob(pattern)):
             path.unlink(missing_ok=True)
+    if is_unedited(folder / "model" / CARD):
+        (folder / "model" / CARD).unlink()
     with suppress(OSError):  # not empty, or absent
         (folder / "model").rmdir()
     folder.mkdir(parents=True, exist_ok=True)

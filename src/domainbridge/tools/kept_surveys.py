@@ -32,6 +32,8 @@ def data_settings(recipe: Recipe) -> dict[str, Any]:
     """The keys that decide how files are read and checked, as plain values."""
     settings = recipe.model_dump(mode="json", include={"label_space", "evaluation", "sources", "targets", "crop"})
     del settings["evaluation"]["label_free"]
+    for domain in (*settings["sources"], *settings["targets"]):
+        del domain["license"]
     return settings
 
 
