@@ -105,7 +105,7 @@ def paired_crops(recipe: Recipe, stage: TrainingStage, batch_size: int, data: Tr
         labeled = data.oracle
     assert labeled is not None
     return PairedCrops(
-        labeled.images,
+        None if stage.supervision == "none" else labeled.images,
         data.target,
         _crop_rule(recipe),
         batch_size=batch_size,

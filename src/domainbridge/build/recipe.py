@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from domainbridge.build.given_models import no_sources, problems_of_models, problems_of_sources
 from domainbridge.build.initial_model import architecture_of_init
 from domainbridge.build.stage_network import problems_of_networks
 from domainbridge.build.target_sections import with_few_labels
@@ -83,6 +84,7 @@ def _parsed(tree: object, overrides: Sequence[str], where: str, document: Docume
         recipe, of_init = _with_init(recipe)
         recipe, of_few = with_few_labels(recipe)
         problems += of_init + of_few
+    problems += _problems_of_sources(tree, recipe)
     if recipe is None or problems:
         raise RecipeError(problem_list(f"{where}: {len(problems)} problem(s)", problems))
     return recipe
@@ -199,6 +201,16 @@ def _with_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
         return recipe, [f"init: {str(error).removeprefix('init: ')}"]
 
 
+def _problems_of_sources(tree: dict[str, Any], recipe: Recipe | None) -> list[str]:
+    """Sources that the method needs and does not get, or the other way round; also beside other problems."""
+    name = tree.get("method", Recipe.model_fields["method"].default)
+    known = isinstance(name, str) and name in METHODS.names()
+    need = getattr(METHODS[name], "sources", "needed") if known else "needed"
+    if recipe is not None:
+        return problems_of_sources(recipe, need)
+    return [no_sources(name)] if need == "needed" and tree.get("sources") in ([], ()) else []
+
+
 def _problems_of_names(recipe: Recipe) -> list[str]:
     """Names of data sets and label spaces that nothing has."""
     problems = []
@@ -240,7 +252,7 @@ def _problems_of_stages(recipe: Recipe) -> list[str]:
             f"selection: {recipe.selection} is a score without labels, but evaluation.label_free.images is 0; take "
             "more images, or selection: last"
         )
-    problems += problems_of_networks(recipe, trained)
+    problems += problems_of_networks(recipe, trained) + problems_of_models(recipe, stages_of(recipe))
     settings = {stage.name: training_config(recipe, stage) for stage in trained}
     for stage in trained:
         least, key = stage.least_steps or (0, "")

@@ -47,8 +47,8 @@ class Recipe(Section):
     )
     method: str = Field(
         "ddb",
-        description="name of the method: ddb, ddb-online, self-training, masked-consistency, source-only, or one of "
-        "an installed package",
+        description="name of the method: ddb, ddb-online, self-training, masked-consistency, source-free, source-only, "
+        "or one of an installed package",
     )
     fidelity: Literal["corrected", "published"] = Field(
         "corrected", description="published: with the quirks of the authors' code, see docs/method.md"
@@ -59,7 +59,9 @@ class Recipe(Section):
     label_space: str | LabelSpaceConfig = Field(
         "cityscapes19", description="classes that the network predicts: cityscapes19, camvid11, idd7, or your own"
     )
-    sources: tuple[SourceConfig, ...] = Field(min_length=1, max_length=1000, description="labeled domains")
+    sources: tuple[SourceConfig, ...] = Field(
+        max_length=1000, description="labeled domains; [] for method source-free, which has none"
+    )
     targets: tuple[TargetConfig, ...] = Field(min_length=1, max_length=1000, description="unlabeled domains")
     init: str | None = Field(
         None,

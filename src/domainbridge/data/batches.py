@@ -57,7 +57,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
 
     def __init__(
         self,
-        source: Dataset,
+        source: Dataset | None,
         target: Dataset,
         rule: CropRule,
         *,
@@ -74,7 +74,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
         """Keep the arguments.
 
         Args:
-            source: labeled samples.
+            source: labeled samples; None: the target crop takes the place of the source crop, with label 255.
             target: unlabeled samples.
             rule: size and draws of the crops.
             batch_size: pairs per step, over all processes.
@@ -91,7 +91,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
         self.batch_size, self.seed, self.stage = batch_size, seed, stage
         self.distort_source, self.augment_source = distort_source, augment_source
         self.rare = rare
-        self.source_mixture = source_mixture or Mixture((len(source),))
+        self.source_mixture = source_mixture or Mixture((len(source or ()),))
         self.target_mixture = target_mixture or Mixture((len(target),))
         self.rows = rows or Rows.whole(batch_size)
 
@@ -104,6 +104,9 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
 
     def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
         generator = numpy_generator(self.seed, self.stage, step, row, "crop")
+        if self.source is None:
+            crop = _random_crop(self.target[self.target_mixture.draw(generator)].image, self.rule, generator)
+            return crop, np.full(self.rule.size, IGNORE, np.uint8), crop
         wanted = None
         if self.rare is None:
             index = self.source_mixture.index(self.seed, self.stage, step * self.batch_size + row)

@@ -23,6 +23,7 @@ __all__ = [
     "AdaBNStage",
     "Method",
     "MethodConfig",
+    "ModelStage",
     "Objective",
     "PrototypeStage",
     "StageInputs",
@@ -133,8 +134,8 @@ class TrainingStage(StageSpec):
         lr_factor: factor of ``training.learning_rate``, unless the recipe sets the stage's own.
         distort_source: photometric distortion of the source images.
         uses_target: whether the stage sees target images; if not, ``training.adapt_batchnorm`` does not apply.
-        supervision: whose labels the stage learns from: the sources', or the targets' own (section ``oracle``). No
-            other stage may depend on the latter.
+        supervision: whose labels the stage learns from: the sources', or the targets' own (section ``oracle``), on
+            which no other stage may depend; "none": a batch's source is the target crop with label 255.
         settings_of: stage whose section in the recipe's ``stages`` holds here too.
         student_passes: forward and backward passes of the student per batch; for estimates of time and memory.
         teacher_passes: forward passes of teachers per batch, one per teacher; likewise.
@@ -151,7 +152,7 @@ class TrainingStage(StageSpec):
     lr_factor: float = 1.0
     distort_source: bool = False
     uses_target: bool = True
-    supervision: Literal["source", "target"] = "source"
+    supervision: Literal["source", "target", "none"] = "source"
     settings_of: str | None = None
     student_passes: int = 2
     teacher_passes: int = 0
@@ -185,6 +186,19 @@ class AdaBNStage(StageSpec):
     student: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelStage(StageSpec):
+    """A stage that takes a finished model into the run; nothing is trained. Its scores are there to compare with.
+
+    Attributes:
+        model: path to the model folder, as the recipe gives it. Its content is part of the stage's identity.
+        key: key of the recipe that names the folder, for messages.
+    """
+
+    model: str
+    key: str
+
+
 class MethodConfig(Section):
     """Keys of a recipe that every method of ours has; an own method may inherit them."""
 
@@ -216,6 +230,9 @@ class Method(Protocol):
         config_class: keys that the method adds to a recipe.
         stage_names: training stages that a recipe's ``stages`` may name, also those that this configuration switches
             off.
+
+    A method that can do without labeled images has a class attribute ``sources``: "optional", or "none" for one that
+    uses none.
     """
 
     config_class: ClassVar[type[Section]]

@@ -32,6 +32,7 @@ from domainbridge.types import Batch
 
 __all__ = [
     "MIC",
+    "BlocksConfig",
     "MICConfig",
     "MaskedConfig",
     "MaskedConsistency",
@@ -42,17 +43,22 @@ __all__ = [
 MaskedMixing = Literal["class", "cut", "none"]
 
 
-class MaskedConfig(Section):
+class BlocksConfig(Section):
     """Masked image consistency, MIC (arXiv 2212.01322)."""
 
-    mixing: MaskedMixing = Field(
-        "class", description="loss on mixed images beside the masked one: class (published), cut, or none"
-    )
     block_size: PositiveInt = Field(
         BLOCK_SIZE, le=20_000, description="side of a block, pixels; published for crops of 512 and more"
     )
     ratio: float = Field(MASK_RATIO, ge=0, lt=1, description="share of the blocks that the student does not see")
     weight: float = Field(1.0, gt=0, le=1e6, description="factor lambda of the masked loss")
+
+
+class MaskedConfig(BlocksConfig):
+    """Masked image consistency, MIC (arXiv 2212.01322)."""
+
+    mixing: MaskedMixing = Field(
+        "class", description="loss on mixed images beside the masked one: class (published), cut, or none"
+    )
 
 
 class MaskedConsistency(SelfTraining):

@@ -8,6 +8,7 @@ from typing import Any
 
 from domainbridge.build.batches import batchnorm_count
 from domainbridge.build.datasets import DataSets, data_root
+from domainbridge.build.given_models import given_model
 from domainbridge.build.initial_model import init_folder
 from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.build.stage_network import stage_recipe
@@ -18,7 +19,7 @@ from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RecipeError
 from domainbridge.files import digest
-from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage
+from domainbridge.methods.base import AdaBNStage, ModelStage, PrototypeStage, StageSpec, TrainingStage
 from domainbridge.models.model_folder import DESCRIPTION, WEIGHTS
 from domainbridge.run.callbacks.jsonl import seconds_per_step
 from domainbridge.run.stage_status import StageState, StageStatus, status_of
@@ -67,7 +68,7 @@ class Node:
     @property
     def keeps_model(self) -> bool:
         """Whether the stage's result is a model, which is scored."""
-        return isinstance(self.spec, TrainingStage | AdaBNStage)
+        return isinstance(self.spec, TrainingStage | AdaBNStage | ModelStage)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
             values |= (
                 {"oracle": _oracle_domains(recipe, data)} if learns_from_target_labels(spec) else {"sources": sources}
             )
+        elif isinstance(spec, ModelStage):
+            values["model"] = {"files": _model_digest(given_model(spec))}
         else:
             values["training"] = {"batch_size": recipe.training.batch_size}
         if isinstance(spec, AdaBNStage):
@@ -232,6 +235,8 @@ def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, dat
     batch_size = recipe.training.batch_size
     if data is not None and isinstance(spec, PrototypeStage):
         return -(-len(data.target) * spec.config.passes // batch_size)
+    if isinstance(spec, ModelStage):
+        return 0
     if data is not None and isinstance(spec, AdaBNStage):
         return batchnorm_count(batch_size, len(data.target))
     return None

@@ -56,8 +56,8 @@ def reference_stage(node: Node, nodes: Sequence[Node], folder: Path) -> Node | N
 
 def stages_to_score(node: Node, nodes: Sequence[Node], recipe: Recipe, folder: Path) -> list[str]:
     """The stages whose models are read to score a finished stage; none where its scores are kept or not wanted."""
-    if not node.keeps_model or recipe.evaluation.label_free.images == 0:
-        return []
+    if not node.keeps_model or recipe.evaluation.label_free.images == 0 or not recipe.sources:
+        return []  # labeled source images calibrate the scores
     if kept_label_free(node, nodes, recipe, folder) is not None:
         return []
     before = reference_stage(node, nodes, folder)
@@ -66,7 +66,7 @@ def stages_to_score(node: Node, nodes: Sequence[Node], recipe: Recipe, folder: P
 
 def label_free_images(recipe: Recipe, data: DataSets) -> int:
     """How many images a stage is scored on without labels, those of the sources included."""
-    count = recipe.evaluation.label_free.images
+    count = recipe.evaluation.label_free.images if recipe.sources else 0
     targets = sum(min(len(files), count) for files in data.targets)
     return targets + min(len(data.source), source_images(count))
 

@@ -33,15 +33,15 @@ def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int,
     """
     recipe, runtime, stage = context.recipe, context.runtime, node.spec
     assert isinstance(stage, PrototypeStage)
-    processes, models = runtime.processes, {}
+    processes, models, shapes = runtime.processes, {}, {}
     for student in stage.students:
         model, config = load_model(context.folder / student / "model")
         models[student] = runtime.place(model, channels_last=recipe.training.channels_last)
-        shape = (config.spec.num_classes, config.spec.head.channels)
+        shapes[student] = (config.spec.num_classes, config.spec.head.channels)
     state = load_own_checkpoint(folder, node, processes)
     start, began = (state.step, time.perf_counter() - state.seconds) if state is not None else (0, time.perf_counter())
     banks = _restored(state, folder, stage.students, runtime) if state is not None else {}
-    banks = banks or {student: empty_bank(*shape, runtime.device) for student in stage.students}
+    banks = banks or {student: empty_bank(*shapes[student], runtime.device) for student in stage.students}
     crops = prototype_crops(recipe, stage, context.data)
     context.callback.advance(node, "prototypes", start)
     turns = range(start + processes.rank, len(crops), processes.count)
@@ -49,7 +49,7 @@ def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int,
         for position in range(start, len(crops), processes.count):
             image = next(loaded, None)
             for student, model in models.items():
-                means, seen = _means(model, image, crops.batch_size, stage, shape, runtime)
+                means, seen = _means(model, image, crops.batch_size, stage, shapes[student], runtime)
                 means, seen = processes.all_gather(means), processes.all_gather(seen)
                 banks[student] = running_mean(banks[student], means, seen, stage.config.max_count)
             done = min(position + processes.count, len(crops))

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from domainbridge.build.batches import batchnorm_batches, paired_crops
+from domainbridge.build.given_models import given_model
 from domainbridge.build.networks import build_objective, initial_student, model_config
 from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.schema import Recipe
@@ -17,8 +19,8 @@ from domainbridge.config.training import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
-from domainbridge.methods.base import AdaBNStage, PrototypeStage, TrainingStage, trained_objectives
-from domainbridge.models.model_folder import load_model, save_model
+from domainbridge.methods.base import AdaBNStage, ModelStage, PrototypeStage, TrainingStage, trained_objectives
+from domainbridge.models.model_folder import load_model, publish_model, save_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.adabn_stage import adapt_to_target
 from domainbridge.run.context import Context
@@ -56,6 +58,8 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
     match node.spec:
         case AdaBNStage():
             work = adapt_to_target
+        case ModelStage():
+            work = _take_model
         case PrototypeStage():
             work = collect_prototypes
         case _:
@@ -73,6 +77,15 @@ def run_stage(node: Node, context: Context, *, resume: bool) -> bool:
         sweep(folder)
     processes.barrier()
     return True
+
+
+def _take_model(node: Node, context: Context, folder: Path) -> tuple[int, float] | None:
+    """Copy a finished model into the stage's folder."""
+    assert isinstance(node.spec, ModelStage)
+    began = time.perf_counter()
+    if context.runtime.processes.is_main:
+        publish_model(given_model(node.spec), folder / "model")
+    return 0, time.perf_counter() - began
 
 
 def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | None:

@@ -11,7 +11,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.decode import image_size
 from domainbridge.errors import DataError
-from domainbridge.methods.base import PrototypeStage, TrainingStage
+from domainbridge.methods.base import ModelStage, PrototypeStage, TrainingStage
 from domainbridge.run.graph import PlannedStage, measured_seconds
 from domainbridge.run.image_recorder import images_to_predict
 from domainbridge.run.label_free import LABEL_FREE, label_free_images, stages_to_score
@@ -73,7 +73,7 @@ def planned_work(
                 if spec.uses_target and item.node.training.adapt_batchnorm == "target":
                     batches = batchnorm_count(rows, sum(len(files) for files in data.targets))
                     work.append(Work(item.name, "statistics", "statistics", 0, batches, rows))
-            else:
+            elif not isinstance(spec, ModelStage):
                 students = len(spec.students) if isinstance(spec, PrototypeStage) else 1
                 phase: Phase = "prototypes" if isinstance(spec, PrototypeStage) else "statistics"
                 work.append(Work(item.name, phase, spec.kind, first, steps, students * recipe.training.batch_size))

@@ -41,9 +41,11 @@ def check_data(recipe: Recipe, data: DataSets, announce: Callable[[str], None]) 
 
 
 def source_pixels(recipe: Recipe, survey: Survey) -> dict[str, int]:
-    """Labeled pixels of all sources by class, of the files that were decoded."""
+    """Labeled pixels of all sources by class, of the files that were decoded; empty without sources."""
     classes = training_space(recipe).classes
     counts = [domain.counts for domain in survey.domains if domain.name.startswith("sources.")]
+    if not counts:
+        return {}
     return {name: sum(int(part[i]) for part in counts if part is not None) for i, name in enumerate(classes)}
 
 

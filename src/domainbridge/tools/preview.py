@@ -145,7 +145,7 @@ def _draw_crops(line: Sequence["Axes"], recipe: Recipe, data: DataSets, space: L
         ("target crop", batch.target_image[0], None),
         ("target crop", batch.target_image[1], None),
     ]
-    for axes, (name, image, label) in zip(line, pictures, strict=False):
+    for axes, (name, image, label) in zip(line, pictures if data.sources else pictures[2:], strict=False):
         painted = _painted(image.permute(1, 2, 0).numpy(), None if label is None else label.numpy(), space)
         axes.imshow(painted)
         axes.set_title(f"{name} of {stage.name}, {image.shape[2]}x{image.shape[1]}", fontsize="x-small", loc="left")
