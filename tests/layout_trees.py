@@ -86,6 +86,25 @@ def cityscapes(root: Path) -> None:
             _gray(label / f"{stem}_gtFine_color.png", np.zeros((*SIZE, 3)))
 
 
+def urbansyn(root: Path) -> None:
+    """Train ids, 19 for no class; names that begin otherwise in each folder; colored labels beside those that count."""
+    for number in range(1, 5):
+        _image(root / f"rgb/rgb_{number:04}.png", number)
+        _gray(root / f"ss/ss_{number:04}.png", np.where(scene(number) == 255, 19, scene(number)))
+        _gray(root / f"ss_colour/ss_colour_{number:04}.png", np.zeros((*SIZE, 3)))
+
+
+def wilddash2(root: Path) -> None:
+    """Cityscapes' ids, but for road markings and a van; no splits."""
+    for number in range(4):
+        _image(root / f"images/ab0000_{number:05}.jpg", number)
+        values = _stored(scene(number), CITY_IDS, 0)
+        values[29:] = 38
+        values[22:28][values[22:28] == 26] = 35
+        _gray(root / f"labels/ab0000_{number:05}.png", values)
+        _gray(root / f"instances/ab0000_{number:05}.png", np.zeros(SIZE))
+
+
 V12_IDS = {ROAD: 13, BUILDING: 17, SKY: 27, CAR: 55}
 
 
@@ -194,6 +213,8 @@ TREES: dict[str, Callable[[Path], None]] = {
     "gta5": gta5,
     "synscapes": synscapes,
     "synthia": synthia,
+    "urbansyn": urbansyn,
+    "wilddash2": wilddash2,
     "cityscapes": cityscapes,
     "mapillary": mapillary,
     "mapillary-v2": mapillary_v2,

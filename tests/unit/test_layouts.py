@@ -28,7 +28,7 @@ def recipe_of(name: str, root: Path) -> Recipe:
     """Source: the set with its labels (GTA5 where it has none). Target and validation: the set's own."""
     source = name if name in LABELED else "gta5"
     target = {"name": "t", "dataset": name, "root": name}
-    if name not in ("gta5", "synscapes", "synthia", "camvid"):
+    if name not in ("gta5", "synscapes", "synthia", "urbansyn", "camvid"):
         target["validation"] = {}
     return parse_recipe(
         {
@@ -38,6 +38,7 @@ def recipe_of(name: str, root: Path) -> Recipe:
             "targets": [target],
             "rounds": 1,
             "training": {**RECIPE["training"], "steps": 1},
+            "evaluation": {"label_free": {"images": 0}},
             "data_root": str(root),
         }
     )
@@ -112,6 +113,20 @@ def test_missing_labels_are_counted(name: str, tmp_path: Path) -> None:
     assert len(fewer.images) == len(listing.images) - 1
     assert f"1 of {len(listing.images)} images have no label" in fewer.problems[0]
     assert str(listing.images[0]) in fewer.problems[0]
+
+
+def test_names_that_begin_otherwise_are_no_images(tmp_path: Path) -> None:
+    TREES["urbansyn"](tmp_path)
+    (tmp_path / "rgb/rgb_0002.png").rename(tmp_path / "rgb/0002.png")
+    assert len(list_layout("urbansyn", tmp_path, None, (), labeled=True).images) == 3
+    for path in (tmp_path / "rgb").glob("rgb_*"):
+        path.unlink()
+    problems = list_layout("urbansyn", tmp_path, None, (), labeled=True).problems
+    assert problems == (f"no image below {tmp_path / 'rgb'} has a name like rgb_*",)
+    TREES["urbansyn"](tmp_path)
+    (tmp_path / "ss/ss_0003.png").unlink()
+    (problem,) = list_layout("urbansyn", tmp_path, None, (), labeled=True).problems
+    assert "with the expected label name ss_0003.png" in problem
 
 
 def test_an_incomplete_set_is_noted_not_refused(tmp_path: Path) -> None:

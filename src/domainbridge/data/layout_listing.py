@@ -76,7 +76,7 @@ def list_layout(name: str, root: Path, split: str | None, exclude_files: tuple[s
     complete = [(image, label) for image, label in pairs if label is not None]
     if len(complete) < len(pairs):
         example = next(image for image, label in pairs if label is None)
-        expected_name = f"{example.stem.removesuffix(scheme.image_ending)}{scheme.label_ending}"
+        expected_name = scheme.label_name(example.stem)
         problems.append(
             f"{len(pairs) - len(complete)} of {len(pairs)} images have no label, e.g. {example}, with the expected "
             f"label name {expected_name}; {layout.unpack}"
@@ -105,17 +105,16 @@ def _pairs(
         if needed and not path.is_dir():
             problems.append(f"{layout.title} expects its {kind} at {path}; {layout.unpack} (root: {root})")
             return []
-    ending = scheme.image_ending
-    by_name = {}  # image -> beginning of its label's name
+    by_name = {}  # image -> its label's name
     for name in files_below(images).names:
-        body = name.rpartition(".")[0]
-        if suffix_of(name) in IMAGE_SUFFIXES and body.endswith(ending):
-            by_name[name] = body.removesuffix(ending)
+        label = scheme.label_name(name.rpartition(".")[0])
+        if suffix_of(name) in IMAGE_SUFFIXES and label is not None:
+            by_name[name] = label
     if not by_name:
-        named = f" has a name ending in {ending}" if ending else ""
+        pattern = f"{scheme.image_start}*{scheme.image_ending}"
+        named = f" has a name like {pattern}" if pattern != "*" else ""
         problems.append(f"no image below {images}{named}")
     if not labeled:
         return [(images / name, None) for name in by_name]
     existing = set(files_below(labels).names)
-    named_labels = ((name, beginning + scheme.label_ending) for name, beginning in by_name.items())
-    return [(images / name, labels / label if label in existing else None) for name, label in named_labels]
+    return [(images / name, labels / label if label in existing else None) for name, label in by_name.items()]

@@ -33,12 +33,28 @@ class DirectoryScheme:
         labels: folder of labels, likewise.
         image_ending: end of every image's stem.
         label_ending: end of a label's name, with the suffix, in place of ``image_ending``.
+        image_start: beginning of every image's name.
+        label_start: beginning of a label's name, in place of ``image_start``.
     """
 
     images: str
     labels: str
     image_ending: str = ""
     label_ending: str = ".png"
+    image_start: str = ""
+    label_start: str = ""
+
+    def label_name(self, image: str) -> str | None:
+        """Name of an image's label below ``labels``; None for a name that no image of this scheme has.
+
+        Args:
+            image: path below ``images``, without the suffix.
+        """
+        folder, slash, stem = image.rpartition("/")
+        if not (stem.startswith(self.image_start) and stem.endswith(self.image_ending)):
+            return None
+        body = stem.removeprefix(self.image_start).removesuffix(self.image_ending)
+        return f"{folder}{slash}{self.label_start}{body}{self.label_ending}"
 
 
 @dataclass(frozen=True)
