@@ -1,7 +1,10 @@
 """Fixtures over the generated domain pair."""
 
 import copy
+import gc
 import os
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,35 @@ from tiny_domain import RECIPE, write_domain
 
 def pytest_configure() -> None:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+    os.fsync = lambda descriptor: None  # files of tests need not outlive a power failure
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules out of the collections that end every stage: their objects are nearly all of that work."""
+    gc.collect()
+    gc.freeze()
+
+
+_FIRST_PREVIEW = Path(os.environ["DOMAINBRIDGE_CACHE"]) / "preview.png"
+
+
+@pytest.fixture(autouse=True)
+def one_preview(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture that every new run draws is drawn once in a process and copied then, except with ``previews``."""
+    engine = sys.modules.get("domainbridge.run.run")
+    if engine is None or request.node.get_closest_marker("previews"):
+        return
+    draw = engine.draw_preview
+
+    def draw_or_copy(recipe: Any, data: Any, path: Path) -> list[str]:
+        if _FIRST_PREVIEW.exists():
+            shutil.copy(_FIRST_PREVIEW, path)
+            return []
+        problems: list[str] = draw(recipe, data, path)
+        shutil.copy(path, _FIRST_PREVIEW)
+        return problems
+
+    monkeypatch.setattr(engine, "draw_preview", draw_or_copy)
 
 
 @pytest.fixture(scope="session")

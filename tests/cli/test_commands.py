@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from command_line import call
 from domainbridge.config.load import shipped_recipes
 from domainbridge.data.label_spaces import BUILT_IN
 from domainbridge.models.heads.base import HeadSpec
@@ -20,10 +21,11 @@ from domainbridge.models.segmenter import ModelSpec, build_segmenter
 from layout_trees import TREES
 
 
-def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own, as in a terminal."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
     command = [sys.executable, "-m", "domainbridge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> tupl
     tree = {**RECIPE, "data_root": str(generated_data), "rounds": 1, "source_only": False}
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tree))
-    result = call("run", recipe, cwd=folder)
+    result = process("run", recipe, cwd=folder)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert "r1-distill: fog mIoU" in result.stderr
@@ -43,7 +45,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, generated_data: Path) -> tupl
 
 
 def test_help_names_the_verbs_and_loads_no_torch() -> None:
-    result = call("--help")
+    result = process("--help")
     assert result.returncode == 0
     for verb in ("run", "plan", "recipes", "evaluate", "predict", "suggest", "data", "doctor"):
         assert verb in result.stdout
@@ -375,7 +377,7 @@ class TestBadInput:
         for path in (folder / "data/source/images").glob("*.png"):
             size = path.stat().st_size
             path.write_bytes(b"x" * size)  # names and sizes as before: the check's memory still holds
-        result = call("run", folder / "r.yaml", "--out", folder / "run", "--until", "r1-cut")
+        result = process("run", folder / "r.yaml", "--out", folder / "run", "--until", "r1-cut")
         assert result.returncode == 2
         assert "unreadable or truncated" in result.stderr
         assert "Traceback" not in result.stderr
@@ -404,7 +406,7 @@ class TestBadInput:
     def test_non_finite_loss_exits_with_1(self, broken: tuple[Path, dict]) -> None:
         folder, tree = broken
         (folder / "r.yaml").write_text(yaml.safe_dump(tree))
-        result = call("run", folder / "r.yaml", "--out", folder / "run", "training.learning_rate=1e30")
+        result = process("run", folder / "r.yaml", "--out", folder / "run", "training.learning_rate=1e30")
         assert result.returncode == 1
         assert "stage source-only, step" in result.stderr
         assert "not finite" in result.stderr

@@ -1,21 +1,13 @@
 """``domainbridge report``, and what ``run`` says at its end and ``plan`` about its reasons."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from command_line import call
 from run_folder import write_run
 from tiny_domain import RECIPE
-
-
-def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "domainbridge", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=240, check=False)
 
 
 def test_a_report_of_a_run(tmp_path: Path) -> None:

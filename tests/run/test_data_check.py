@@ -1,23 +1,20 @@
 """`data check`: everything that would hurt later, found in one pass."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from command_line import call
 from tiny_domain import RECIPE, write_domain
 
 
-def check(recipe: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "domainbridge", "data", *words, str(recipe)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+def check(recipe: Path, *words: str) -> CompletedProcess[str]:
+    return call("data", *words, recipe)
 
 
 def save(path: Path, array: np.ndarray) -> None:

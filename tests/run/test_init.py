@@ -17,6 +17,7 @@ from domainbridge.tools.init.classes import find_classes
 from domainbridge.tools.init.write import look, write_recipe
 from domainbridge.tools.survey import survey_data
 
+pytestmark = pytest.mark.previews
 QUICK = ["labelme", "mask-per-class"]
 NAMED = ["labelme", "coco", "yolo", "cvat-xml", "cvat-masks", "supervisely", "label-studio", "label-studio-png"]
 
