@@ -2,7 +2,8 @@
 
 ``python -m benchmarks gpu`` is another command: what only a GPU can show (see ``gpu_check.py``). So is ``python -m
 benchmarks label_free RUN [RUN ...]``: how well scores without labels tell the true mIoU (see ``label_free.py``), and
-``python -m benchmarks methods --out FOLDER``: methods with the same budget beside each other (see ``methods.py``).
+``python -m benchmarks methods --out FOLDER``: methods with the same budget beside each other (see ``methods.py``), and
+``python -m benchmarks backbones [NAME:STRIDE ...]``: every family of backbones (see ``backbones.py``).
 
 Every benchmark runs in a process of its own with one thread, so that none inherits another's memory.
 """
@@ -47,6 +48,10 @@ def main() -> None:
         from benchmarks.methods import main as compare_methods
 
         sys.exit(compare_methods(sys.argv[2:]))
+    if sys.argv[1:2] == ["backbones"]:
+        from benchmarks.backbones import main as exercise_backbones
+
+        sys.exit(exercise_backbones(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmarks", nargs="*", help=f"some of: {'; '.join(BENCHMARKS)}; a part of a name is enough")
     parser.add_argument("--out", type=Path, help="merge the answers into this JSON file")

@@ -56,7 +56,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "label_space": "cityscapes19",
         "sources": [{"name": "ours", "dataset": "frames", "root": "frames", "split": "train"}],
         "targets": [{"name": "fog", "root": "target", "images": "images"}],
-        "model": {"backbone": "plain8", "weights": "none", "output_stride": 16, "head": {"kind": "linear"}},
+        "model": {"backbone": "plain8", "weights": "none", "output_stride": 16, "head": {"kind": "projected"}},
         "runtime": {**RECIPE["runtime"], "callbacks": ["jsonl", "csv"]},
     }
     path = folder / "outside.yaml"
@@ -77,7 +77,7 @@ def test_parts_of_an_outside_package_make_a_run(site: Path, recipe: Path, tmp_pa
     assert (list(results["stages"]), results["final"]) == (["source-only", "adabn", "entropy"], "entropy")
     config = json.loads((tmp_path / "run/model/config.json").read_text())
     assert "plain8" in json.dumps(config)
-    assert "linear" in json.dumps(config)
+    assert "projected" in json.dumps(config)
     with (tmp_path / "run/losses.csv").open() as file:
         assert {(stage, loss) for stage, _, loss, _ in csv.reader(file)} == {
             ("source-only", "source"),

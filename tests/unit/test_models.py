@@ -63,7 +63,7 @@ class TestBackbonesThatTakeSomeSizes:
         for size in ((64, 96), (63, 63)):
             image = torch.rand(1, 3, *size)
             with torch.no_grad():
-                assert all(map(torch.equal, network.backbone(image), network.backbone.body(image)))
+                assert all(map(torch.equal, network.backbone(image, pyramid=True), network.backbone.body(image)))
 
     def test_training_with_an_odd_crop(self, network: Segmenter) -> None:
         trained = copy.deepcopy(network).train()
@@ -80,7 +80,13 @@ def test_output_strides(name: str, stride: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("resnet101_v2c", "close names"), ("vit_tiny_patch16_224", "gives no feature map")]
+    ("name", "message"),
+    [
+        ("resnet101_v2c", "close names"),
+        ("levit_128s", "gives no feature map"),
+        ("swin_tiny_patch4_window7_224", "output stride 32 only"),
+        ("mvitv2_tiny", "no images that are larger"),
+    ],
 )
 def test_backbones_that_do_not_work(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):

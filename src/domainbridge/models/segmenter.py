@@ -58,8 +58,8 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Segmentation:
         """Float32 (batch, 3, height, width) in [0, 1] to logits and features at the head's resolution."""
         normalized = ((image - self.mean) / self.std).contiguous(memory_format=self._memory_format())
-        fine, deepest = self.backbone(normalized)
-        features = self.head(fine, deepest)
+        maps = self.backbone(normalized, pyramid=self.head.needs != "fine")
+        features = self.head(*maps) if self.head.needs == "all" else self.head(maps[0], maps[-1])
         return Segmentation(self.head.classifier(features), features)
 
     def _memory_format(self) -> torch.memory_format:
@@ -82,6 +82,6 @@ def build_segmenter(spec: ModelSpec, *, published_init: bool = False) -> Segment
         ModelError: the backbone cannot be built.
     """
     backbone = build_backbone(spec.backbone, spec.output_stride)
-    head = build_head(spec.head, backbone.fine_channels, backbone.channels, spec.num_classes)
+    head = build_head(spec.head, backbone, spec.num_classes)
     head.reset(published=published_init)
     return Segmenter(backbone, head, *normalization_of(spec.backbone))

@@ -1,9 +1,11 @@
-"""What a backbone is: two feature maps, at stride 4 and at the output stride; families of backbones by name."""
+"""What a backbone is: feature maps from stride 4 to the output stride; families of backbones by name."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from domainbridge.models.backbones.maps import cropped, maps_of
 from domainbridge.models.backbones.padding import Padding
 from domainbridge.registry import Registry
 
@@ -15,38 +17,56 @@ _FALLBACK = "timm"
 
 
 class Backbone(nn.Module):
-    """A feature extractor that returns two maps: the fine one at stride 4, and the deepest.
+    """A feature extractor with a fine map at stride 4, a deepest one at the output stride, and maps between them.
 
     Attributes:
         body: the extractor; its parameters are named as its library names them.
-        fine_channels: of the fine map.
-        channels: of the deepest map.
+        map_channels: of all maps, the finest first.
+        map_strides: pixels per cell of each; empty where nobody has said them.
     """
 
-    def __init__(self, body: nn.Module, fine_channels: int, channels: int) -> None:
+    def __init__(self, body: nn.Module, *channels: int, strides: Sequence[int] = (), any_grid: bool = True) -> None:
+        """Two maps at least.
+
+        Args:
+            body: (batch, 3, height, width) to a sequence of maps.
+            channels: of each map.
+            strides: of each map.
+            any_grid: whether multiples of 32 pixels suit the extractor without a trial.
+        """
         super().__init__()
         self.body = body
-        self.fine_channels = fine_channels
-        self.channels = channels
-        self.padding = Padding()
+        self.map_channels = channels
+        self.map_strides = tuple(strides)
+        self.padding = Padding(self.map_strides, any_grid=any_grid)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 3, height, width) to maps of a fourth, and of 1 / output stride of that size, rounded up.
+    @property
+    def fine_channels(self) -> int:
+        """Of the fine map."""
+        return self.map_channels[0]
+
+    @property
+    def channels(self) -> int:
+        """Of the deepest map."""
+        return self.map_channels[-1]
+
+    def forward(self, image: Tensor, *, pyramid: bool = False) -> tuple[Tensor, ...]:
+        """(batch, 3, height, width) to two maps: of a fourth, and of 1 / output stride of that size, rounded up.
 
         Images are padded if the extractor does not take their size; the maps are those of the image alone.
+
+        Args:
+            image: float32, normalized.
+            pyramid: all maps instead, at ``map_strides``.
         """
         height, width = image.shape[-2:]
         larger = self.padding(self.body, image)
-        fine, deepest = self.body(larger)
+        maps = maps_of(self.body, larger)
+        if not pyramid:
+            maps = maps[0], maps[-1]
         if larger is image:
-            return fine, deepest
-        return _cropped(fine, larger, (height, width)), _cropped(deepest, larger, (height, width))
-
-
-def _cropped(maps: Tensor, padded: Tensor, size: tuple[int, int]) -> Tensor:
-    """Without the cells that see the padding alone."""
-    down, right = (-(-padded.shape[axis] // maps.shape[axis]) for axis in (-2, -1))
-    return maps[..., : -(-size[0] // down), : -(-size[1] // right)]
+            return maps
+        return tuple(cropped(each, larger, (height, width)) for each in maps)
 
 
 class BackboneFamily(Protocol):
@@ -83,8 +103,9 @@ def build_backbone(name: str, output_stride: int) -> Backbone:
     """A backbone with random weights, by name.
 
     Args:
-        name: ``resnet{18,34,50,101,152}_v1c``, or a convolutional timm model with feature maps.
-        output_stride: 8, 16 or 32: deeper stages are dilated instead of strided.
+        name: ``resnet{18,34,50,101,152}_v1c``, or a timm model with feature maps (docs/backbones.md).
+        output_stride: 8, 16 or 32. Deeper stages of a convolutional network are dilated instead of strided; the maps of
+            a plain ViT are interpolated; other transformers have one output stride, 32.
 
     Raises:
         ModelError: the name is unknown, or the model gives no feature map at that stride.

@@ -1,5 +1,7 @@
 """The published head: parallel dilated convolutions (docs/method.md, section 6)."""
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,8 @@ class DeepLabV2Head(Head):
 
     The variant of DeepLab v2's head (Chen et al., arXiv 1606.00915) that the authors use.
     """
+
+    needs: ClassVar[Literal["fine", "deepest", "all"]] = "deepest"
 
     def __init__(self, spec: HeadSpec, fine_channels: int, channels: int, num_classes: int) -> None:
         """``channels``: of the backbone's deepest map; its fine map is not used."""

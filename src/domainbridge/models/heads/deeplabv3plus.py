@@ -17,6 +17,8 @@ class DeepLabV3PlusHead(DeepLabV2Head):
     The decoder of DeepLab v3+ (Chen et al., arXiv 1802.02611): thin things survive a coarse, cheap backbone.
     """
 
+    needs = "fine"
+
     def __init__(self, spec: HeadSpec, fine_channels: int, channels: int, num_classes: int) -> None:
         """``fine_channels`` and ``channels``: of the backbone's two maps."""
         super().__init__(spec, fine_channels, channels, num_classes)
