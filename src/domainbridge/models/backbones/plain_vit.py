@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from domainbridge.errors import ModelError
 from domainbridge.models.backbones.base import Backbone
 from domainbridge.models.backbones.maps import at_stride, cells
+from domainbridge.models.timm_weights import TimmBuild
 
 __all__ = ["BlockMaps", "PlainViT", "plain_vit"]
 
@@ -90,4 +91,6 @@ def plain_vit(name: str, output_stride: int, **arguments: Any) -> PlainViT:
         raise ModelError(f"model.backbone: {name!r} gives no maps of its blocks ({error})") from error
     last = info[-1]
     channels = last.get("num_chs_norm", last["num_chs"])
-    return PlainViT(BlockMaps(model, blocks), int(last["reduction"]), output_stride, channels)
+    backbone = PlainViT(BlockMaps(model, blocks), int(last["reduction"]), output_stride, channels)
+    backbone.timm_build = TimmBuild(name, arguments)
+    return backbone

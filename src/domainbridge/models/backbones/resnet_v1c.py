@@ -43,6 +43,7 @@ def resnet_v1c(depth: int, output_stride: int, **sizes: Any) -> Backbone:
         sizes: ``stem_width`` (32) and ``channels`` (64, 128, 256, 512), for smaller networks.
     """
     backbone = extractor(f"resnet{depth}", output_stride, stem_type="deep", **{"stem_width": 32, **sizes})
+    backbone.timm_build = None  # files of these weights have the authors' names, which timm does not know
     for module in backbone.modules():
         if isinstance(module, BasicBlock):
             module.conv2.dilation, module.conv2.padding = (1, 1), (1, 1)

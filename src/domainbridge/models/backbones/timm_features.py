@@ -11,6 +11,7 @@ from domainbridge.errors import ModelError
 from domainbridge.models.backbones.base import Backbone, Normalization, register_backbones
 from domainbridge.models.backbones.padding import takes
 from domainbridge.models.backbones.plain_vit import plain_vit
+from domainbridge.models.timm_weights import TimmBuild
 
 __all__ = ["extractor"]
 
@@ -70,7 +71,7 @@ def extractor(name: str, output_stride: int, **arguments: Any) -> Backbone:
         return _of_one_stride(name, output_stride, arguments, error)
     if reductions[-1] != output_stride:
         raise ModelError(f"model.output_stride: {name!r} gives {reductions[-1]} where {output_stride} was asked for")
-    return _backbone(name, output_stride, body)
+    return _backbone(name, output_stride, body, arguments)
 
 
 def _of_one_stride(name: str, output_stride: int, arguments: dict[str, Any], reason: Exception) -> Backbone:
@@ -92,7 +93,7 @@ def _of_one_stride(name: str, output_stride: int, arguments: dict[str, Any], rea
         )
     indices = indices[reductions.index(_FINE) :]
     body = timm.create_model(name, pretrained=False, features_only=True, out_indices=indices, **options, **arguments)
-    return _backbone(name, output_stride, body)
+    return _backbone(name, output_stride, body, {**options, **arguments})
 
 
 @cache
@@ -123,13 +124,16 @@ def _maps_from_fine(body: torch.nn.Module) -> tuple[tuple[int, ...], list[int]]:
     return tuple(info.out_indices)[strides.index(_FINE) :], strides  # type: ignore[union-attr,arg-type]
 
 
-def _backbone(name: str, output_stride: int, body: torch.nn.Module) -> Backbone:
+def _backbone(name: str, output_stride: int, body: torch.nn.Module, arguments: dict[str, Any]) -> Backbone:
     info = body.feature_info
     strides = tuple(info.reduction())  # type: ignore[union-attr,operator]
     if (name, output_stride) not in _TAKES_GRID:
         _TAKES_GRID[name, output_stride] = takes(body, *_GRID_SIZE, strides)
     any_grid = _TAKES_GRID[name, output_stride]
-    return Backbone(body, *info.channels(), strides=strides, any_grid=any_grid)  # type: ignore[union-attr,operator]
+    channels: list[int] = info.channels()  # type: ignore[union-attr,operator]
+    backbone = Backbone(body, *channels, strides=strides, any_grid=any_grid)
+    backbone.timm_build = TimmBuild(name, arguments)
+    return backbone
 
 
 _TAKES_GRID: dict[tuple[str, int], bool] = {}
