@@ -2,7 +2,8 @@
 
 A name passes if images of four sizes go through, a step of each objective gives finite losses and gradients for every
 weight of the backbone, prototypes can be taken, and a saved and loaded model gives the same logits. Prints the table of
-docs/backbones.md: parameters, seconds of a forward pass and of a training step on one CPU thread.
+docs/backbones.md: parameters, CPU seconds of a forward pass and of a training step in one thread. CPU seconds are those
+of the process: other work on the machine lengthens them little.
 """
 
 import argparse
@@ -58,8 +59,8 @@ class Passed:
         name: of the backbone.
         output_stride: of its deepest map.
         parameters: of the backbone, in millions.
-        forward_seconds: one image of 224x112 pixels.
-        step_seconds: a step of the cut path, two crops of 64x64 pixels.
+        forward_seconds: CPU seconds of one image of 224x112 pixels.
+        step_seconds: CPU seconds of a step of the cut path, two crops of 64x64 pixels.
     """
 
     name: str
@@ -105,10 +106,10 @@ def _forward_passes(network: Segmenter, spec: ModelSpec) -> float:
     seconds = []
     for height, width in SIZES:
         image = torch.rand(1, 3, height, width)
-        began = time.perf_counter()
+        began = time.process_time()
         with torch.no_grad():
             maps = network.backbone(image)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
             logits = network(image).logits
         for each, stride in zip(maps, (4, spec.output_stride), strict=True):
             assert each.shape[-2:] == (-(-height // stride), -(-width // stride)), (tuple(each.shape), height, width)
@@ -121,6 +122,7 @@ def _step(objective: Objective, batch: Batch) -> float:
     """Seconds of one step through the training loop."""
     student = objective.student.train()
     progress: list[Progress] = []
+    began = time.process_time()
     fit(
         objective,
         build_optimizer(student, 1e-5, 10, 0.01),
@@ -131,7 +133,7 @@ def _step(objective: Objective, batch: Batch) -> float:
         checkpoint=lambda _: None,
     )
     assert all(value == value and abs(value) < float("inf") for value in progress[0].losses.values()), progress[0]
-    return progress[0].seconds
+    return time.process_time() - began
 
 
 def _gradients(backbone: Backbone, image: torch.Tensor) -> None:
