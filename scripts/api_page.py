@@ -19,7 +19,7 @@ HEAD = """# Python interface
 _WIDTH = 110
 GROUPS = {
     "Adapt, evaluate, predict": (
-        *("adapt", "Run", "Results", "Scores", "load_model", "Predictor", "evaluate", "predict", "suggest"),
+        *("adapt", "distill", "Run", "Results", "Scores", "load_model", "Predictor", "evaluate", "predict", "suggest"),
     ),
     "Recipes": ("load_recipe", "Recipe"),
     "Objectives": ("SelfTraining", "Distillation", "Teacher", "SourceOnly", "MeanTeacher"),

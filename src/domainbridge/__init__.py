@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from domainbridge.api import Run, adapt, evaluate, load_model, predict
+    from domainbridge.api import Run, adapt, distill, evaluate, load_model, predict
     from domainbridge.build.recipe import load_recipe
     from domainbridge.config.schema import Recipe
     from domainbridge.evaluation.confusion import Scores
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "domainbridge.api": ("Run", "adapt", "evaluate", "load_model", "predict"),
+    "domainbridge.api": ("Run", "adapt", "distill", "evaluate", "load_model", "predict"),
     "domainbridge.build.recipe": ("load_recipe",),
     "domainbridge.config.schema": ("Recipe",),
     "domainbridge.evaluation.confusion": ("Scores",),
@@ -94,6 +94,7 @@ __all__ = [
     "class_mix",
     "cross_entropy",
     "cut_mix",
+    "distill",
     "evaluate",
     "load_model",
     "load_recipe",

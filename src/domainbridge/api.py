@@ -25,10 +25,11 @@ from domainbridge.run.results import Results, read_results
 from domainbridge.run.run import run_recipe
 from domainbridge.runtime.device import Runtime, resolve_runtime
 from domainbridge.runtime.torchrun import recorded
+from domainbridge.tools.distill_recipe import distillation_tree
 from domainbridge.tools.hub import local_model
 from domainbridge.tools.predict import predict_files
 
-__all__ = ["Run", "adapt", "evaluate", "load_model", "predict", "recipe_of"]
+__all__ = ["Run", "adapt", "distill", "evaluate", "load_model", "predict", "recipe_of"]
 
 PathLike = Path | str
 
@@ -111,6 +112,51 @@ def adapt(
     followers += [ReportCallback(), CardCallback(tuple(followers))]
     finished = recorded(run_recipe)(loaded, folder, followers, only=only, until=until)
     return Run(folder, finished)
+
+
+def distill(
+    models: Sequence[PathLike] | PathLike,
+    target: PathLike | None = None,
+    *,
+    backbone: str,
+    weights: str = "none",
+    out: PathLike,
+    source: PathLike | None = None,
+    source_labels: PathLike | None = None,
+    recipe: Recipe | PathLike | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    callbacks: Sequence[NullCallback] | None = None,
+) -> Run:
+    """Distill finished models into one network, in a run folder that a repeated call goes on from.
+
+    Args:
+        models: paths to model folders, the teachers, of any size; all predict the same classes.
+        target: path to a folder of unlabeled images.
+        backbone: of the student, as in ``model.backbone``.
+        weights: initial ones of the backbone, as in ``model.weights``.
+        out: path to the run folder.
+        source: path to a folder of labeled images, for a supervised loss beside the teachers' one.
+        source_labels: path to the folder of their labels, train ids of the teachers' classes.
+        recipe: in the place of ``target`` and ``source``: a recipe whose domains, label space and training are used.
+        overrides: dotted key -> value of the recipe of method ``distill-models`` that results.
+        callbacks: as for :func:`adapt`.
+
+    Raises:
+        InputError: a model, a folder or a value is wrong; nothing was changed.
+        TrainingError: a loss was not finite.
+    """
+    teachers = [Path(models)] if isinstance(models, Path | str) else [Path(model) for model in models]
+    tree = distillation_tree(
+        teachers,
+        Path(out).absolute().name,
+        backbone,
+        weights=weights,
+        target=None if target is None else Path(target),
+        source=None if source is None else Path(source),
+        source_labels=None if source_labels is None else Path(source_labels),
+        recipe=None if recipe is None else recipe_of(recipe),
+    )
+    return adapt(tree, out=out, overrides=overrides, callbacks=callbacks)
 
 
 def load_model(

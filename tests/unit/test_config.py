@@ -170,8 +170,9 @@ def test_an_unknown_method_is_a_problem_beside_the_others() -> None:
     with pytest.raises(RecipeError) as caught:
         parsed(method="dbd", seed=-1)
     assert "2 problem(s)" in str(caught.value)
-    assert "method: 'dbd' is unknown, known are ddb, ddb-online, masked-consistency, self-training, source-free" in str(
-        caught.value
+    assert (
+        "method: 'dbd' is unknown, known are ddb, ddb-online, distill-models, masked-consistency, self-training"
+        in str(caught.value)
     )
     assert "; did you mean 'ddb'?" in str(caught.value)
 

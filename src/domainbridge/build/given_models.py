@@ -1,16 +1,18 @@
 """Finished models that a run begins with: as teachers, or as the model that is adapted further."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from domainbridge.build.label_space import training_space
 from domainbridge.build.paths import below
 from domainbridge.config.schema import Recipe
+from domainbridge.config.sections import HeadConfig, NetworkConfig
 from domainbridge.errors import ModelError, RecipeError
-from domainbridge.methods.base import ModelStage, StageSpec
-from domainbridge.models.model_folder import read_model_config
+from domainbridge.methods.base import ModelStage, StageSpec, TrainingStage
+from domainbridge.models.model_folder import WEIGHTS, read_model_config
 
-__all__ = ["given_model", "no_sources", "problems_of_models", "problems_of_sources"]
+__all__ = ["given_model", "largest_teacher", "no_sources", "problems_of_models", "problems_of_sources"]
 
 
 def given_model(stage: ModelStage) -> Path:
@@ -20,6 +22,20 @@ def given_model(stage: ModelStage) -> Path:
         RecipeError: no path of this machine.
     """
     return below(Path(), stage.model, stage.key)
+
+
+def largest_teacher(recipe: Recipe, stage: TrainingStage) -> Recipe | None:
+    """The recipe with the network of the largest finished model among a stage's teachers, for estimates.
+
+    None for teachers that are networks of the run.
+    """
+    folders = [below(Path(), model, "teachers") for model in stage.teacher_models]
+    if not folders:
+        return None
+    spec = read_model_config(max(folders, key=lambda folder: (folder / WEIGHTS).stat().st_size)).spec
+    head = HeadConfig.model_construct(**asdict(spec.head))
+    network = NetworkConfig.model_construct(**{**asdict(spec), "weights": "none", "head": head})
+    return recipe.model_copy(update={"model": network, "init": None})
 
 
 def problems_of_models(recipe: Recipe, stages: Iterable[StageSpec]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from domainbridge.cli import data, hub, model, recipes, run
+from domainbridge.cli.distill import distill
 from domainbridge.cli.doctor import doctor
 from domainbridge.cli.init import init
 from domainbridge.cli.report import report
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("init")(init)
 app.command("run")(run.run)
 app.command("plan")(run.plan)
+app.command("distill")(distill)
 app.command("report")(report)
 app.command("evaluate")(model.evaluate)
 app.command("predict")(model.predict)

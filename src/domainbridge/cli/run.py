@@ -1,13 +1,16 @@
 """``run`` and ``plan``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from domainbridge.cli.terminal import echo
 
-__all__ = ["plan", "run"]
+if TYPE_CHECKING:
+    from domainbridge.config.schema import Recipe
+
+__all__ = ["carry_out", "plan", "run"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="path to a YAML file, or name of a shipped recipe", metavar="RECIPE")
@@ -29,15 +32,20 @@ def run(
     until: Annotated[str | None, typer.Option(help="name of the last stage to run")] = None,
 ) -> None:
     """Run all stages, score them, keep the final model. Finished stages are skipped, half-done stages resume."""
-    from domainbridge.api import adapt
     from domainbridge.build.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    carry_out(loaded, out or Path("runs") / loaded.name, only=only, until=until)
+
+
+def carry_out(loaded: "Recipe", folder: Path, *, only: str | None = None, until: str | None = None) -> None:
+    """Carry out a recipe on the terminal: progress, a table at the end, exit code 1 after a requested stop."""
+    from domainbridge.api import adapt
     from domainbridge.cli.parsing import writable_folder
     from domainbridge.cli.tables import print_outcome
     from domainbridge.run.callbacks.console import ConsoleCallback
     from domainbridge.runtime.torchrun import is_main_process
 
-    loaded = load_recipe(recipe, overrides or [])
-    folder = out or Path("runs") / loaded.name
     writable_folder(folder, "--out")
     result = adapt(loaded, out=folder, callbacks=[ConsoleCallback()], only=only, until=until)
     if is_main_process():

@@ -31,9 +31,14 @@ def keys_page(recipe: type[BaseModel], others: Mapping[str, type[BaseModel]]) ->
         others: further methods by name, with their own keys.
     """
     tables = [_table("recipe", recipe)]
-    tables += [_table(path, section) for path, section in _sections(recipe, "")]
+    sections = _sections(recipe, "")
+    tables += [_table(path, section) for path, section in sections]
+    known = [section for _, section in sections]
     for name, config in others.items():
         tables.append(_table(f"method: {name}", config))
+        further = [(path, section) for path, section in _sections(config, "") if section not in known]
+        tables += [_table(f"method: {name}, {path}", section) for path, section in further]
+        known += [section for _, section in further]
     return "\n".join([_INTRODUCTION, *tables])
 
 

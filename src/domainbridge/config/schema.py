@@ -48,7 +48,7 @@ class Recipe(Section):
     method: str = Field(
         "ddb",
         description="name of the method: ddb, ddb-online, self-training, masked-consistency, source-free, source-only, "
-        "or one of an installed package",
+        "distill-models, or one of an installed package",
     )
     fidelity: Literal["corrected", "published"] = Field(
         "corrected", description="published: with the quirks of the authors' code, see docs/method.md"

@@ -144,6 +144,7 @@ class TrainingStage(StageSpec):
             key.
         network: keys of ``model`` with other values for the student of this stage; None: the recipe's network. Such a
             student starts from initial weights, and no stage may start from it.
+        teacher_models: model folders of the teachers, where these are finished models, for estimates.
         network_key: key of the recipe that ``network`` comes from, for messages.
     """
 
@@ -160,6 +161,7 @@ class TrainingStage(StageSpec):
     least_steps: tuple[int, str] | None = None
     network: Mapping[str, Any] | None = None
     network_key: str = ""
+    teacher_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

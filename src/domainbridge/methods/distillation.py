@@ -208,14 +208,16 @@ class Distillation:
         """``source`` and ``target``, from two forward passes with batch statistics of their own."""
         image = self.student_image(batch, generator)
         yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
+        yield "target", self.target_loss(image, batch.target_image)
+
+    def target_loss(self, image: Tensor, clean: Tensor) -> Tensor:
+        """Of the student's ``image``, against what the teachers say of the ``clean`` one."""
         if self.mode == "soft":
-            ensemble = self.mean_logits(batch.target_image)
-            divergence = soft_divergence(self.student(image).logits, ensemble, self.temperature)
-            yield "target", self.soft_weight * divergence
-        else:
-            pseudo = self.pseudo_label(batch.target_image)
-            self.metrics = {"pseudo_label_share": pseudo.share} if self.weight_by_confidence else {}
-            yield "target", cross_entropy(self.student(image).logits, pseudo.label, pseudo.weight)
+            ensemble = self.mean_logits(clean)
+            return self.soft_weight * soft_divergence(self.student(image).logits, ensemble, self.temperature)
+        pseudo = self.pseudo_label(clean)
+        self.metrics = {"pseudo_label_share": pseudo.share} if self.weight_by_confidence else {}
+        return cross_entropy(self.student(image).logits, pseudo.label, pseudo.weight)
 
     def student_image(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """The student's target image: augmented; the teachers see the clean one."""

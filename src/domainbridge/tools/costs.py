@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from domainbridge.build.given_models import largest_teacher
 from domainbridge.build.networks import meta_pass
 from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.schema import Recipe
@@ -36,7 +37,8 @@ class Costs:
         activations: bytes that the backward pass needs of one forward pass, of a part of the batch, and of its loss.
         operations: floating point operations of one forward pass; a multiply-add counts as two.
         recomputed: operations that activation checkpointing repeats in every backward pass.
-        teacher: costs of a teacher of another architecture; None: teachers are as large as the student.
+        teacher: costs of the largest teacher, where teachers have another architecture; None: they are as large as
+            the student.
     """
 
     parameters: int
@@ -65,7 +67,8 @@ def costs_of_stage(recipe: Recipe, stage: TrainingStage, training: TrainingConfi
     """
     changed = stage_recipe(recipe, stage)
     costs = costs_of(changed, training)
-    return costs if changed is recipe else replace(costs, teacher=costs_of(recipe, training))
+    teachers = largest_teacher(recipe, stage) or (recipe if changed is not recipe else None)
+    return costs if teachers is None else replace(costs, teacher=costs_of(teachers, training))
 
 
 def costs_of(recipe: Recipe, training: TrainingConfig) -> Costs:
