@@ -131,6 +131,7 @@ class TrainingStage(StageSpec):
     Attributes:
         objective: builds the objective around a student, from earlier results.
         init: stage whose student is the start; None: initial weights.
+        teacher_models: model folders of the teachers, where these are finished models, for estimates.
         lr_factor: factor of ``training.learning_rate``, unless the recipe sets the stage's own.
         distort_source: photometric distortion of the source images.
         uses_target: whether the stage sees target images; if not, ``training.adapt_batchnorm`` does not apply.
@@ -144,12 +145,12 @@ class TrainingStage(StageSpec):
             key.
         network: keys of ``model`` with other values for the student of this stage; None: the recipe's network. Such a
             student starts from initial weights, and no stage may start from it.
-        teacher_models: model folders of the teachers, where these are finished models, for estimates.
         network_key: key of the recipe that ``network`` comes from, for messages.
     """
 
     objective: Callable[[Segmenter, StageInputs], Objective]
     init: str | None = None
+    teacher_models: tuple[str, ...] = ()
     lr_factor: float = 1.0
     distort_source: bool = False
     uses_target: bool = True
@@ -161,7 +162,6 @@ class TrainingStage(StageSpec):
     least_steps: tuple[int, str] | None = None
     network: Mapping[str, Any] | None = None
     network_key: str = ""
-    teacher_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

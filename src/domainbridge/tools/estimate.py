@@ -154,8 +154,7 @@ def _loads(recipe: Recipe, stages: Sequence[StageToDo]) -> list[_Load]:
     for item in stages:
         if item.training is not None and isinstance(item.spec, TrainingStage):
             t = item.training
-            alone = item.spec.network is not None or item.spec.teacher_models
-            network = item.spec.name if alone else None
+            network = item.spec.name if item.spec.network is not None else None
             key = (network, t.batch_size, t.gradient_accumulation_steps, t.precision, t.activation_checkpointing)
             counted[key] = counted.get(key) or costs_of_stage(recipe, item.spec, t)
             loads.append(_Load(item.spec, t, counted[key]))
