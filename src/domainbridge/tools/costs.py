@@ -100,22 +100,23 @@ def _loss(student: Segmenter, image: Tensor, label: Tensor) -> Tensor:
 
 def _largest_block(student: Segmenter, image: Tensor) -> tuple[int, int]:
     """Bytes that one block keeps at most while it is computed again, and the operations of all blocks."""
-    inputs: list[tuple[nn.Module, Any]] = []
-    hooks = [
-        block.register_forward_pre_hook(lambda module, given: inputs.append((module, *given)))
-        for block in blocks_of(student.backbone)
-    ]
+    calls: list[tuple[nn.Module, partial[Any]]] = []
+
+    def remember(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if not any(isinstance(each, list) for each in (*inputs, *named.values())):
+            calls.append((block, partial(block, *inputs, **named)))  # blocks that take lists are not computed again
+
+    blocks = blocks_of(student.backbone)
+    hooks = [block.register_forward_pre_hook(remember, with_kwargs=True) for block in blocks]
     student(image)
     for hook in hooks:
         hook.remove()
     with FlopCounterMode(display=False) as counter:
-        # Blocks that take lists, as HRNet's, are not computed again.
-        single = [(block, given) for block, given in inputs if isinstance(given, Tensor)]
-        largest = max((_saved_bytes(block, partial(block, given)) for block, given in single), default=0)
+        largest = max((_saved_bytes(block, call) for block, call in calls), default=0)
     return largest, counter.get_total_flops()
 
 
-def _saved_bytes(module: nn.Module, forward: Callable[[], Tensor]) -> int:
+def _saved_bytes(module: nn.Module, forward: Callable[[], Any]) -> int:
     """Bytes of the distinct tensors, other than the module's weights, that autograd keeps of a forward pass."""
     weights = {weight.untyped_storage()._cdata for weight in (*module.parameters(), *module.buffers())}
     kept: dict[int, Any] = {}
@@ -128,5 +129,5 @@ def _saved_bytes(module: nn.Module, forward: Callable[[], Tensor]) -> int:
 
     with saved_tensors_hooks(remember, lambda tensor: tensor):
         result = forward()
-    assert result.requires_grad
+    assert not isinstance(result, Tensor) or result.requires_grad
     return sum(storage.nbytes() for storage in kept.values())
