@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainbridge.build.datasets import data_root, image_rule
+from domainbridge.build.fine_tuning import check_groups, prepare_trunk
 from domainbridge.build.initial_model import init_folder, start_from_init, weights_of_run
 from domainbridge.build.label_space import training_space
 from domainbridge.build.paths import below
@@ -27,6 +28,7 @@ from domainbridge.methods.base import (
 )
 from domainbridge.models.activation_checkpointing import checkpoint_blocks
 from domainbridge.models.backbones.padding import leave_out_of_compilation
+from domainbridge.models.frozen_trunk import share_frozen_trunk
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.pretrained import load_backbone_weights
@@ -118,12 +120,18 @@ def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 
     trainings = [training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)]
     if any(isinstance(stage, AdaBNStage) for stage in stages):
         trainings.append(recipe.training.model_copy(update={"gradient_accumulation_steps": 1}))
-    for training in {(each.batch_size, each.gradient_accumulation_steps): each for each in trainings}.values():
-        meta_pass(recipe, training, processes)
+    for training in {_of_a_step(each): each for each in trainings}.values():
+        student, _ = meta_pass(recipe, training, processes)
+        check_groups(student, training)
     _try_sizes(recipe)
     student = initial_student(recipe, "check")
-    if any(training.activation_checkpointing for training in trainings):
+    if any(training.activation_checkpointing and training.trunk != "frozen" for training in trainings):
         checkpoint_blocks(student.backbone)
+
+
+def _of_a_step(training: TrainingConfig) -> str:
+    """What a step on the meta device depends on."""
+    return training.model_dump_json(exclude={"steps", "learning_rate", "weight_decay", "warmup_steps", "log_every"})
 
 
 def adabn_notes(recipe: Recipe, stages: Iterable[StageSpec]) -> list[str]:
@@ -179,13 +187,17 @@ def _refusal(recipe: Recipe, width: int, height: int, error: Exception) -> Model
 def meta_pass(recipe: Recipe, training: TrainingConfig, processes: int = 1) -> tuple[Segmenter, Tensor]:
     """The student and a batch (or part of one) on the meta device, after a forward pass without any arithmetic.
 
+    The student's trunk is prepared as the keys say.
+
     Raises:
-        ModelError: the backbone cannot be had, or takes no images of the crop's size.
+        ModelError: the backbone cannot be had, takes no images of the crop's size, or does not suit the keys about the
+            trunk.
         RecipeError: the rows are too few and small for BatchNorm.
     """
     rows = training.batch_size // training.gradient_accumulation_steps // processes
     with torch.device("meta"):
         student = build_segmenter(model_spec(recipe)).train()
+        prepare_trunk(student, training, recipe.seed, "check")
         image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
     try:
         student(image)
@@ -210,11 +222,22 @@ def build_objective(recipe: Recipe, stage: TrainingStage, student: Segmenter, in
         ModelError: the backbone has no blocks for activation checkpointing.
     """
     objective = stage.objective(student, inputs)
-    if training_config(recipe, stage).activation_checkpointing:
+    if student.trunk_frozen:
+        share_frozen_trunk(student, objective.networks)
+    elif training_config(recipe, stage).activation_checkpointing:  # a frozen trunk keeps nothing for a backward pass
         for part in trained_objectives(objective):
             checkpoint_blocks(part.student.backbone)
     if recipe.runtime.compile:
         leave_out_of_compilation()
-        for network in objective.networks:
-            network.compile()
+        for module in _compiled_parts(objective.networks):
+            module.compile()
     return objective
+
+
+def _compiled_parts(networks: Iterable[Segmenter]) -> list[nn.Module]:
+    """Networks, or the parts of those whose trunk is shared: which images it has seen cannot be traced."""
+    parts: dict[int, nn.Module] = {}
+    for network in networks:
+        for part in (network,) if network.seen is None else (network.backbone, network.head):
+            parts[id(part)] = part
+    return list(parts.values())

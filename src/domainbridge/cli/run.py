@@ -69,6 +69,7 @@ def plan(
 ) -> None:
     """Show the stages: done or not and why, and an estimate of time and memory."""
     from domainbridge.build.datasets import open_data
+    from domainbridge.build.fine_tuning import trunk_notes
     from domainbridge.build.initial_model import init_notes, weights_of_run
     from domainbridge.build.label_space import scoring_rule
     from domainbridge.build.networks import adabn_notes
@@ -114,7 +115,8 @@ def plan(
     notes = [] if began_with is None else weights_sentences(began_with)
     if loaded.model.weights == "pretrained" and loaded.init is None:
         notes.append(place_sentence(loaded.model.backbone))
-    notes += [*init_notes(loaded), *adabn_notes(loaded, [node.spec for node in nodes])]
+    specs = [node.spec for node in nodes]
+    notes += [*init_notes(loaded), *trunk_notes(loaded, specs), *adabn_notes(loaded, specs)]
     notes += [] if data is None else [*scored_image_notes(loaded, data), *tuning_notes(loaded)]
     for note in notes:
         echo(f"note: {note}", err=True)

@@ -7,7 +7,24 @@ from pydantic.fields import FieldInfo
 
 from domainbridge.config.base import Positive, PositiveInt, Section
 
-__all__ = ["StageOverride", "TrainingConfig"]
+__all__ = ["LATER_KEYS", "StageOverride", "TrainingConfig"]
+
+_Factor = Annotated[float, Field(ge=0, le=1e6)]
+
+LATER_KEYS = {
+    "source_augmentation",
+    "layer_decay",
+    "lr_mults",
+    "decay_mults",
+    "clip_grad_norm",
+    "trunk",
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "drop_path",
+}
+"""Keys younger than the first recipes. Their defaults give the results of recipes without them, so they are no part of
+a stage's hash."""
 
 
 class TrainingConfig(Section):
@@ -26,7 +43,46 @@ class TrainingConfig(Section):
     head_lr_mult: float = Field(
         10.0, gt=0, le=1e6, description="learning rate of the head / learning rate of the backbone"
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="layer-wise learning rate decay: rate of a block of the backbone / that of the next block; "
+        "learning_rate is that of the last block; 1 (published): one rate, 0.9 for foundation ViTs",
+    )
+    lr_mults: dict[str, _Factor] = Field(
+        {},
+        description="part of a weight's name -> factor of its learning rate, e.g. {patch_embed: 0.1}; the longest part "
+        "that fits counts",
+    )
     weight_decay: float = Field(0.01, ge=0, le=1e3, description="AdamW's weight decay, on all weights as published")
+    decay_mults: dict[str, _Factor] = Field(
+        {}, description="part of a weight's name -> factor of its weight decay, e.g. {norm: 0, bias: 0, pos_embed: 0}"
+    )
+    clip_grad_norm: Annotated[float, Field(gt=0, le=1e30)] | None = Field(
+        None,
+        description="largest L2 norm of the gradients of all weights together; longer ones are shortened; default: no "
+        "clipping",
+    )
+    trunk: Literal["whole", "frozen", "lora"] = Field(
+        "whole",
+        description="what trains of the backbone: whole (published), frozen (nothing; BatchNorm keeps its statistics) "
+        "or lora (low-rank differences of its matrices, merged into the finished model); the head always trains",
+    )
+    lora_rank: Positive = Field(16, le=4096, description="rank of the differences; trunk: lora")
+    lora_alpha: float = Field(
+        16.0, gt=0, le=1e6, description="factor of the differences is lora_alpha / lora_rank; trunk: lora"
+    )
+    lora_targets: tuple[str, ...] = Field(
+        (),
+        description="last parts of the names of linear layers and 1x1 convolutions that get a difference, e.g. [qkv, "
+        "proj]; default: all of the backbone; trunk: lora",
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="stochastic depth: probability that a sample skips the last residual block, growing from 0 in the "
+        "first; default: as timm builds the backbone, for most 0",
+    )
     warmup_steps: int = Field(1500, ge=0, le=10**9, description="steps of linear warm-up; linear decay to 0 follows")
     warmup_ratio: float = Field(1e-6, ge=0, le=1, description="factor of the learning rate at the first step")
     precision: Literal["float32", "bfloat16", "float16"] = Field(

@@ -146,6 +146,7 @@ class TrainingStage(StageSpec):
         network: keys of ``model`` with other values for the student of this stage; None: the recipe's network. Such a
             student starts from initial weights, and no stage may start from it.
         network_key: key of the recipe that ``network`` comes from, for messages.
+        ema_teachers: those of the teachers that average the student; likewise: what does not train is not copied.
     """
 
     objective: Callable[[Segmenter, StageInputs], Objective]
@@ -162,6 +163,7 @@ class TrainingStage(StageSpec):
     least_steps: tuple[int, str] | None = None
     network: Mapping[str, Any] | None = None
     network_key: str = ""
+    ema_teachers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,6 +135,7 @@ def masked_stage(
         lr_factor=lr_factor,
         student_passes=2 if masked.mixing == "none" else 3,
         teacher_passes=1,
+        ema_teachers=1,
     )
 
 

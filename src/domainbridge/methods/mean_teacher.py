@@ -4,8 +4,10 @@ import copy
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from domainbridge.models.drop_path import dropout_off
+from domainbridge.models.frozen_trunk import frozen_parts
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.upsample import upsample
 
@@ -18,7 +20,7 @@ EMA_DECAY = 0.99
 
 
 class MeanTeacher:
-    """Exponential moving average (EMA) of a student's parameters; buffers are not averaged, dropout is off.
+    """Exponential moving average (EMA) of a student's parameters that train; buffers are not averaged, dropout is off.
 
     The statistics that the teacher's BatchNorm normalizes with are a choice:
 
@@ -28,13 +30,15 @@ class MeanTeacher:
     """
 
     def __init__(self, student: Segmenter, decay: float = EMA_DECAY, statistics: TeacherStatistics = "batch") -> None:
-        """Start as a copy of the student; ``decay`` is the largest decay, reached as the steps grow."""
+        """Start as a copy of the student; ``decay`` is the largest decay, reached as the steps grow.
+
+        What does not train in the student is not copied: both networks have the same tensors.
+        """
         self.student = student
-        self.model = copy.deepcopy(student).requires_grad_(False)
+        shared: dict[int, object] = {id(part): part for part in frozen_parts(student)}
+        self.model = copy.deepcopy(student, shared).requires_grad_(False)
         self.model.train(statistics == "batch")
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout2d):
-                module.eval()
+        dropout_off(self.model)
         self.decay = decay
         self.statistics = statistics
 
@@ -45,8 +49,8 @@ class MeanTeacher:
         At step 0 the decay is 0: the update copies the student.
         """
         decay = min(1 - 1 / (step + 1), self.decay)
-        averages: list[Tensor] = list(self.model.parameters())
-        parameters: list[Tensor] = list(self.student.parameters())
+        both = zip(self.model.parameters(), self.student.parameters(), strict=True)
+        averages, parameters = zip(*(pair for pair in both if pair[0] is not pair[1]), strict=True)
         torch._foreach_mul_(averages, decay)
         torch._foreach_add_(averages, parameters, alpha=1 - decay)
         if self.statistics == "student":

@@ -201,6 +201,7 @@ class OnlineDDB:
                 distort_source=config.distillation.distort_source,
                 student_passes=2 + sum(path.student_passes for path in paths.values()),
                 teacher_passes=len(paths),
+                ema_teachers=len(paths),
                 students=1 + len(paths),
                 least_steps=(config.online.distill_after, "online.distill_after"),
             ),

@@ -237,6 +237,7 @@ def self_training_stage(
         init=init,
         lr_factor=lr_factor,
         teacher_passes=1,
+        ema_teachers=1,
     )
 
 

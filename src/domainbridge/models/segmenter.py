@@ -1,7 +1,8 @@
 """The network: normalization, backbone, head (docs/method.md, section 6)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +42,26 @@ class ModelSpec:
     head: HeadSpec = HeadSpec()
 
 
+class SeenImages(Protocol):
+    """What keeps the maps of images; see :class:`domainbridge.models.frozen_trunk.FrozenFeatures`."""
+
+    def of(self, image: Tensor, trunk: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The backbone's maps of an image."""
+        ...
+
+
 class Segmenter(nn.Module):
-    """Normalization, backbone and head in one module: the input is RGB in [0, 1]."""
+    """Normalization, backbone and head in one module: the input is RGB in [0, 1].
+
+    Attributes:
+        trunk_frozen: the backbone stays in evaluation mode, whatever mode the network is in.
+        seen: the maps of a frozen backbone, shared with teachers; None: the backbone runs in every pass.
+    """
 
     mean: Tensor
     std: Tensor
+    trunk_frozen: bool = False
+    seen: SeenImages | None = None
 
     def __init__(self, backbone: Backbone, head: Head, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -57,10 +73,22 @@ class Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Segmentation:
         """Float32 (batch, 3, height, width) in [0, 1] to logits and features at the head's resolution."""
-        normalized = ((image - self.mean) / self.std).contiguous(memory_format=self._memory_format())
-        maps = self.backbone(normalized, pyramid=self.head.needs != "fine")
+        maps = self._maps(image) if self.seen is None else self.seen.of(image, self._maps)
         features = self.head(*maps) if self.head.needs == "all" else self.head(maps[0], maps[-1])
         return Segmentation(self.head.classifier(features), features)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for every module; a frozen trunk stays in evaluation mode."""
+        super().train(mode)
+        if self.trunk_frozen:
+            self.backbone.eval()
+        return self
+
+    def _maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's maps of an image in [0, 1]."""
+        normalized = ((image - self.mean) / self.std).contiguous(memory_format=self._memory_format())
+        maps: tuple[Tensor, ...] = self.backbone(normalized, pyramid=self.head.needs != "fine")
+        return maps
 
     def _memory_format(self) -> torch.memory_format:
         """The weights' layout: the normalized image follows it."""

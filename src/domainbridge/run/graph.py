@@ -14,7 +14,7 @@ from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
-from domainbridge.config.training import TrainingConfig
+from domainbridge.config.training import LATER_KEYS, TrainingConfig
 from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.fingerprint import files_fingerprint
 from domainbridge.errors import RecipeError
@@ -38,8 +38,6 @@ __all__ = [
 
 _NO_EFFECT = {"log_every", "checkpoint_every", "activation_checkpointing"}
 """Keys of `training` that change no result."""
-_LATER_KEYS = {"source_augmentation"}
-"""Later keys of `training`: the default is the result of older recipes without them, so it is no part of a hash."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def _step_size(values: Any) -> list[Any]:
     training = values.get("training")
     if not isinstance(training, dict):
         return []
-    keys = ("batch_size", "gradient_accumulation_steps", "precision")
+    keys = ("batch_size", "gradient_accumulation_steps", "precision", "trunk")
     return [values.get("crop"), values.get("model"), *(training.get(key) for key in keys)]
 
 
@@ -225,7 +223,7 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
 
 def _without_later_defaults(training: TrainingConfig, no_effect: set[str]) -> dict[str, Any]:
     fields = TrainingConfig.model_fields
-    unset = {key for key in _LATER_KEYS if getattr(training, key) == fields[key].default}
+    unset = {key for key in LATER_KEYS if getattr(training, key) == fields[key].default}
     return training.model_dump(mode="json", exclude=no_effect | unset)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from domainbridge.build.batches import batch_bytes
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
+from domainbridge.build.fine_tuning import trunk_notes
 from domainbridge.build.initial_model import init_notes
 from domainbridge.build.label_space import scoring_rule
 from domainbridge.build.networks import adabn_notes, check_network, model_config
@@ -165,6 +166,7 @@ def _checked(
             passed["source_pixels"] = source_pixels(recipe, survey)
         for note in (
             *init_notes(recipe),
+            *trunk_notes(recipe, [item.node.spec for item in wanted]),
             *notes,
             *scored_image_notes(recipe, data),
             *memory_notes(recipe, [item.node for item in wanted if item.open]),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from domainbridge.build.batches import batchnorm_batches, paired_crops
+from domainbridge.build.fine_tuning import optimizer_of, prepare_trunk
 from domainbridge.build.given_models import given_model
 from domainbridge.build.networks import build_objective, initial_student, model_config
 from domainbridge.build.stage_network import stage_recipe
@@ -20,6 +21,7 @@ from domainbridge.data.batches import batches, loaders_alive
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import AdaBNStage, ModelStage, PrototypeStage, TrainingStage, trained_objectives
+from domainbridge.models.lora import merge_lora
 from domainbridge.models.model_folder import load_model, publish_model, save_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.adabn_stage import adapt_to_target
@@ -33,7 +35,7 @@ from domainbridge.runtime.device import crops_of_one_size, enough_memory, forget
 from domainbridge.runtime.distributed import averaging_gradients
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import TrainConfig, fit
-from domainbridge.training.optimizer import Schedule, build_optimizer, one_optimizer
+from domainbridge.training.optimizer import Schedule, one_optimizer
 
 __all__ = ["run_stage", "train_config"]
 
@@ -98,10 +100,10 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     else:
         student, _ = load_model(context.folder / stage.init / "model")
     student = runtime.place(student.train(), channels_last=training.channels_last)
+    prepare_trunk(student, training, recipe.seed, stage.stream)
     inputs = FinishedStages(context.folder, runtime, channels_last=training.channels_last)
     objective = build_objective(recipe, stage, student, inputs)
-    rates = (training.learning_rate, training.head_lr_mult, training.weight_decay)
-    optimizer = one_optimizer([build_optimizer(part.student, *rates) for part in trained_objectives(objective)])
+    optimizer = one_optimizer([optimizer_of(part.student, training) for part in trained_objectives(objective)])
     state = StageCheckpoint(node, folder, objective, optimizer, loss_scale(training.precision, runtime.device), runtime)
     start = state.restore()
     for part in trained_objectives(objective):
@@ -129,6 +131,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
         )
     if not finished:
         return None
+    merge_lora(student)
     if stage.uses_target and training.adapt_batchnorm == "target":
         _adapt_batchnorm(student, node, stage, training, context)
     if runtime.processes.is_main:
@@ -160,6 +163,7 @@ def train_config(
         "log_every": training.log_every,
         "checkpoint_every": training.checkpoint_every,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "clip_grad_norm": training.clip_grad_norm,
         "stream": stage.stream,
     }
     schedule = Schedule(training.steps, training.warmup_steps, training.warmup_ratio)

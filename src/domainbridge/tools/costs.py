@@ -22,8 +22,8 @@ from domainbridge.ops.losses import cross_entropy
 
 __all__ = ["Costs", "costs_of", "costs_of_stage"]
 
-_COPIES = 4
-"""Copies of the student's weights in float32: weights, gradients, two moments of AdamW; each teacher is one more."""
+_FOR_TRAINING = 3
+"""Copies of the weights that train, in float32, beside the weights: gradients, two moments of AdamW."""
 _BACKWARD = 2
 """A backward pass does twice the arithmetic of its forward pass: gradients of the inputs and of the weights."""
 
@@ -38,22 +38,34 @@ class Costs:
         operations: floating point operations of one forward pass; a multiply-add counts as two.
         recomputed: operations that activation checkpointing repeats in every backward pass.
         teacher: costs of a teacher of another architecture; None: teachers are as large as the student.
+        trainable: number of weights that train: fewer than ``parameters`` with LoRA or a frozen trunk.
+        frozen_operations: those of ``operations`` that have no backward pass: of a frozen trunk.
     """
 
     parameters: int
     activations: int
     operations: int
     recomputed: int = 0
+    trainable: int = 0
+    frozen_operations: int = 0
     teacher: "Costs | None" = None
 
     def memory(self, stage: TrainingStage) -> int:
-        """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward."""
-        teachers = stage.teacher_passes * (self.teacher or self).parameters
-        return (_COPIES * stage.students * self.parameters + teachers) * 4 + self.activations
+        """Bytes at the peak of a step: copies of the weights, and the activations of one pass with a backward.
+
+        An EMA teacher shares what does not train. Networks of a stage with a frozen trunk count as if their trunks
+        were the same, which is so where the stages before had it frozen too.
+        """
+        frozen = self.frozen_operations > 0
+        loaded = self.trainable if frozen and self.teacher is None else (self.teacher or self).parameters
+        teachers = stage.ema_teachers * self.trainable + (stage.teacher_passes - stage.ema_teachers) * loaded
+        still = (self.parameters - self.trainable) * (1 if frozen else stage.students)
+        return (still + (1 + _FOR_TRAINING) * stage.students * self.trainable + teachers) * 4 + self.activations
 
     def step_operations(self, stage: TrainingStage) -> int:
-        """Of a whole training step."""
-        student = stage.student_passes * ((1 + _BACKWARD) * self.operations + self.recomputed)
+        """Of a whole training step; passes of a frozen trunk that are shared count as often as they would without."""
+        moved = self.operations - self.frozen_operations
+        student = stage.student_passes * (self.operations + _BACKWARD * moved + self.recomputed)
         return student + stage.teacher_passes * (self.teacher or self).operations
 
 
@@ -83,7 +95,12 @@ def costs_of(recipe: Recipe, training: TrainingConfig) -> Costs:
     recomputed = 0
     with FlopCounterMode(display=False) as counter:
         activations = _saved_bytes(student, loss)
-    if training.activation_checkpointing:
+    frozen = 0
+    if student.trunk_frozen:
+        with FlopCounterMode(display=False) as trunk_counter, torch.no_grad():
+            student.backbone(image)
+        frozen = trunk_counter.get_total_flops()
+    elif training.activation_checkpointing:
         block, recomputed = _largest_block(student, image)
         checkpoint_blocks(student.backbone)
         activations = _saved_bytes(student, loss) + block
@@ -91,7 +108,9 @@ def costs_of(recipe: Recipe, training: TrainingConfig) -> Costs:
         activations //= 2  # nearly all of them are inputs of convolutions and norms, kept in the compute type
     parts = training.gradient_accumulation_steps
     parameters = sum(weight.numel() for weight in student.parameters())
-    return Costs(parameters, activations, counter.get_total_flops() * parts, recomputed * parts)
+    trainable = sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
+    operations = counter.get_total_flops() * parts
+    return Costs(parameters, activations, operations, recomputed * parts, trainable, frozen * parts)
 
 
 def _loss(student: Segmenter, image: Tensor, label: Tensor) -> Tensor:

@@ -155,7 +155,16 @@ def _loads(recipe: Recipe, stages: Sequence[StageToDo]) -> list[_Load]:
         if item.training is not None and isinstance(item.spec, TrainingStage):
             t = item.training
             network = item.spec.name if item.spec.network is not None else None
-            key = (network, t.batch_size, t.gradient_accumulation_steps, t.precision, t.activation_checkpointing)
+            lora = (t.lora_rank, t.lora_targets) if t.trunk == "lora" else ()
+            key = (
+                network,
+                t.batch_size,
+                t.gradient_accumulation_steps,
+                t.precision,
+                t.activation_checkpointing,
+                t.trunk,
+                lora,
+            )
             counted[key] = counted.get(key) or costs_of_stage(recipe, item.spec, t)
             loads.append(_Load(item.spec, t, counted[key]))
     return loads
@@ -231,10 +240,17 @@ def _memory_text(recipe: Recipe, loads: list[_Load], probed: Mapping[str, Probe]
     return (
         f"memory on one device, crops of {recipe.crop.width}x{recipe.crop.height}: "
         + ", ".join(f"{size / _GIB:.1f} GiB in {kind}" for kind, size in by_kind.items())
-        + f" ({loads[0].costs.parameters / 1e6:.1f} M parameters in float32 with gradients, two AdamW moments and "
+        + f" ({_parameters_text(loads)} in float32 with gradients, two AdamW moments and "
         f"teachers; {max(load.costs.activations for load in loads) / _GIB:.2f} GiB of saved activations per student "
         "pass; counted on the network's tensors without running it, the allocator's reserve comes on top)"
     )
+
+
+def _parameters_text(loads: list[_Load]) -> str:
+    costs = max((load.costs for load in loads), key=lambda each: each.parameters)
+    least = min(load.costs.trainable for load in loads)
+    part = f" ({least / 1e6:.1f} M train)" if least < costs.parameters else ""
+    return f"{costs.parameters / 1e6:.1f} M parameters{part}"
 
 
 def _time_text(loads: list[_Load], operations: int, rate: float, *, measured: bool) -> str:

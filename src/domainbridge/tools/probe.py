@@ -19,6 +19,7 @@ from domainbridge.build.batches import (
     training_data,
 )
 from domainbridge.build.datasets import DataSets
+from domainbridge.build.fine_tuning import optimizer_of, prepare_trunk
 from domainbridge.build.networks import build_objective, model_spec
 from domainbridge.build.recipe import training_config
 from domainbridge.build.stage_network import stage_recipe
@@ -31,7 +32,7 @@ from domainbridge.runtime.device import Runtime, enough_memory, resolve_runtime
 from domainbridge.tools.loading import seconds_to_load
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import Progress, TrainConfig, fit
-from domainbridge.training.optimizer import Schedule, build_optimizer, one_optimizer
+from domainbridge.training.optimizer import Schedule, one_optimizer
 from domainbridge.types import Rows, as_unit_float
 
 __all__ = ["Probe", "probe"]
@@ -115,9 +116,9 @@ def probe(recipe: Recipe, data: DataSets, stages: Sequence[StageSpec]) -> dict[s
 def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, inputs: _RandomInputs) -> float:
     runtime, config = inputs.runtime, training_config(recipe, stage)
     student = replace(inputs, recipe=stage_recipe(recipe, stage)).model(stage.name).train()
+    prepare_trunk(student, config, recipe.seed, stage.stream)
     objective = build_objective(recipe, stage, student, inputs)
-    rates = (config.learning_rate, config.head_lr_mult, config.weight_decay)
-    optimizer = one_optimizer([build_optimizer(part.student, *rates) for part in trained_objectives(objective)])
+    optimizer = one_optimizer([optimizer_of(part.student, config) for part in trained_objectives(objective)])
     crops = paired_crops(recipe, stage, config.batch_size, data, Rows.whole(config.batch_size))
     loading = seconds_to_load(crops)
     batch = crops[0]

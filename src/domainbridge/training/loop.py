@@ -38,6 +38,7 @@ class TrainConfig:
         checkpoint_every: steps per checkpoint.
         gradient_accumulation_steps: parts of the batch that pass the network one after the other.
         stream: name of the random streams, part of every seed; default: ``stage``.
+        clip_grad_norm: largest L2 norm of all gradients together; None: no clipping.
     """
 
     stage: str
@@ -49,6 +50,7 @@ class TrainConfig:
     checkpoint_every: int = _DEFAULTS.checkpoint_every
     gradient_accumulation_steps: int = _DEFAULTS.gradient_accumulation_steps
     stream: str | None = None
+    clip_grad_norm: float | None = _DEFAULTS.clip_grad_norm
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,11 @@ def fit(
         weights = (weight for part in trained_objectives(objective) for weight in part.student.parameters())
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         total_loss = runtime.processes.mean(torch.stack(list(losses.values())).sum())
-        norm = torch.stack(torch._foreach_norm(gradients)).sum()
+        norms = torch.stack(torch._foreach_norm(gradients))
+        norm = norms.sum()
+        if config.clip_grad_norm is not None:
+            metrics |= _clip(gradients, norms, config.clip_grad_norm, scale)
+        del gradients  # or they would live beside those of the next step
         window.add(step, losses, metrics, total_loss + norm if scale is None else scale.checked(total_loss))
         skip_step = window.non_finite
         if scale is not None:
@@ -186,7 +192,8 @@ def fit(
         stopping = agreed_stop(stop_requested()) and done < end
         saving = stopping or done % config.checkpoint_every == 0
         if saving or done % config.log_every == 0 or done == end:
-            progress, first_non_finite = window.read(done, optimizer.param_groups[0]["lr"], runtime.processes)
+            rate = optimizer.defaults["lr"] * config.schedule.factor(step)
+            progress, first_non_finite = window.read(done, rate, runtime.processes)
             if first_non_finite is not None:
                 raise TrainingError(_not_finite(config.stage, first_non_finite, losses))
             report(progress)
@@ -228,6 +235,26 @@ def _backward(
         for name, value in objective.metrics.items():
             metrics[name] = metrics.get(name, 0) + value.detach() / len(parts)
     return means, metrics
+
+
+def _clip(gradients: list[Tensor], norms: Tensor, largest: float, scale: LossScale | None) -> dict[str, Tensor]:
+    """Shorten the gradients to the largest norm, on the device (Pascanu et al., arXiv 1211.5063).
+
+    Gradients that are not finite are of no use afterwards: the flag of the step keeps the optimizer still.
+
+    Args:
+        gradients: of all weights; changed in place.
+        norms: L2 norms of the gradients.
+        largest: norm of all gradients together.
+        scale: that the gradients are multiplied with, if any.
+
+    Returns:
+        The norm before clipping, for logs; nothing with a scale, where overflows are part of the training.
+    """
+    total = torch.linalg.vector_norm(norms)
+    factor = torch.clamp((largest if scale is None else largest * scale.value) / (total + 1e-6), max=1.0)
+    torch._foreach_mul_(gradients, factor)
+    return {"gradient_norm": total} if scale is None else {}
 
 
 def _not_finite(stage: str, step: int, losses: Mapping[str, Tensor]) -> str:

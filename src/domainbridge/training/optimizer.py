@@ -1,14 +1,17 @@
 """AdamW with a faster head, and the published learning-rate schedule (docs/method.md, section 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from domainbridge.config.training import TrainingConfig
+from domainbridge.errors import ModelError
+from domainbridge.models.layers import layer_numbers
 from domainbridge.models.segmenter import Segmenter
 
-__all__ = ["Schedule", "build_optimizer", "one_optimizer", "set_rates"]
+__all__ = ["Schedule", "build_optimizer", "one_optimizer", "parameter_groups", "set_rates"]
 
 _BETAS = (0.9, 0.999)
 
@@ -36,13 +39,25 @@ class Schedule:
 
 
 def build_optimizer(
-    model: Segmenter, learning_rate: float, head_lr_mult: float, weight_decay: float
+    model: Segmenter,
+    learning_rate: float,
+    head_lr_mult: float,
+    weight_decay: float,
+    *,
+    layer_decay: float = 1.0,
+    lr_mults: Mapping[str, float] | None = None,
+    decay_mults: Mapping[str, float] | None = None,
 ) -> torch.optim.AdamW:
-    """Two groups, backbone and head; as published, weight decay falls on BatchNorm and biases too."""
-    groups = [
-        {"params": list(model.backbone.parameters()), "base_rate": learning_rate},
-        {"params": list(model.head.parameters()), "base_rate": learning_rate * head_lr_mult},
-    ]
+    """AdamW over the weights that train; arguments as for :func:`parameter_groups`."""
+    groups = parameter_groups(
+        model,
+        learning_rate,
+        head_lr_mult,
+        weight_decay,
+        layer_decay=layer_decay,
+        lr_mults=lr_mults,
+        decay_mults=decay_mults,
+    )
     return torch.optim.AdamW(groups, lr=learning_rate, betas=_BETAS, weight_decay=weight_decay, fused=True)
 
 
@@ -53,6 +68,62 @@ def one_optimizer(optimizers: Sequence[torch.optim.AdamW]) -> torch.optim.AdamW:
         for group in other.param_groups:
             first.add_param_group(group)
     return first
+
+
+def parameter_groups(
+    model: Segmenter,
+    learning_rate: float,
+    head_lr_mult: float,
+    weight_decay: float,
+    *,
+    layer_decay: float = 1.0,
+    lr_mults: Mapping[str, float] | None = None,
+    decay_mults: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Two groups, backbone and head; as published, weight decay falls on BatchNorm and biases too.
+
+    Args:
+        model: weights that do not train are left out.
+        learning_rate: of the backbone, or of its last layer.
+        head_lr_mult: rate of the head / ``learning_rate``.
+        weight_decay: of all weights.
+        layer_decay: rate of a layer of the backbone / that of the next layer; 1: one rate (BEiT, arXiv 2106.08254).
+        lr_mults: part of a weight's name -> further factor of the rate; of several parts that fit, the longest counts.
+        decay_mults: part of a weight's name -> factor of the weight decay, likewise.
+
+    Raises:
+        ModelError: a part fits no name, or ``layer_decay`` meets a backbone without residual blocks.
+    """
+    lr_mults, decay_mults = lr_mults or {}, decay_mults or {}
+    names = [name for name, _ in model.named_parameters()]
+    for key, mults in (("lr_mults", lr_mults), ("decay_mults", decay_mults)):
+        _check_parts(key, mults, names)
+    layers = layer_numbers(model.backbone) if layer_decay != 1 else {}
+    last = max(layers.values(), default=0)
+    groups: dict[tuple[str, float, float], dict[str, Any]] = {}
+    for name, weight in model.named_parameters():
+        part, _, rest = name.partition(".")
+        mult = head_lr_mult if part == "head" else layer_decay ** (last - layers.get(rest, last))
+        rate, decay = learning_rate * mult * _mult(lr_mults, name), weight_decay * _mult(decay_mults, name)
+        if weight.requires_grad:
+            group = groups.setdefault((part, rate, decay), {"params": [], "base_rate": rate, "weight_decay": decay})
+            group["params"].append(weight)
+    return list(groups.values())
+
+
+def _check_parts(key: str, mults: Mapping[str, float], names: list[str]) -> None:
+    missing = [part for part in mults if not any(part in name for name in names)]
+    if missing:
+        raise ModelError(
+            f"training.{key}: no weight's name contains {', '.join(missing)}; names are such as {names[0]} and "
+            f"{names[-1]}"
+        )
+
+
+def _mult(mults: Mapping[str, float], name: str) -> float:
+    """Of the longest part that fits; 1 where none does."""
+    fitting = [part for part in mults if part in name]
+    return mults[max(fitting, key=len)] if fitting else 1.0
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
