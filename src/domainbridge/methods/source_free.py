@@ -101,5 +101,6 @@ class SourceFreeMethod:
                 supervision="none",
                 student_passes=len(config.consistency),
                 teacher_passes=1,
+                ema_teachers=1,
             ),
         ]
