@@ -2,8 +2,9 @@
 
 ``python -m benchmarks gpu`` is another command: what only a GPU can show (see ``gpu_check.py``). So is ``python -m
 benchmarks label_free RUN [RUN ...]``: how well scores without labels tell the true mIoU (see ``label_free.py``), and
-``python -m benchmarks methods --out FOLDER``: methods with the same budget beside each other (see ``methods.py``), and
-``python -m benchmarks backbones [NAME:STRIDE ...]``: every family of backbones (see ``backbones.py``).
+``python -m benchmarks methods --out FOLDER``: methods with the same budget beside each other (see ``methods.py``),
+``python -m benchmarks backbones [NAME:STRIDE ...]``: every family of backbones (see ``backbones.py``), and
+``python -m benchmarks serving MODEL``: requests a second and memory of ``serve`` (see ``serving.py``).
 
 Every benchmark runs in a process of its own with one thread, so that none inherits another's memory.
 """
@@ -52,6 +53,10 @@ def main() -> None:
         from benchmarks.backbones import main as exercise_backbones
 
         sys.exit(exercise_backbones(sys.argv[2:]))
+    if sys.argv[1:2] == ["serving"]:
+        from benchmarks.serving import main as measure_serving
+
+        sys.exit(measure_serving(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmarks", nargs="*", help=f"some of: {'; '.join(BENCHMARKS)}; a part of a name is enough")
     parser.add_argument("--out", type=Path, help="merge the answers into this JSON file")

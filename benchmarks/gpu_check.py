@@ -30,7 +30,8 @@ from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.ops.photometric import AugmentationConfig
-from domainbridge.runtime.device import Runtime, enough_memory, environment, resolve_runtime
+from domainbridge.runtime.device import Runtime, environment, resolve_runtime
+from domainbridge.runtime.memory import enough_memory
 from domainbridge.tools.costs import costs_of
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import Progress, TrainConfig, fit

@@ -11,7 +11,8 @@ from torch import Tensor
 from domainbridge.data.label_spaces import label_space, space_table
 from domainbridge.evaluation.confusion import confusion_matrix
 from domainbridge.evaluation.evaluate import ScoringRule, compared
-from domainbridge.evaluation.inference import InferenceRule, images_at_once
+from domainbridge.evaluation.inference import images_at_once
+from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.runtime.device import Runtime
 from domainbridge.types import Sample

@@ -21,6 +21,7 @@ GROUPS = {
     "Adapt, evaluate, predict": (
         *("adapt", "distill", "Run", "Results", "Scores", "load_model", "Predictor", "evaluate", "predict", "suggest"),
     ),
+    "Export": ("export_model", "load_exported", "ExportedPredictor"),
     "Recipes": ("load_recipe", "Recipe"),
     "Objectives": ("SelfTraining", "Distillation", "Teacher", "SourceOnly", "MeanTeacher"),
     "Operations": ("class_mix", "cut_mix", "paste", "cross_entropy"),

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from domainbridge.build.recipe import load_recipe
     from domainbridge.config.schema import Recipe
     from domainbridge.evaluation.confusion import Scores
+    from domainbridge.evaluation.exported import ExportedPredictor, load_exported
     from domainbridge.evaluation.predictor import Predictor
+    from domainbridge.export.export import export_model
     from domainbridge.methods.base import (
         AdaBNStage,
         MethodConfig,
@@ -46,7 +48,9 @@ _HOMES = {
     "domainbridge.build.recipe": ("load_recipe",),
     "domainbridge.config.schema": ("Recipe",),
     "domainbridge.evaluation.confusion": ("Scores",),
+    "domainbridge.evaluation.exported": ("ExportedPredictor", "load_exported"),
     "domainbridge.evaluation.predictor": ("Predictor",),
+    "domainbridge.export.export": ("export_model",),
     "domainbridge.methods.base": (
         *("AdaBNStage", "MethodConfig", "Objective", "PrototypeStage", "StageInputs", "StageSpec", "TrainingStage"),
         "register_method",
@@ -69,6 +73,7 @@ __all__ = [
     "AdaBNStage",
     "Batch",
     "Distillation",
+    "ExportedPredictor",
     "MeanTeacher",
     "MethodConfig",
     "ModelSpec",
@@ -96,6 +101,8 @@ __all__ = [
     "cut_mix",
     "distill",
     "evaluate",
+    "export_model",
+    "load_exported",
     "load_model",
     "load_recipe",
     "paste",

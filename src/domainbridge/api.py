@@ -15,6 +15,7 @@ from domainbridge.config.schema import Recipe
 from domainbridge.errors import DataError, ModelError, RecipeError, problem_list
 from domainbridge.evaluation.confusion import Scores
 from domainbridge.evaluation.evaluate import score_sets
+from domainbridge.evaluation.image_predictor import ImagePredictor
 from domainbridge.evaluation.label_maps import check_classes_occur, read_label_map
 from domainbridge.evaluation.labeled_files import dataset_files, folder_files, scoring_of, space_of_labels
 from domainbridge.evaluation.predictor import Predictor, load_predictor
@@ -267,7 +268,7 @@ def _with_warnings(scored: dict[str, Scores], report: Callable[[str], None]) -> 
 
 
 def predict(
-    model: Predictor | PathLike,
+    model: ImagePredictor | PathLike,
     inputs: Iterable[PathLike] | PathLike,
     out: PathLike,
     *,
@@ -281,7 +282,7 @@ def predict(
     in ``out`` lists what was written: later calls replace these files and no others.
 
     Args:
-        model: a loaded model, or the path to a model folder.
+        model: a loaded model or exported file, or the path to a model folder or to a file that ``export`` wrote.
         inputs: paths to images and folders of images; a folder's inner structure is kept below ``out``.
         out: path to a folder, created when missing.
         overlay: also ``NAME_overlay.jpg``, the classes' colors over the image.
@@ -294,8 +295,7 @@ def predict(
         StorageError: a result cannot be written.
     """
     paths = [Path(inputs)] if isinstance(inputs, Path | str) else [Path(path) for path in inputs]
-    loaded = model if isinstance(model, Predictor) else local_model(model)
-    return predict_files(loaded, paths, Path(out), overlay=overlay, confidence=confidence, report=report)
+    return predict_files(model, paths, Path(out), overlay=overlay, confidence=confidence, report=report)
 
 
 def recipe_of(

@@ -9,6 +9,7 @@
           ModelError               a model folder, a checkpoint, weights
           RunFolderError           a run folder that does not fit the recipe
         TrainingError              exit code 1: failed while running, e.g. a non-finite loss
+        ExportError                exit code 1: an exported file that does not do what the model does
         StorageError               exit code 1: a file cannot be written, e.g. on a full disk
         HubError                   exit code 1: the Hugging Face hub cannot be reached or refuses
 
@@ -22,6 +23,7 @@ from typing import Any
 __all__ = [
     "DataError",
     "DomainbridgeError",
+    "ExportError",
     "FileError",
     "HubError",
     "InputError",
@@ -93,6 +95,10 @@ class RunFolderError(InputError):
 
 class TrainingError(DomainbridgeError):
     """Training cannot go on; the last good checkpoint is kept."""
+
+
+class ExportError(DomainbridgeError):
+    """An exported file failed its check; no file is written."""
 
 
 class StorageError(DomainbridgeError):

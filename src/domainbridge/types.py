@@ -1,11 +1,15 @@
 """The two values that pass between rooms: one decoded sample, and one batch of crops."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # images and labels are used where torch is not installed too
+    import torch
 
 __all__ = ["IGNORE", "Batch", "Rows", "Sample"]
 
@@ -57,7 +61,7 @@ class Rows:
     total: int
 
     @classmethod
-    def whole(cls, batch: int) -> "Rows":
+    def whole(cls, batch: int) -> Rows:
         """All rows of a batch."""
         return cls(0, batch, batch)
 
@@ -87,7 +91,7 @@ class Batch:
         """Which rows of the whole batch these are."""
         return self.rows or Rows.whole(len(self.source_image))
 
-    def parts(self, count: int) -> list["Batch"]:
+    def parts(self, count: int) -> list[Batch]:
         """The same rows in ``count`` batches of equal size."""
         place = self.place
         assert place.count % count == 0, f"{place.count} rows in {count} parts"
@@ -103,7 +107,7 @@ class Batch:
             for rows in slices
         ]
 
-    def on(self, device: torch.device) -> "Batch":
+    def on(self, device: torch.device) -> Batch:
         """Move to ``device`` as uint8 (a quarter of the bytes) and convert there."""
         return Batch(
             as_unit_float(self.source_image.to(device, non_blocking=True)),
@@ -112,7 +116,7 @@ class Batch:
             self.rows,
         )
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> Batch:
         """Page-locked copy, called by torch's DataLoader, so that ``on`` can copy asynchronously."""
         image, label, target = self.source_image, self.source_label, self.target_image
         return Batch(image.pin_memory(), label.pin_memory(), target.pin_memory(), self.rows)

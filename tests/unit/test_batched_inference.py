@@ -11,7 +11,8 @@ import domainbridge
 from domainbridge.data.label_spaces import label_space, space_table
 from domainbridge.errors import DataError, ModelError, RecipeError, StorageError
 from domainbridge.evaluation.evaluate import ScoredImage, ScoringRule, compared, score
-from domainbridge.evaluation.inference import InferenceRule, class_map, class_maps, images_at_once, same_size_batches
+from domainbridge.evaluation.inference import class_map, class_maps, images_at_once
+from domainbridge.evaluation.inference_rule import InferenceRule, same_size_batches
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig, save_model

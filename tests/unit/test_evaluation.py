@@ -16,7 +16,8 @@ from domainbridge.errors import DataError, RecipeError, TrainingError
 from domainbridge.evaluation import windows
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 from domainbridge.evaluation.evaluate import ScoringRule, score
-from domainbridge.evaluation.inference import InferenceRule, class_map, probabilities
+from domainbridge.evaluation.inference import class_map, probabilities
+from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.label_maps import read_label_map
 from domainbridge.evaluation.predictor import Predictor
 from domainbridge.models.heads.base import HeadSpec

@@ -20,8 +20,9 @@ from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
 from domainbridge.ops.photometric import AugmentationConfig
-from domainbridge.runtime.device import enough_memory, resolve_runtime
+from domainbridge.runtime.device import resolve_runtime
 from domainbridge.runtime.loader_processes import fitting_workers
+from domainbridge.runtime.memory import enough_memory
 from domainbridge.runtime.sync_batchnorm import SyncBatchNorm2d, SyncBatchNormAct2d, synchronize_batchnorm
 from domainbridge.seeding import derive_seed, numpy_generator, torch_generator
 from domainbridge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

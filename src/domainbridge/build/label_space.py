@@ -12,7 +12,7 @@ from domainbridge.data.labels import ColorLabels, IdLabels, LabelDecoder
 from domainbridge.data.layout_listing import known_layout
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule
-from domainbridge.evaluation.inference import InferenceRule
+from domainbridge.evaluation.inference_rule import InferenceRule
 
 __all__ = ["scoring_rule", "source_decoder", "training_space", "validation_decoder"]
 

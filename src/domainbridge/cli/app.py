@@ -8,8 +8,10 @@ import typer
 from domainbridge.cli import data, hub, model, recipes, run
 from domainbridge.cli.distill import distill
 from domainbridge.cli.doctor import doctor
+from domainbridge.cli.export import export
 from domainbridge.cli.init import init
 from domainbridge.cli.report import report
+from domainbridge.cli.serve import serve
 from domainbridge.cli.suggest import suggest
 from domainbridge.cli.terminal import echo, forgiving_streams
 from domainbridge.errors import DomainbridgeError
@@ -31,6 +33,8 @@ app.command("distill")(distill)
 app.command("report")(report)
 app.command("evaluate")(model.evaluate)
 app.command("predict")(model.predict)
+app.command("export")(export)
+app.command("serve")(serve)
 app.command("suggest")(suggest)
 app.command("import")(model.import_)
 app.command("doctor")(doctor)

@@ -88,7 +88,13 @@ def evaluate(
 
 
 def predict(
-    model: ModelArgument,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="path to a folder with model.safetensors and config.json, or to a file that `export` wrote",
+            metavar="MODEL",
+        ),
+    ],
     inputs: Annotated[
         list[Path], typer.Argument(help="paths to images and folders of images, of any size", metavar="INPUT...")
     ],
@@ -118,14 +124,15 @@ def predict(
     """
     from dataclasses import replace
 
-    from domainbridge import api
     from domainbridge.cli.parsing import parse_limits, parse_numbers, writable_folder
     from domainbridge.errors import RecipeError
+    from domainbridge.tools.open_model import open_model
+    from domainbridge.tools.predict import predict_files
 
     writable_folder(out, "--out")
     if scale is not None and percentiles is not None:
         raise RecipeError("--scale and --percentiles: give one of the two")
-    loaded = api.load_model(model, slide=slide, flip=flip, device=device, precision=precision)
+    loaded = open_model(model, slide=slide, flip=flip, device=device, precision=precision)
     if bands is not None:
         loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
     if scale is not None:
@@ -133,7 +140,7 @@ def predict(
     if percentiles is not None:
         limits = parse_limits(percentiles, "--percentiles", (0, 100))
         loaded.image_rule = replace(loaded.image_rule, percentiles=limits, scale=None)
-    written = api.predict(loaded, inputs, out, overlay=overlay, confidence=confidence, report=_say)
+    written = predict_files(loaded, inputs, out, overlay=overlay, confidence=confidence, report=_say)
     echo(f"{written} images segmented into {out}", err=True)
 
 

@@ -18,7 +18,7 @@ from domainbridge.data.headers import UNREADABLE, Header, header_of, read_header
 from domainbridge.data.storage.tar import read_bytes
 from domainbridge.errors import FileError
 
-__all__ = ["PNG_END", "count_colors", "image_size", "is_complete", "packed_colors", "read_image"]
+__all__ = ["PNG_END", "count_colors", "decode_image", "image_size", "is_complete", "packed_colors", "read_image"]
 
 PNG_END = b"IEND\xaeB`\x82"
 _ENDS = {"PNG": PNG_END, "JPEG": b"\xff\xd9"}
@@ -37,6 +37,20 @@ def read_image(path: Path, rule: ImageRule = _PLAIN) -> NDArray[np.uint8]:
     """
     try:
         content = read_bytes(path)
+    except FileError:
+        raise
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    return decode_image(path, content, rule)
+
+
+def decode_image(path: Path, content: bytes, rule: ImageRule = _PLAIN) -> NDArray[np.uint8]:
+    """The same from the content of a file; ``path``: what messages call the file.
+
+    Raises:
+        FileError: as for :func:`read_image`.
+    """
+    try:
         header = header_of(path, io.BytesIO(content))
         if needs_rule(header) or rule.by_value or (header.format == "TIFF" and header.alpha):
             rgb = to_rgb(path, decode_bands(path, content, header), header, rule)

@@ -16,17 +16,12 @@ from torch import Tensor
 from domainbridge.data.dataset import Dataset, ahead
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.evaluation.confusion import Scores, pixel_counts, scores
-from domainbridge.evaluation.inference import (
-    InferenceRule,
-    check_finite,
-    class_maps,
-    images_at_once,
-    same_size_batches,
-    windows_of,
-)
+from domainbridge.evaluation.inference import check_finite, class_maps, images_at_once
+from domainbridge.evaluation.inference_rule import InferenceRule, same_size_batches, windows_of
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.transfer import to_device
-from domainbridge.runtime.device import EVALUATION_ADVICE, Runtime, enough_memory
+from domainbridge.runtime.device import Runtime
+from domainbridge.runtime.memory import EVALUATION_ADVICE, enough_memory
 from domainbridge.types import IGNORE, Sample
 
 __all__ = ["Compared", "ScoredImage", "ScoringRule", "compared", "mean_miou", "score", "score_sets", "scored_images"]

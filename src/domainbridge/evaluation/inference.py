@@ -4,9 +4,8 @@
 pixel of the image. :func:`probabilities` returns exactly such a tensor, for those who want it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,49 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domainbridge.errors import ModelError
+from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
 from domainbridge.evaluation.logit_blocks import Network, blocks_in_one_piece, blocks_in_windows
 from domainbridge.evaluation.windows import (
     ONE_PIECE,
     Box,
-    Windows,
-    fits_in_one_piece,
-    large_image_windows,
-    sliding_windows,
 )
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.upsample import upsample
 
 __all__ = [
     "ClassMap",
-    "InferenceRule",
     "check_finite",
     "class_map",
     "class_maps",
     "images_at_once",
     "probabilities",
-    "same_size_batches",
-    "windows_of",
 ]
 
 _WINDOWS_AT_ONCE = 4
-
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class InferenceRule:
-    """How an image is put through the network.
-
-    Attributes:
-        window: (height, width) of sliding windows that overlap by a third; None: the whole image at once, or, above
-            four megapixels, in windows with context.
-        flip: average with the mirrored image.
-        precision: float32, or bfloat16 and float16 under autocast.
-    """
-
-    window: tuple[int, int] | None = None
-    flip: bool = False
-    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -83,6 +58,15 @@ class ClassMap:
         check_finite(self.finite)
         return self
 
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Classes and confidence on the host; the wait for the device.
+
+        Raises:
+            ModelError: the network gives values that are not numbers.
+        """
+        self.checked()
+        return self.classes.cpu().numpy(), None if self.confidence is None else self.confidence.cpu().numpy()
+
 
 def check_finite(finite: Tensor) -> None:
     """Look at a flag of :class:`ClassMap`.
@@ -97,14 +81,6 @@ def check_finite(finite: Tensor) -> None:
         )
 
 
-def windows_of(height: int, width: int, rule: InferenceRule) -> Windows | None:
-    """The windows for an image of that size at the network; None: in one piece."""
-    if rule.window is not None:
-        small = height <= rule.window[0] and width <= rule.window[1]
-        return None if small else sliding_windows(height, width, rule.window)
-    return None if fits_in_one_piece(height, width) else large_image_windows(height, width)
-
-
 def images_at_once(height: int, width: int, rule: InferenceRule, device: torch.device) -> int:
     """How many images of that size at the network go through it together.
 
@@ -113,29 +89,6 @@ def images_at_once(height: int, width: int, rule: InferenceRule, device: torch.d
     if device.type == "cpu" or windows_of(height, width, rule) is not None:
         return 1
     return max(ONE_PIECE // (height * width), 1)
-
-
-def same_size_batches(
-    items: Iterable[Item], shape: Callable[[Item], tuple[int, ...]], at_once: Callable[[int, int], int]
-) -> Iterator[list[Item]]:
-    """Neighbors of one size, as many as go through the network together; the order stays.
-
-    Args:
-        items: with images.
-        shape: of an item's image, (height, width, ...).
-        at_once: how many images of a (height, width) make a batch.
-    """
-    batch: list[Item] = []
-    for item in items:
-        if batch and shape(item) != shape(batch[0]):
-            yield batch
-            batch = []
-        batch.append(item)
-        if len(batch) >= at_once(*shape(item)[:2]):
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def class_map(

@@ -23,7 +23,8 @@ from domainbridge.evaluation.label_free import (
 from domainbridge.evaluation.shifts import SHIFTS, jittered
 from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.ops.prototype_distance import PrototypeDistances, class_sums
-from domainbridge.runtime.device import Runtime, enough_memory
+from domainbridge.runtime.device import Runtime
+from domainbridge.runtime.memory import enough_memory
 from domainbridge.seeding import torch_generator
 from domainbridge.types import Sample
 

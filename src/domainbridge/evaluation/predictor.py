@@ -13,14 +13,8 @@ from domainbridge.data.decode import read_image
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.transforms import ResizeRule, resize_image
 from domainbridge.errors import RecipeError
-from domainbridge.evaluation.inference import (
-    ClassMap,
-    InferenceRule,
-    class_maps,
-    images_at_once,
-    probabilities,
-    windows_of,
-)
+from domainbridge.evaluation.inference import ClassMap, class_maps, images_at_once, probabilities
+from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
 from domainbridge.evaluation.windows import Windows
 from domainbridge.models.model_folder import ModelConfig, load_model
 from domainbridge.models.segmenter import Segmentation, Segmenter

@@ -31,8 +31,9 @@ from domainbridge.run.prototype_stage import collect_prototypes
 from domainbridge.run.stage_files import clear_stage, sweep
 from domainbridge.run.stage_inputs import FinishedStages
 from domainbridge.run.stage_state import StageCheckpoint, identity, mark_started
-from domainbridge.runtime.device import crops_of_one_size, enough_memory, forget_peak_memory, peak_memory
+from domainbridge.runtime.device import crops_of_one_size, forget_peak_memory, peak_memory
 from domainbridge.runtime.distributed import averaging_gradients
+from domainbridge.runtime.memory import enough_memory
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import TrainConfig, fit
 from domainbridge.training.optimizer import Schedule, one_optimizer

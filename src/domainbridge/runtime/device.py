@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from domainbridge.data.threads import usable_cores
-from domainbridge.errors import RecipeError, TrainingError
+from domainbridge.errors import RecipeError
 from domainbridge.installed import first_line, package_commit
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.runtime.distributed import Processes
@@ -21,26 +21,13 @@ from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
 from domainbridge.runtime.torchrun import local_count, local_rank
 
 __all__ = [
-    "EVALUATION_ADVICE",
     "Runtime",
     "crops_of_one_size",
-    "enough_memory",
     "environment",
     "forget_peak_memory",
     "peak_memory",
     "resolve_runtime",
 ]
-
-_TRAINING_ADVICE = (
-    "`domainbridge plan` counts what a step needs and names keys that make it smaller, such as "
-    "training.activation_checkpointing=true, training.precision=bfloat16 or training.gradient_accumulation_steps=2"
-)
-EVALUATION_ADVICE = (
-    "Smaller pieces need less: sliding windows (--slide; in a recipe evaluation.mode=slide, with the size "
-    "evaluation.window), no mirrored image (evaluation.flip=false). On a GPU, --device cpu takes the machine's memory"
-)
-_SHORT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch's allocator for the CPU, CUDA and NCCL, cuDNN and cuBLAS say, each with an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +74,6 @@ def crops_of_one_size(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-@contextlib.contextmanager
-def enough_memory(what: str, advice: str = _TRAINING_ADVICE) -> Iterator[None]:
-    """Turn a lack of memory inside the block into one message.
-
-    Args:
-        what: what is done inside the block.
-        advice: what makes it smaller; sentences.
-
-    Raises:
-        TrainingError: the work does not fit into the memory of the device.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not short and not any(text in str(error) for text in _SHORT_OF_MEMORY):
-            raise
-        raise TrainingError(
-            f"{what} does not fit into this device's memory; what was saved before is kept. {advice}"
-        ) from error
 
 
 def resolve_runtime(

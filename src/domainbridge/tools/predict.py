@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError, StorageError, TrainingError, problem_list
-from domainbridge.evaluation.inference import ClassMap, same_size_batches
-from domainbridge.evaluation.predictor import Predictor, load_predictor
-from domainbridge.runtime.device import EVALUATION_ADVICE, enough_memory
+from domainbridge.evaluation.image_predictor import ImagePredictor
+from domainbridge.evaluation.inference_rule import same_size_batches
+from domainbridge.runtime.memory import EVALUATION_ADVICE, enough_memory
+from domainbridge.tools.open_model import open_model
 from domainbridge.tools.own_outputs import OwnOutputs
 from domainbridge.tools.predict_inputs import collect_inputs
 from domainbridge.tools.predict_outputs import Outputs, Segmented, WriterThreads
@@ -21,7 +22,7 @@ __all__ = ["predict_files"]
 
 
 def predict_files(
-    model: Predictor | Path | str,
+    model: ImagePredictor | Path | str,
     inputs: Sequence[Path],
     out: Path,
     *,
@@ -35,7 +36,7 @@ def predict_files(
     replaced by a later call; no other file is ever replaced.
 
     Args:
-        model: a loaded model, or the path to a model folder.
+        model: a loaded model, or the path to a model folder or an exported file.
         inputs: files and folders; a folder's inner structure is kept below ``out``.
         out: folder, created when missing.
         overlay: also ``NAME_overlay.jpg``, the classes' colors over the image.
@@ -54,7 +55,7 @@ def predict_files(
     chosen = collect_inputs(inputs, out, endings)
     for note in chosen.notes:
         report(f"note: {note}")
-    predictor = model if isinstance(model, Predictor) else load_predictor(Path(model))
+    predictor = open_model(model) if isinstance(model, Path | str) else model
     outputs = Outputs(predictor.palette, OwnOutputs(out), endings)
     failures: dict[Path, str] = {}
 
@@ -85,7 +86,7 @@ class _Decoded:
 
 
 def _decoded(
-    predictor: Predictor, outputs: Outputs, pairs: Sequence[tuple[Path, Path]], failures: dict[Path, str]
+    predictor: ImagePredictor, outputs: Outputs, pairs: Sequence[tuple[Path, Path]], failures: dict[Path, str]
 ) -> Iterator[_Decoded]:
     """The images in order, decoded in threads; those that cannot be decoded are noted in ``failures``."""
 
@@ -109,7 +110,7 @@ def _decoded(
             yield _Decoded(path, target, image)
 
 
-def _read(predictor: Predictor, path: Path) -> NDArray[np.uint8]:
+def _read(predictor: ImagePredictor, path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise DataError(f"{path}: no such file, or not a regular one")
     try:
@@ -120,13 +121,13 @@ def _read(predictor: Predictor, path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def _batches(images: Iterable[_Decoded], predictor: Predictor) -> Iterator[list[_Decoded]]:
+def _batches(images: Iterable[_Decoded], predictor: ImagePredictor) -> Iterator[list[_Decoded]]:
     """Neighbors of one size, as many as go through the network together."""
     return same_size_batches(images, lambda each: each.image.shape, predictor.images_at_once)
 
 
 def _segmented(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     batch: list[_Decoded],
     failures: dict[Path, str],
     report: Callable[[str], None],
@@ -137,7 +138,7 @@ def _segmented(
     try:
         with enough_memory(str(batch[0].path), EVALUATION_ADVICE):
             results = predictor.class_maps([each.image for each in batch], confidence=confidence)
-            pairs = [(each, *_on_host(result)) for each, result in zip(batch, results, strict=True)]
+            pairs = [(each, *result.arrays()) for each, result in zip(batch, results, strict=True)]
     except TrainingError as error:
         if len(batch) == 1:
             failures[batch[0].path] = str(error)
@@ -150,9 +151,3 @@ def _segmented(
         if windows is not None and windows.context:
             report(f"{each.path}: {each.image.shape[1]}x{each.image.shape[0]} pixels, in {windows}")
         yield Segmented(each.path, each.target, each.image, classes, sure)
-
-
-def _on_host(result: ClassMap) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Classes and confidence as arrays; the wait for the device."""
-    result.checked()
-    return result.classes.cpu().numpy(), None if result.confidence is None else result.confidence.cpu().numpy()

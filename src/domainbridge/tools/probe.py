@@ -28,7 +28,8 @@ from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage, trained_objectives
 from domainbridge.methods.prototypes import PrototypeBank, image_means
 from domainbridge.models.segmenter import Segmenter, build_segmenter
-from domainbridge.runtime.device import Runtime, enough_memory, resolve_runtime
+from domainbridge.runtime.device import Runtime, resolve_runtime
+from domainbridge.runtime.memory import enough_memory
 from domainbridge.tools.loading import seconds_to_load
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import Progress, TrainConfig, fit

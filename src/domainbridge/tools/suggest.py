@@ -12,7 +12,8 @@ from domainbridge.errors import DataError
 from domainbridge.evaluation.grid import image_on, on_grid
 from domainbridge.evaluation.label_free import normalized_entropy
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.runtime.device import Runtime, enough_memory
+from domainbridge.runtime.device import Runtime
+from domainbridge.runtime.memory import enough_memory
 
 __all__ = ["Ranking", "disagreement", "rank_images", "spread_out"]
 

@@ -5,8 +5,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from domainbridge.models.backbones.maps import cropped, maps_of
+from domainbridge.models.backbones.maps import maps_of
 from domainbridge.models.backbones.padding import Padding
+from domainbridge.models.backbones.traceable import TraceablePadding
 from domainbridge.models.timm_weights import TimmBuild
 from domainbridge.registry import Registry
 
@@ -24,6 +25,7 @@ class Backbone(nn.Module):
         body: the extractor; its parameters are named as its library names them.
         map_channels: of all maps, the finest first.
         map_strides: pixels per cell of each; empty where nobody has said them.
+        padding: to sizes that the extractor takes.
         timm_build: how timm made the extractor, so that files under timm's names can be read; None for others.
     """
 
@@ -40,7 +42,7 @@ class Backbone(nn.Module):
         self.body = body
         self.map_channels = channels
         self.map_strides = tuple(strides)
-        self.padding = Padding(self.map_strides, any_grid=any_grid)
+        self.padding: Padding | TraceablePadding = Padding(self.map_strides, any_grid=any_grid)
         self.timm_build: TimmBuild | None = None
 
     @property
@@ -69,7 +71,7 @@ class Backbone(nn.Module):
             maps = maps[0], maps[-1]
         if larger is image:
             return maps
-        return tuple(cropped(each, larger, (height, width)) for each in maps)
+        return self.padding.cropped(maps, larger, (height, width))
 
 
 class BackboneFamily(Protocol):

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbridge.errors import ModelError
-from domainbridge.models.backbones.maps import fits, maps_of
+from domainbridge.models.backbones.maps import cropped, fits, maps_of
 
-__all__ = ["Padding", "leave_out_of_compilation", "takes"]
+__all__ = ["GRIDS", "Padding", "leave_out_of_compilation", "maps_without_values", "takes"]
 
 _GRID = 32
-_GRIDS = (_GRID, 64, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
+GRIDS = (_GRID, 64, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 """Multiples that are tried, from small to large: 32 times the usual windows."""
 _AWKWARD = ((1, 1), (33, 49))
 """A backbone that takes these sizes takes every size."""
@@ -54,6 +54,10 @@ class Padding:
         tall, wide = self._size(body, height, width)
         return image if (tall, wide) == (height, width) else F.pad(image, (0, wide - width, 0, tall - height))
 
+    def cropped(self, maps: Sequence[Tensor], padded: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Maps of a padded image without the cells that see the padding alone; ``size``: of the image."""
+        return tuple(cropped(each, padded, size) for each in maps)
+
     def _size(self, body: nn.Module, height: int, width: int) -> tuple[int, int]:
         if self._any_size is None:
             self._any_size = all(takes(body, *size, self._strides) for size in _AWKWARD)
@@ -74,7 +78,7 @@ def leave_out_of_compilation() -> None:
 
 def _size_after_padding(body: nn.Module, height: int, width: int, strides: Sequence[int]) -> tuple[int, int]:
     """The smallest size that the backbone takes."""
-    larger = ((-(-height // grid) * grid, -(-width // grid) * grid) for grid in _GRIDS)
+    larger = ((-(-height // grid) * grid, -(-width // grid) * grid) for grid in GRIDS)
     for size in dict.fromkeys([(height, width), *larger]):
         if takes(body, *size, strides):
             return size
@@ -86,16 +90,21 @@ def _size_after_padding(body: nn.Module, height: int, width: int, strides: Seque
 
 def takes(body: nn.Module, height: int, width: int, strides: Sequence[int]) -> bool:
     """Whether an extractor takes images of that size; tried on the meta device, without any arithmetic."""
-    tensors = [*body.parameters(), *body.buffers()]
-    memo: dict[int, object] = {id(tensor): _without_values(tensor) for tensor in tensors}
     try:
-        with torch.no_grad():
-            maps = maps_of(copy.deepcopy(body, memo).eval(), torch.empty(1, 3, height, width, device="meta"))
+        maps = maps_without_values(body, height, width)
     except NotImplementedError:
         return True  # no such operation on the meta device: nothing is known
     except _REFUSALS:
         return False
     return fits(maps, strides, (height, width))
+
+
+def maps_without_values(body: nn.Module, height: int, width: int) -> tuple[Tensor, ...]:
+    """An extractor's maps of an image of that size, on the meta device."""
+    tensors = [*body.parameters(), *body.buffers()]
+    memo: dict[int, object] = {id(tensor): _without_values(tensor) for tensor in tensors}
+    with torch.no_grad():
+        return maps_of(copy.deepcopy(body, memo).eval(), torch.empty(1, 3, height, width, device="meta"))
 
 
 def _without_values(tensor: Tensor) -> Tensor:

@@ -1,0 +1,269 @@
+"""An exported file as a predictor: the methods of :class:`Predictor` that ``predict`` and ``serve`` use, without torch.
+
+No array holds a value per class for every pixel of the result: classes are compared one plane after the other.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbridge.data.decode import read_image
+from domainbridge.data.transforms import resize_image
+from domainbridge.errors import DataError, ModelError, RecipeError
+from domainbridge.evaluation.exported_file import ExportedConfig
+from domainbridge.evaluation.sessions import Session, open_session, unit_batch
+from domainbridge.evaluation.windows import CONTEXT, Box, Windows, fits_in_one_piece, large_image_windows
+
+__all__ = ["ExportedClassMap", "ExportedPredictor", "load_exported"]
+
+Pixels = NDArray[np.uint8]
+Plane = NDArray[np.float32]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ExportedClassMap:
+    """The result for an image.
+
+    Attributes:
+        classes: the most probable class, uint8 (height, width).
+        confidence: 255 * its probability, rounded, uint8 (height, width); None where it was not asked for.
+    """
+
+    classes: Pixels
+    confidence: Pixels | None
+
+    def arrays(self) -> tuple[Pixels, Pixels | None]:
+        """Classes and confidence."""
+        return self.classes, self.confidence
+
+
+class ExportedPredictor:
+    """An exported file with everything that its images need.
+
+    Attributes:
+        session: runs the network.
+        config: classes, colors, size.
+        image_rule: choice of bands and scale of the values of image files.
+        flip: average with the mirrored image.
+    """
+
+    def __init__(self, session: Session, config: ExportedConfig, *, flip: bool = False) -> None:
+        self.session, self.config, self.flip = session, config, flip
+        self.space = config.space
+        self.resize = config.resize_rule
+        self.image_rule = config.image
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the position is the train id."""
+        return self.config.classes
+
+    @property
+    def palette(self) -> Pixels:
+        """RGB per train id, uint8 (256, 3); unused values are black."""
+        return self.space.palette
+
+    def read(self, path: Path) -> Pixels:
+        """An image file as RGB, uint8 (height, width, 3), with the bands and the scale of the model's training images.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return read_image(path, self.image_rule)
+
+    def images_at_once(self, height: int, width: int) -> int:
+        """How many images of that size :meth:`class_maps` takes: one, a CPU gains nothing from more."""
+        return 1
+
+    def windows_for(self, height: int, width: int) -> Windows | None:
+        """The windows for an image of that size; None: it goes through the network at once."""
+        size = self._size_at_network(height, width)
+        return None if fits_in_one_piece(*size) else large_image_windows(*size)
+
+    def class_map(self, image: Pixels, *, confidence: bool = False) -> ExportedClassMap:
+        """Train ids at the image's own size, with ``confidence`` also the largest probability; bounded memory.
+
+        Args:
+            image: RGB, uint8 (height, width, 3).
+            confidence: whether it is asked for.
+
+        Raises:
+            DataError: the image is smaller than the network takes.
+            ModelError: the network gives values that are not numbers.
+        """
+        height, width = image.shape[:2]
+        size = self._size_at_network(height, width)
+        if min(size) < self.config.smallest_side:
+            raise DataError(
+                f"an image of {width}x{height} pixels: the exported network takes {self.config.smallest_side} pixels a "
+                "side or more; predict with the model folder, which pads smaller ones"
+            )
+        result = ExportedClassMap(np.empty((height, width), np.uint8), None)
+        if confidence:
+            result = ExportedClassMap(result.classes, np.empty((height, width), np.uint8))
+        for box, planes in self._parts(resize_image(image, size), (height, width)):
+            classes, sure = _best(planes, confidence=confidence)
+            place = slice(box.top, box.bottom), slice(box.left, box.right)
+            result.classes[place] = classes
+            if result.confidence is not None and sure is not None:
+                result.confidence[place] = sure
+        return result
+
+    def class_maps(self, images: Sequence[Pixels], *, confidence: bool = False) -> list[ExportedClassMap]:
+        """The same for several images."""
+        return [self.class_map(image, confidence=confidence) for image in images]
+
+    def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """The network's output of images of one size as they are: float32 (batch, classes, h, w).
+
+        Args:
+            images: RGB, uint8 (height, width, 3), at the network's size.
+        """
+        return self.session.logits(unit_batch(images))
+
+    def _size_at_network(self, height: int, width: int) -> Size:
+        return (height, width) if self.resize is None else self.resize.size_for(height, width)
+
+    def _parts(self, image: Pixels, size: Size) -> "Iterator[tuple[Box, list[_Planes]]]":
+        """Boxes of the result, each with the planes of the image and, with ``flip``, of the mirrored one."""
+        height, width = image.shape[:2]
+        views: tuple[Box, ...] = (Box(0, height, 0, width),)
+        if not fits_in_one_piece(height, width):
+            views = large_image_windows(height, width).views
+        whole = size != (height, width)  # logits go to the input size first, so that all of them are needed
+        for group in [views] if whole else [(view,) for view in views]:
+            box = Box(0, height, 0, width) if whole else _core(group[0], height, width)
+            mirrors = (False, True) if self.flip else (False,)
+            planes = [_Planes(self._seen(image, group, mirror), (height, width), box, size) for mirror in mirrors]
+            yield (Box(0, size[0], 0, size[1]) if whole else box), planes
+
+    def _seen(self, image: Pixels, views: Sequence[Box], mirror: bool) -> list[tuple[Box, NDArray[np.float32]]]:
+        """Logits of the windows, (classes, h, w) each; ``mirror``: of the mirrored windows, mirrored back."""
+        seen = []
+        for view in views:
+            crop = image[view.top : view.bottom, view.left : view.right]
+            logits = self.logits([np.ascontiguousarray(crop[:, ::-1]) if mirror else crop])[0]
+            if not np.isfinite(logits).all():
+                raise ModelError(
+                    "the network gives values that are not finite numbers, so its classes mean nothing: its weights "
+                    "are damaged, or float16 is too small for them (export with --precision float32)"
+                )
+            seen.append((view, np.ascontiguousarray(logits[:, :, ::-1]) if mirror else logits))
+        return seen
+
+
+def load_exported(
+    path: Path | str,
+    *,
+    slide: bool = False,
+    flip: bool = False,
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+) -> ExportedPredictor:
+    """Load a file that ``domainbridge export`` wrote: .onnx with onnxruntime, without torch; .pt2 with torch.
+
+    Args:
+        path: of the file.
+        slide: must be False; exported files see the whole image, or windows with context above four megapixels.
+        flip: average with the mirrored image.
+        device: auto, cpu, cuda, cuda:1 ...
+        precision: must be float32; an exported file has the precision that it was exported with.
+        threads: of one forward pass on the CPU.
+
+    Raises:
+        ModelError: not an exported file, a damaged one, or its runtime is not installed.
+        RecipeError: no such device, or an option that exported files do not have.
+    """
+    if slide:
+        raise RecipeError("--slide: exported files have no sliding windows; predict with the model folder")
+    if precision != "float32":
+        raise RecipeError(f"--precision {precision}: the precision of an exported file is chosen by `export`")
+    session, config = open_session(Path(path), device, threads)
+    return ExportedPredictor(session, config, flip=flip)
+
+
+class _Planes:
+    """Logits of a part of the result, a class at a time."""
+
+    def __init__(self, seen: Sequence[tuple[Box, NDArray[np.float32]]], input_size: Size, box: Box, size: Size) -> None:
+        """Logits of windows that cover ``box`` of an input of ``input_size``; ``size``: of the whole result."""
+        self.seen, self.input_size, self.box, self.size = seen, input_size, box, size
+
+    def __len__(self) -> int:
+        return len(self.seen[0][1])
+
+    def __getitem__(self, number: int) -> Plane:
+        """Float32 (height, width) of the part."""
+        plane = np.empty(self.box.size, np.float32)
+        for view, logits in self.seen:
+            core = _core(view, *self.input_size)
+            large = _enlarged(logits[number], view.size)
+            plane[
+                core.top - self.box.top : core.bottom - self.box.top,
+                core.left - self.box.left : core.right - self.box.left,
+            ] = large[core.top - view.top : core.bottom - view.top, core.left - view.left : core.right - view.left]
+        return plane if self.size == self.input_size else _enlarged(plane, self.size)
+
+
+def _core(view: Box, height: int, width: int) -> Box:
+    """What a window gives: all but its context, which it has where the image goes on."""
+    return Box(
+        view.top + (CONTEXT if view.top > 0 else 0),
+        view.bottom - (CONTEXT if view.bottom < height else 0),
+        view.left + (CONTEXT if view.left > 0 else 0),
+        view.right - (CONTEXT if view.right < width else 0),
+    )
+
+
+def _enlarged(plane: Plane, size: Size) -> Plane:
+    """Bilinear with half-pixel centers, as the torch network does, to (height, width)."""
+    if plane.shape == size:
+        return plane
+    return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+
+
+def _best(passes: Sequence[_Planes], *, confidence: bool) -> tuple[Pixels, Pixels | None]:
+    """The most probable class and 255 * its probability: the mean of the passes' probabilities."""
+    if len(passes) == 1:
+        highest, classes = _largest(passes[0][number] for number in range(len(passes[0])))
+        if not confidence:
+            return classes, None
+        total = sum(np.exp(passes[0][number] - highest) for number in range(len(passes[0])))
+        return classes, _in_255(1 / total)
+    norms = [_log_sum_exp(planes) for planes in passes]
+    highest, classes = _largest(
+        sum(np.exp(planes[number] - norm) for planes, norm in zip(passes, norms, strict=True)) / len(passes)
+        for number in range(len(passes[0]))
+    )
+    return classes, _in_255(highest) if confidence else None
+
+
+def _largest(planes: Iterator[Plane]) -> tuple[Plane, Pixels]:
+    """The largest value at every pixel and the position of its plane; the first one of equals."""
+    highest = next(planes).copy()
+    classes = np.zeros(highest.shape, np.uint8)
+    for number, plane in enumerate(planes, start=1):
+        higher = plane > highest
+        np.copyto(highest, plane, where=higher)
+        classes[higher] = number
+    return highest, classes
+
+
+def _log_sum_exp(planes: _Planes) -> Plane:
+    highest = planes[0].copy()
+    for number in range(1, len(planes)):
+        np.maximum(highest, planes[number], out=highest)
+    total = sum(np.exp(planes[number] - highest) for number in range(len(planes)))
+    result: Plane = highest + np.log(total)
+    return result
+
+
+def _in_255(probability: Plane) -> Pixels:
+    result: Pixels = np.rint(255 * probability).astype(np.uint8)
+    return result

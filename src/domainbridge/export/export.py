@@ -1,0 +1,245 @@
+"""``export``: a model folder as one file that other runtimes run, checked on real images before it is there."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from domainbridge.data.dataset import FileDataset
+from domainbridge.data.folder import FolderRule, Listing, list_folder
+from domainbridge.data.transforms import resize_image
+from domainbridge.errors import ExportError, ModelError, RecipeError
+from domainbridge.evaluation.evaluate import ScoringRule
+from domainbridge.evaluation.exported import load_exported
+from domainbridge.evaluation.exported_file import EXTRA_FILE, SUFFIXES, ExportedConfig
+from domainbridge.evaluation.label_maps import check_classes_occur, read_label_map
+from domainbridge.evaluation.labeled_files import LabeledFiles, folder_files, scoring_of, space_of_labels
+from domainbridge.evaluation.predictor import Predictor, load_predictor
+from domainbridge.evaluation.sessions import open_session
+from domainbridge.export.check import CheckResult, check, least_equal
+from domainbridge.export.graph import DEFAULT_OPSET, OPSETS, Traceable, trace, write_onnx
+from domainbridge.export.quantize import CALIBRATION_IMAGES, quantize
+from domainbridge.files import write_file
+
+__all__ = ["Exported", "export_model"]
+
+FORMATS = tuple(SUFFIXES.values())
+PRECISIONS = ("float32", "float16", "int8")
+CHECKED_IMAGES = 20
+"""Images on which the exported file is compared, where nothing is said."""
+
+_SIDE = 1024
+"""Pixels of the longest side of an image that ranges are measured on."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file that passed the check.
+
+    Attributes:
+        path: of the file.
+        bytes: its size.
+        check: the figures.
+    """
+
+    path: Path
+    bytes: int
+    check: CheckResult
+
+
+def export_model(
+    model: Path,
+    out: Path,
+    *,
+    format: str = "onnx",  # noqa: A002 - the name of the command's option
+    precision: str = "float32",
+    opset: int = DEFAULT_OPSET,
+    images: Path | None = None,
+    labels: Path | None = None,
+    label_map: Mapping[Any, Any] | Path | str | None = None,
+    label_space: str | None = None,
+    split: Path | None = None,
+    count: int = CHECKED_IMAGES,
+    at_least: float | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write a model folder as one file, for any image size and batch, and check the file on real images.
+
+    Args:
+        model: path to a model folder.
+        out: path of the file, ending in .onnx or .pt2; an earlier export is replaced, no other file is.
+        format: onnx, or torch for torch.export.
+        precision: float32, float16 or int8; int8 is for ONNX and needs ``images`` of the target.
+        opset: version of ONNX's operators.
+        images: path to a folder of images for the check, and for the ranges of int8. None: images of the quickstart.
+        labels: path to a folder of labels with the same relative names: for mIoU before and after.
+        label_map: label values to classes, as for ``evaluate``; None: the labels hold train ids.
+        label_space: label space of the labels; None: the model's.
+        split: path to a text file of stems: which images.
+        count: images of the check, spread evenly over the folder.
+        at_least: percent of pixels that must have the same class; None: 99.9 for float32, 99 for float16, 90 for int8.
+        report: gets a line for each remark.
+
+    Raises:
+        InputError: something is wrong with the arguments, the model or the images.
+        ExportError: the exported file does not do what the model folder does; no file is written.
+        StorageError: the file cannot be written.
+    """
+    _check_arguments(
+        out, format, precision, opset, images, labels, both=label_map is not None and label_space is not None
+    )
+    predictor = load_predictor(model, device="cpu")
+    if images is None:
+        report("note: checked on images of the quickstart; --images DIR checks on yours")
+        images = Path(str(files("domainbridge") / "quickstart/fog/images/val"))
+    if labels is None:
+        listed: LabeledFiles | Listing = list_folder(images, None, FolderRule(split)).checked("export: --images")
+    else:
+        mapping = read_label_map(label_map) if label_map is not None else None
+        listed = folder_files(images, labels, split, space_of_labels(predictor, label_space), mapping)
+    chosen = _chosen(predictor, listed, count, precision)
+    network = Traceable(predictor.network, precision)
+    config = _description(predictor, precision, network.smallest_side)
+    with tempfile.TemporaryDirectory(prefix="domainbridge-export-") as folder:
+        path = Path(folder) / out.name
+        report(f"{model}: {format}, {precision}")
+        if format == "torch":
+            torch.export.save(trace(network), path, extra_files={EXTRA_FILE: json.dumps(config.to_properties())})
+        else:
+            _write_onnx(network, path, opset, config, chosen.calibration)
+        result = check(
+            predictor,
+            load_exported(path, device="cpu", threads=torch.get_num_threads()),
+            chosen.images,
+            chosen.labeled,
+            at_least=least_equal(precision) if at_least is None else at_least,
+        )
+        if not result.passed:
+            told = "\n".join(f"  {line}" for line in result.lines())
+            raise ExportError(
+                f"export: the exported file differs too much from the model folder; {out} is not written.\n{told}\n"
+                f"{_advice(precision)}"
+            )
+        write_file(out, partial(shutil.copyfile, path))
+    return Exported(out, out.stat().st_size, result)
+
+
+def _advice(precision: str) -> str:
+    if precision == "float32":
+        return "This network does not export as it is; please report the backbone and the head."
+    return (
+        f"Take a higher precision, or more and other --images (int8 reads {CALIBRATION_IMAGES} of them); --min-equal "
+        "says how many pixels must be equal."
+    )
+
+
+def _check_arguments(
+    out: Path, kind: str, precision: str, opset: int, images: Path | None, labels: Path | None, *, both: bool
+) -> None:
+    problems = []
+    if kind not in FORMATS:
+        problems.append(f"--format {kind}: expected one of {', '.join(FORMATS)}")
+    if precision not in PRECISIONS:
+        problems.append(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+    if kind in FORMATS and SUFFIXES.get(out.suffix.lower()) != kind:
+        ending = next(suffix for suffix, name in SUFFIXES.items() if name == kind)
+        problems.append(f"--out {out}: a file of --format {kind} ends in {ending}")
+    if opset not in OPSETS:
+        problems.append(f"--opset {opset}: expected {OPSETS.start} to {OPSETS.stop - 1}")
+    if precision == "int8" and kind == "torch":
+        problems.append("--precision int8: with --format onnx only")
+    if precision == "int8" and images is None:
+        problems.append("--precision int8: give --images DIR, images of the target that the ranges are measured on")
+    if both:
+        problems.append("--label-map: takes the place of --label-space; give one of the two")
+    if labels is not None and images is None:
+        problems.append("--labels: give --images DIR with the same relative names")
+    if out.exists() and SUFFIXES.get(out.suffix.lower()) == kind and not _is_ours(out):
+        problems.append(f"--out {out}: exists, and `export` did not write it; choose another name or move the file")
+    if problems:
+        raise RecipeError("export: " + "; ".join(problems))
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        open_session(path, "cpu")
+    except ModelError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Images of the check, parts of images for the ranges of int8 (at the network's size), and the labels."""
+
+    images: list[Path]
+    calibration: list[Pixels]
+    labeled: tuple[FileDataset, ScoringRule] | None
+
+
+def _chosen(predictor: Predictor, files: LabeledFiles | Listing, count: int, precision: str) -> _Chosen:
+    """Images evenly spread over the folder.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    labeled = None
+    if isinstance(files, LabeledFiles):
+        dataset, rule = scoring_of(predictor, files)
+        check_classes_occur(dataset, rule.space, "export: --labels")
+        some = _spread(len(dataset), count)
+        assert dataset.labels is not None
+        images, labels = (tuple(paths[i] for i in some) for paths in (dataset.images, dataset.labels))
+        labeled = replace(dataset, images=images, labels=labels), rule
+    paths = files.listing.images if isinstance(files, LabeledFiles) else files.images
+    ranges = []
+    if precision == "int8":
+        ranges = [_at_network(predictor, predictor.read(paths[i])) for i in _spread(len(paths), CALIBRATION_IMAGES)]
+    return _Chosen([paths[i] for i in _spread(len(paths), count)], ranges, labeled)
+
+
+def _spread(number: int, count: int) -> Sequence[int]:
+    """Positions of at most ``count`` of a number of images, evenly spread."""
+    return range(number) if number <= count else [position * number // count for position in range(count)]
+
+
+def _at_network(predictor: Predictor, image: Pixels) -> Pixels:
+    """At the network's size, at most 1024x1024 pixels."""
+    resized = image if predictor.resize is None else resize_image(image, predictor.resize.size_for(*image.shape[:2]))
+    return np.ascontiguousarray(resized[:_SIDE, :_SIDE])
+
+
+def _description(predictor: Predictor, precision: str, smallest_side: int) -> ExportedConfig:
+    config = predictor.config
+    return ExportedConfig(
+        config.label_space, config.classes, config.colors, config.resize, config.image, precision, smallest_side
+    )
+
+
+def _write_onnx(
+    network: Traceable, path: Path, opset: int, config: ExportedConfig, calibration: Sequence[Pixels]
+) -> None:
+    program = trace(network)
+    if config.precision == "int8":
+        single = path.with_name("float32.onnx")
+        write_onnx(program, single, opset, network)
+        quantize(single, path, calibration)
+    else:
+        write_onnx(program, path, opset, network)
+    import onnx
+
+    graph = onnx.load(path)
+    onnx.helper.set_model_props(graph, config.to_properties())
+    graph.producer_name = "domainbridge"
+    onnx.save(graph, path)

@@ -1,0 +1,107 @@
+"""What a request gets: class map, colors or overlay as PNG, or JSON with class shares and runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbridge.evaluation.image_predictor import ImagePredictor
+
+__all__ = ["OUTPUTS", "answer", "run_lengths"]
+
+_MIXED = 0.5
+"""Share of the classes' colors in an overlay."""
+
+Pixels = NDArray[np.uint8]
+
+
+def answer(
+    predictor: ImagePredictor, image: Pixels, output: str, *, runs: bool = False
+) -> tuple[bytes | dict[str, Any], str]:
+    """Segment an image: the content and its media type.
+
+    Args:
+        predictor: a loaded model.
+        image: RGB, uint8 (height, width, 3).
+        output: one of ``OUTPUTS``: class (train ids), color, overlay, confidence or json.
+        runs: with json: also the class map as run lengths.
+
+    Raises:
+        DomainbridgeError: the network cannot take the image, or gives values that are not numbers.
+    """
+    json = output == "json"
+    classes, sure = predictor.class_maps([image], confidence=json or output == "confidence")[0].arrays()
+    if json:
+        assert sure is not None
+        return _facts(predictor, classes, sure, runs=runs), "application/json"
+    return _png(_PICTURES[output](predictor, image, classes, sure)), "image/png"
+
+
+def run_lengths(classes: Pixels) -> list[list[int]]:
+    """A class map row by row as [train id, number of pixels] pairs."""
+    flat = classes.ravel()
+    starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
+    lengths = np.diff(np.append(starts, flat.size))
+    runs: list[list[int]] = np.stack([flat[starts].astype(np.int64), lengths], axis=1).tolist()
+    return runs
+
+
+def _facts(predictor: ImagePredictor, classes: Pixels, sure: Pixels, *, runs: bool) -> dict[str, Any]:
+    """Shares and mean confidence of the classes that occur, largest first."""
+    number = len(predictor.classes)
+    counts = np.bincount(classes.ravel(), minlength=number)
+    sums = np.bincount(classes.ravel(), weights=sure.ravel(), minlength=number)
+    order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
+    height, width = classes.shape
+    facts: dict[str, Any] = {
+        "width": width,
+        "height": height,
+        "classes": [
+            {
+                "id": index,
+                "name": predictor.classes[index],
+                "color": "#{:02x}{:02x}{:02x}".format(*predictor.palette[index].tolist()),
+                "share": float(counts[index] / classes.size),
+                "confidence": float(sums[index] / counts[index] / 255),
+            }
+            for index in order
+        ],
+    }
+    return facts | {"runs": run_lengths(classes)} if runs else facts
+
+
+def _color(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+    return predictor.palette[classes]
+
+
+def _overlay(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+    return cv2.addWeighted(image, 1 - _MIXED, predictor.palette[classes], _MIXED, 0).astype(np.uint8, copy=False)
+
+
+def _classes(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+    return classes
+
+
+def _confidence(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+    assert sure is not None
+    return sure
+
+
+_PICTURES: dict[str, Callable[[ImagePredictor, Pixels, Pixels, Pixels | None], Pixels]] = {
+    "class": _classes,
+    "color": _color,
+    "overlay": _overlay,
+    "confidence": _confidence,
+}
+OUTPUTS = (*_PICTURES, "json")
+"""Values of the request's ``output``."""
+
+
+def _png(pixels: Pixels) -> bytes:
+    """A gray or RGB picture as PNG."""
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode(".png", ordered, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    return content.tobytes()

@@ -1,0 +1,58 @@
+"""Every head and several backbones of every family as ONNX and torch.export, in sizes that are no multiples of 32."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from domainbridge.export.graph import Traceable, trace, write_onnx
+from domainbridge.models.backbones.base import FAMILIES
+from domainbridge.models.heads.base import HEADS, HeadSpec
+from domainbridge.models.segmenter import ModelSpec, build_segmenter
+
+pytestmark = pytest.mark.slow
+
+BACKBONES = {
+    "test_efficientnet": 16,
+    "test_resnet": 32,
+    "resnet18_v1c": 8,
+    "efficientnet_lite0": 32,
+    "hrnet_w18_small": 32,
+    "convnext_atto": 32,
+    "mobilenetv3_small_050": 16,
+    "regnetx_002": 32,
+}
+"""Name -> output stride."""
+
+
+def families() -> set[str]:
+    """Families of which a backbone is tested here."""
+    special = [name for name in FAMILIES.names() if name != "timm"]
+    tested = {family for family in special for name in BACKBONES if FAMILIES[family].matches(name)}
+    return tested | {"timm"}
+
+
+def test_all_families_are_here() -> None:
+    assert families() == set(FAMILIES.names())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [*((name, "deeplabv3plus") for name in BACKBONES), *(("test_efficientnet", kind) for kind in HEADS.names())],
+)
+def test_the_graph_gives_what_the_network_gives(backbone: str, head: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = HeadSpec(head, channels=16, dilations=(1, 2), skip_channels=8)
+    network = build_segmenter(ModelSpec(backbone, BACKBONES[backbone], 3, spec)).eval()
+    traceable = Traceable(network, "float32")
+    program = trace(traceable)
+    write_onnx(program, tmp_path / "a.onnx", 18, traceable)
+    session, module = onnxruntime.InferenceSession(tmp_path / "a.onnx"), program.module()
+    for batch, height, width in ((1, 64, 96), (2, 93, 67), (3, 131, 101), (1, 70, 259)):
+        image = torch.rand(batch, 3, max(height, traceable.smallest_side), max(width, traceable.smallest_side))
+        with torch.inference_mode():
+            expected, again = network(image).logits, module(image)
+        assert torch.allclose(again, expected, rtol=1e-3, atol=1e-5)
+        assert np.allclose(session.run(["logits"], {"image": image.numpy()})[0], expected, rtol=1e-3, atol=1e-4)

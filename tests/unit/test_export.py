@@ -1,0 +1,148 @@
+"""Export: a file that another runtime runs, checked before it is there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import domainbridge
+from domainbridge.cli.app import app
+from domainbridge.data.label_spaces import label_space
+from domainbridge.errors import ExportError, RecipeError
+from domainbridge.export.export import export_model
+from domainbridge.export.graph import Traceable
+from domainbridge.models.backbones.padding import Padding
+from domainbridge.models.backbones.traceable import traceable_padding
+from domainbridge.models.heads.base import HeadSpec
+from domainbridge.models.model_folder import ModelConfig, save_model
+from domainbridge.models.segmenter import ModelSpec, build_segmenter
+from domainbridge.tools.open_model import open_model
+from without_torch import without_torch
+
+SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
+SIZES = ((70, 97), (64, 128), (81, 66))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model/, images/ and labels/ (what the model says)."""
+    folder = tmp_path_factory.mktemp("export")
+    space = label_space("abc", ["a", "b", "c"])
+    torch.manual_seed(0)
+    network = build_segmenter(SPEC)
+    with torch.no_grad():
+        network.head.classifier.weight.normal_(std=20)
+    save_model(folder / "model", network, ModelConfig(SPEC, space.name, space.classes, space.colors, None))
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    predictor = domainbridge.load_model(folder / "model", device="cpu")
+    for number, size in enumerate(SIZES):
+        coarse = np.random.default_rng(number).integers(0, 256, (5, 5, 3), np.uint8)
+        image = np.asarray(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+        Image.fromarray(image).save(folder / f"images/{number}.png")
+        Image.fromarray(predictor.predict(image)).save(folder / f"labels/{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def onnx_file(place: Path) -> Path:
+    """A float32 ONNX file, made by the command."""
+    out = place / "model.onnx"
+    given = ["--images", str(place / "images"), "--labels", str(place / "labels")]
+    result = CliRunner().invoke(app, ["export", str(place / "model"), "--format", "onnx", "--out", str(out), *given])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"equal pixels +100\.000 %", result.output)
+    assert re.search(r"mIoU +100\.00 %, of the model folder 100\.00 %", result.output)
+    assert "times as fast" in result.output
+    return out
+
+
+def test_predict_runs_the_file_without_torch(place: Path, onnx_file: Path) -> None:
+    command = ["predict", str(onnx_file), str(place / "images"), "--out", str(place / "masks"), "--confidence"]
+    done = subprocess.run(without_torch(command), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for number in range(len(SIZES)):
+        with Image.open(place / f"masks/{number}.png") as mask, Image.open(place / f"labels/{number}.png") as label:
+            assert (np.asarray(mask) == np.asarray(label)).all()
+    assert len([*(place / "masks").glob("*_confidence.png")]) == len(SIZES)
+
+
+def test_the_file_describes_itself(onnx_file: Path) -> None:
+    import onnx
+
+    graph = onnx.load(onnx_file)
+    told = {each.key: each.value for each in graph.metadata_props}
+    assert told["classes"] == '["a", "b", "c"]'
+    assert "RGB in [0, 1]" in told["input"]
+    assert [each.name for each in graph.graph.input] == ["image"]
+    dynamic = [side.dim_param for side in graph.graph.input[0].type.tensor_type.shape.dim]
+    assert all(dynamic[axis] for axis in (0, 2, 3)), "batch, height and width are free"
+
+
+def test_an_earlier_export_is_replaced_and_no_other_file(place: Path, onnx_file: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes(b"somebody's")
+    with pytest.raises(RecipeError, match="`export` did not write it"):
+        export_model(place / "model", foreign)
+    assert foreign.read_bytes() == b"somebody's"
+    wrong = {"format": "tflite", "precision": "int4", "opset": 3}
+    with pytest.raises(RecipeError) as refused:
+        export_model(place / "model", tmp_path / "a.onnx", **wrong)
+    assert all(f"--{name} {value}" in str(refused.value) for name, value in wrong.items())
+    with pytest.raises(RecipeError, match=r"ends in \.pt2"):
+        export_model(place / "model", tmp_path / "a.onnx", format="torch")
+    with pytest.raises(RecipeError, match="--images DIR"):
+        export_model(place / "model", onnx_file, precision="int8")
+
+
+def test_torch_export_and_its_check(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = export_model(place / "model", tmp_path / "model.pt2", format="torch", images=place / "images")
+    assert done.check.equal_pixels == 100
+    assert domainbridge.predict(tmp_path / "model.pt2", place / "images", tmp_path / "masks") == len(SIZES)
+    forward = Traceable.forward
+    monkeypatch.setattr(Traceable, "forward", lambda self, image: forward(self, image).flip(1))
+    with pytest.raises(ExportError, match=r"differs too much(.|\n)*equal pixels") as failed:
+        export_model(place / "model", tmp_path / "wrong.pt2", format="torch", images=place / "images")
+    assert "is not written" in str(failed.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", "masks"}
+
+
+def test_int8(place: Path, onnx_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    done = export_model(place / "model", out, precision="int8", images=place / "images", at_least=60)
+    assert done.bytes < onnx_file.stat().st_size
+    assert done.check.largest_difference > 0
+    predictor = open_model(out, device="cpu")
+    assert predictor.config.precision == "int8"
+
+
+class Fused(nn.Module):
+    """Maps of strides 4 and 32 that are added: multiples of 32 work, and what rounds up to the same cells."""
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        fine = nn.functional.avg_pool2d(image, 4, ceil_mode=True)
+        deepest = nn.functional.avg_pool2d(fine, 8, ceil_mode=True)
+        return [fine + nn.functional.interpolate(deepest, scale_factor=8), deepest]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (80, 80), (93, 67), (61, 70), (93, 95), (64, 97)])
+def test_padding_as_arithmetic_is_padding_by_trial(size: tuple[int, int]) -> None:
+    body, image = Fused(), torch.rand(1, 3, *size)
+    by_trial, arithmetic = Padding(), traceable_padding(body)
+    assert (arithmetic.grid, arithmetic.slack, arithmetic.strides) == (32, 3, (4, 32))
+    expected, padded = by_trial(body, image), arithmetic(body, image)
+    assert torch.equal(expected, padded)
+    fine, deepest = body(padded)
+    crops = (rule.cropped((fine, deepest), padded, size) for rule in (by_trial, arithmetic))
+    assert all(torch.equal(one, other) for one, other in zip(*crops, strict=True))
+
+
+def test_every_size_is_taken_by_most_backbones() -> None:
+    backbone = build_segmenter(SPEC).backbone
+    assert traceable_padding(backbone.body, backbone.map_strides).grid is None

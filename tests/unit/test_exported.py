@@ -1,0 +1,129 @@
+"""Exported files as predictors: the same classes as the model folder, and no torch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from domainbridge.data.label_spaces import label_space
+from domainbridge.errors import DataError, ModelError, RecipeError
+from domainbridge.evaluation.exported import ExportedPredictor, load_exported
+from domainbridge.evaluation.exported_file import ExportedConfig
+from domainbridge.evaluation.inference_rule import InferenceRule
+from domainbridge.evaluation.predictor import Predictor
+from domainbridge.models.heads.base import HeadSpec
+from domainbridge.models.model_folder import ModelConfig
+from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+
+SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
+SPACE = label_space("abc", ["a", "b", "c"])
+
+
+class TorchNetwork:
+    """A session without a file."""
+
+    def __init__(self, network: Segmenter) -> None:
+        self.network = network
+
+    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return self.network(torch.from_numpy(batch)).logits.numpy()
+
+
+@pytest.fixture(scope="module")
+def network() -> Segmenter:
+    torch.manual_seed(0)
+    network = build_segmenter(SPEC).eval()
+    with torch.no_grad():
+        network.head.classifier.weight.normal_(std=20)  # so that no two logits are close
+    return network
+
+
+def pair(
+    network: Segmenter, *, flip: bool = False, resize: tuple[int, int, bool, int | None] | None = None
+) -> tuple[Predictor, ExportedPredictor]:
+    config = ModelConfig(SPEC, SPACE.name, SPACE.classes, SPACE.colors, resize)
+    exported = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, resize)
+    return (
+        Predictor(network, config, InferenceRule(flip=flip)),
+        ExportedPredictor(TorchNetwork(network), exported, flip=flip),
+    )
+
+
+def noise(*size: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("resize", [None, (50, 30, True, None)], ids=["as stored", "resized"])
+@pytest.mark.parametrize("size", [(37, 61), (1, 5)])
+def test_the_classes_are_those_of_the_model_folder(
+    network: Segmenter, flip: bool, resize: tuple[int, int, bool, int | None] | None, size: tuple[int, int]
+) -> None:
+    under_torch, exported = pair(network, flip=flip, resize=resize)
+    expected = under_torch.class_maps([noise(*size)], confidence=True)[0].arrays()
+    classes, sure = exported.class_maps([noise(*size)], confidence=True)[0].arrays()
+    assert len(np.unique(expected[0])) > 1 or min(size) == 1
+    assert (classes == expected[0]).mean() > 0.99
+    assert sure is not None
+    assert expected[1] is not None
+    assert np.abs(sure.astype(int) - expected[1]).max() <= 2
+
+
+def test_large_images_go_through_windows_with_context(network: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, exported = pair(network)
+    _, resized = pair(network, resize=(150, 100, False, None))
+    image, small = noise(100, 150), noise(50, 75)
+    whole = resized.class_map(small).classes
+    with monkeypatch.context() as patch:
+        for name, value in {"ONE_PIECE": 64 * 64, "_CORE": 64, "CONTEXT": 32}.items():
+            patch.setattr(f"domainbridge.evaluation.windows.{name}", value)
+        patch.setattr("domainbridge.evaluation.exported.CONTEXT", 32)
+        windows = exported.windows_for(100, 150)
+        assert windows is not None
+        result = exported.class_map(image).classes
+        assert (resized.class_map(small).classes == whole).mean() > 0.6, "less context than the network sees"
+    assert len(windows.views) == 6
+    seen = np.zeros(result.shape, int)
+    for view in windows.views:
+        alone = exported.class_map(image[view.top : view.bottom, view.left : view.right]).classes
+        top, left = (32 if view.top else 0), (32 if view.left else 0)
+        bottom, right = (-32 if view.bottom < 100 else None), (-32 if view.right < 150 else None)
+        place = slice(view.top, view.bottom), slice(view.left, view.right)
+        assert (result[place][top:bottom, left:right] == alone[top:bottom, left:right]).all()
+        seen[place][top:bottom, left:right] += 1
+    assert (seen == 1).all()
+
+
+def test_what_an_exported_file_cannot_do_is_said(network: Segmenter, tmp_path: Path) -> None:
+    _, exported = pair(network)
+    small = ExportedPredictor(exported.session, replace(exported.config, smallest_side=32))
+    with pytest.raises(DataError, match="takes 32 pixels a side"):
+        small.class_map(noise(31, 64))
+    with pytest.raises(RecipeError, match="--slide"):
+        load_exported(tmp_path / "a.onnx", slide=True)
+    with pytest.raises(RecipeError, match="--precision float16"):
+        load_exported(tmp_path / "a.onnx", precision="float16")
+    with pytest.raises(ModelError, match="no such file"):
+        load_exported(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelError, match=r"b\.onnx: cannot be run as ONNX"):
+        load_exported(tmp_path / "b.onnx")
+    with pytest.raises(ModelError, match="not written by `domainbridge export`"):
+        ExportedConfig.from_properties({}, "c.onnx")
+    with pytest.raises(ModelError, match="description is damaged"):
+        ExportedConfig.from_properties({**exported.config.to_properties(), "colors": "[[1, 2]]"}, "c.onnx")
+    assert ExportedConfig.from_properties(exported.config.to_properties(), "c.onnx") == exported.config
+
+
+def test_networks_that_give_no_numbers_are_refused(network: Segmenter) -> None:
+    class Broken(TorchNetwork):
+        def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().logits(batch) * np.float32(np.nan)
+
+    _, exported = pair(network)
+    with pytest.raises(ModelError, match="not finite"):
+        ExportedPredictor(Broken(network), exported.config).class_map(noise(40, 40))
