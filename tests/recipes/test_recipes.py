@@ -27,11 +27,15 @@ PUBLISHED_SIZE = [
     *("gta-to-cityscapes", "gta+synscapes-to-cityscapes", "gta-to-cityscapes+mapillary"),
     *("synthia-to-cityscapes", "cityscapes-to-acdc"),
 ]
+FOUNDATION = [
+    *("gta-to-cityscapes-dinov2", "gta+synthia+urbansyn-to-cityscapes-dinov2"),
+    "cityscapes-to-acdc+dark-zurich-dinov2",
+]
 ROUNDS = 2
 
 
 def test_the_promised_recipes_are_there() -> None:
-    assert {*SMALL, *PUBLISHED_SIZE} <= set(NAMES)
+    assert {*SMALL, *PUBLISHED_SIZE, *FOUNDATION} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,7 +43,7 @@ def test_plans_both_rounds_without_its_images(name: str, tmp_path: Path) -> None
     recipe = load_recipe(name)
     scoring_rule(recipe)
     nodes = stage_graph(recipe, None)
-    last = f"r{ROUNDS}-distill" if recipe.method == "ddb" else recipe.method
+    last = f"r{1 if name in FOUNDATION else ROUNDS}-distill" if recipe.method == "ddb" else recipe.method
     assert nodes[-1].name == final_stage(nodes) == last
     assert all(item.status.action == "run" for item in plan(nodes, tmp_path))
 
@@ -93,12 +97,15 @@ def fabricate_folder(root: Path, split: str, labels: str | None) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("quickstart", "own-data"))])
 def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     fabricate(load_recipe(name), tmp_path / "data")
-    words = [f"data_root={tmp_path / 'data'}", "training.steps=1", "training.batch_size=2", "stages={}"]
+    words = [f"data_root={tmp_path / 'data'}", "training.batch_size=2", "stages={}"]
+    words += [f"training.steps={3 if name in FOUNDATION else 1}"]
     words += ["crop.width=64", "crop.height=64", "runtime.num_workers=0", "model.weights=none"]
     words += ["evaluation.label_free.images=0"]  # hundreds of passes; tests/run/test_selection.py has them
     words += ["prototypes.passes=1"] if load_recipe(name).method == "ddb" else []
     if load_recipe(name).model.backbone == "resnet101_v1c":
         words += ["model.backbone=resnet18_v1c", "model.output_stride=32"]
+    if name in FOUNDATION:  # the same kind of trunk, smaller; three steps, so that rates by layer and EMA are in use
+        words += ["model.backbone=test_vit"]
     recipe = load_recipe(name, words)
     last = "self-training" if recipe.method == "self-training" else "r1-distill"
     assert run_recipe(recipe, tmp_path / "run", until=last)
