@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-slow check bench gpu-check clean
+.PHONY: install demo test test-slow check docs bench gpu-check clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[efficientnet,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[efficientnet,dev,docs]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -28,6 +28,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks --out benchmarks/results.json

@@ -1,17 +1,20 @@
 """What the documents say is true: commands exist, links lead somewhere, shown recipes load."""
 
+import ast
 import re
 from pathlib import Path
 
+import click
 import pytest
 import yaml
-from typer.main import get_command
-from typer.testing import CliRunner
+from commands import options_of, resolved, shell_lines, shown_commands
 
-from domainbridge.build.recipe import parse_recipe, recipe_class, recipe_keys_page
-from domainbridge.cli.app import app
+import domainbridge
+from domainbridge.build.recipe import load_recipe, parse_recipe, recipe_class, recipe_keys_page
+from domainbridge.config.load import shipped_recipes
 
 PROJECT = Path(__file__).parents[2]
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
 
 
@@ -26,22 +29,58 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_exist(page: Path) -> None:
-    commands = get_command(app).commands
-    for line in re.findall(r"(?:^|`|\$ )domainbridge ([a-z]+(?: [a-z]+)?)", page.read_text(), re.MULTILINE):
-        verb, _, second = line.partition(" ")
-        assert verb in commands, f"domainbridge {line}"
-        if verb in ("recipes", "data", "hub"):
-            assert second in commands[verb].commands, f"domainbridge {line}"
+def test_links_to_headings_lead_somewhere(page: Path) -> None:
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
+        text = (page.parent / target if target else page).read_text()
+        slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in HEADING.findall(text)]
+        assert heading in slugs, f"{target}#{heading}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_options_exist(page: Path) -> None:
-    runner = CliRunner()
-    for verb, rest in re.findall(r"^domainbridge (run|plan|predict|evaluate)\b(.*)$", page.read_text(), re.MULTILINE):
-        known = runner.invoke(app, [verb, "--help"]).output
-        for option in re.findall(r"--[a-z-]+", rest):
-            assert option in known, f"domainbridge {verb} {option}"
+def test_commands_options_and_keys_exist(page: Path) -> None:
+    """Every command that a page shows, without running the command; those of the tutorial are run elsewhere."""
+    for words in shown_commands(page):
+        command, rest = resolved(words)
+        assert isinstance(command, click.Group) or command.name != "domainbridge", words
+        known = options_of(command)
+        for option in (word for word in rest if word.startswith("--")):
+            assert option.partition("=")[0] in known, f"domainbridge {' '.join(words)}: {option}"
+        if command.name in ("run", "plan", "check", "preview", "cache", "pack", "stats") and rest:
+            shipped = rest[0] if rest[0] in shipped_recipes() else "quickstart"
+            keys = [word for word in rest[1:] if re.fullmatch(r"[a-z][\w.-]*=.+", word) and "..." not in word]
+            load_recipe(shipped, [key for key in keys if key.partition("=")[0] not in ("data_root", "init")])
+
+
+def test_commands_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`domainbridge plan RECIPE` and `domainbridge-other`\n\n```sh\n$ domainbridge run a.yaml \\\n"
+        "    'x=[1, 2]'   # why\ntorchrun --nproc-per-node 2 -m domainbridge run b.yaml\n```\n"
+        "```python\ndomainbridge.adapt()\n```\n"
+    )
+    assert shown_commands(page) == [["run", "a.yaml", "x= 1, 2 "], ["run", "b.yaml"], ["plan", "RECIPE"]]
+    assert shell_lines(page, "sh")[0] == "domainbridge run a.yaml 'x=[1, 2]'"
+    with pytest.raises(KeyError):
+        resolved(["data", "chekc"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_uses_names_that_exist(page: Path) -> None:
+    """``import domainbridge`` in a page's Python: every name of the package is one of the interface."""
+    for code in fenced(page, "python"):
+        if "import domainbridge\n" not in code:
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "domainbridge":
+                assert node.attr in domainbridge.__all__, f"domainbridge.{node.attr}"
+
+
+def test_sections_shown_alone_are_sections_of_a_recipe() -> None:
+    known = set(recipe_class("ddb").model_fields)
+    for page in PAGES:
+        for text in fenced(page, "yaml"):
+            if "sources:" not in text and isinstance(tree := yaml.safe_load(text), dict):
+                assert set(tree) <= known, f"{page.name}: {set(tree) - known}"
 
 
 def test_make_targets_exist() -> None:
