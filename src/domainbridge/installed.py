@@ -14,6 +14,7 @@ EXTRAS = {
     "annotations": "polygons in COCO, CVAT and Label Studio files",
     "cpu-demo": "ImageNet weights of efficientnet_lite0, for the quickstart",
     "dev": "tests and checks of this project",
+    "docs": "the documents as a site",
     "efficientnet": "another name of cpu-demo",
     "export": "models as ONNX files, also int8",
     "geotiff": "GeoTIFF images and images of many bands",
