@@ -3,8 +3,8 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 from typer.main import get_command
 
 from domainbridge.cli.app import app
@@ -34,18 +34,18 @@ def shown_commands(page: Path) -> list[list[str]]:
     return [shlex.split(match[1] or "") for match in found if match]
 
 
-def resolved(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that the words name, and the other words.
+def resolved(words: list[str]) -> tuple[Any, list[str]]:
+    """The command or group (of click, as typer has it) that the words name, and the other words.
 
     Raises:
         KeyError: no such command.
     """
-    command: click.Command = get_command(app)
+    command: Any = get_command(app)
     rest = list(words)
-    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         command = command.commands[rest.pop(0)]
     return command, rest
 
 
-def options_of(command: click.Command) -> set[str]:
+def options_of(command: Any) -> set[str]:
     return {"--help", *(name for option in command.params for name in (*option.opts, *option.secondary_opts))}
