@@ -56,7 +56,10 @@ def recipes_page() -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """An empty line before a list that follows a line of text."""
+    """An empty line before a list that follows a line of text; links out of docs/ lead to pages, or are plain text."""
+    for source, place in FROM_THE_ROOT.items():
+        markdown = markdown.replace(f"](../{source}", f"]({place}")
+    markdown = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", markdown)
     lines: list[str] = []
     fenced = False
     for line in markdown.split("\n"):

@@ -12,6 +12,7 @@ from domainbridge.cli.app import app
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"(?:^|\s+)#(?!\w).*$")
 _CALL = re.compile(r"(?:\S+ )*?(?:\S*/)?domainbridge( .*)?$")
+_OPTIONAL = re.compile(r"\[(--[^\]]*)\]")
 _PROGRAMS = ("domainbridge", "torchrun", ".venv/bin/domainbridge")
 
 
@@ -30,7 +31,7 @@ def shown_commands(page: Path) -> list[list[str]]:
     prose = _FENCED.sub("", page.read_text())
     lines = [*shell_lines(page), *re.findall(r"`([^`\n]+)`", prose)]
     calls = [line for line in lines if line.startswith(_PROGRAMS)]
-    found = (_CALL.match(re.sub(r"[\[\]|]", " ", line)) for line in calls)
+    found = (_CALL.match(_OPTIONAL.sub(r"\1", line.split(" | ")[0])) for line in calls)
     return [shlex.split(match[1] or "") for match in found if match]
 
 

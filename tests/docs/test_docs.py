@@ -56,7 +56,7 @@ def test_commands_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
         "    'x=[1, 2]'   # why\ntorchrun --nproc-per-node 2 -m domainbridge run b.yaml\n```\n"
         "```python\ndomainbridge.adapt()\n```\n"
     )
-    assert shown_commands(page) == [["run", "a.yaml", "x= 1, 2 "], ["run", "b.yaml"], ["plan", "RECIPE"]]
+    assert shown_commands(page) == [["run", "a.yaml", "x=[1, 2]"], ["run", "b.yaml"], ["plan", "RECIPE"]]
     assert shell_lines(page, "sh")[0] == "domainbridge run a.yaml 'x=[1, 2]'"
     with pytest.raises(KeyError):
         resolved(["data", "chekc"])
