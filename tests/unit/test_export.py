@@ -113,6 +113,7 @@ def test_torch_export_and_its_check(place: Path, monkeypatch: pytest.MonkeyPatch
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", "masks"}
 
 
+@pytest.mark.slow
 def test_int8(place: Path, onnx_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
     done = export_model(place / "model", out, precision="int8", images=place / "images", at_least=60)

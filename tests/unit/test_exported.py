@@ -17,6 +17,7 @@ from domainbridge.evaluation.predictor import Predictor
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
+from tiny_onnx import write_tiny_onnx
 
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
 SPACE = label_space("abc", ["a", "b", "c"])
@@ -127,3 +128,11 @@ def test_networks_that_give_no_numbers_are_refused(network: Segmenter) -> None:
     _, exported = pair(network)
     with pytest.raises(ModelError, match="not finite"):
         ExportedPredictor(Broken(network), exported.config).class_map(noise(40, 40))
+
+
+def test_a_graph_that_does_not_run_on_an_image_is_said(tmp_path: Path) -> None:
+    write_tiny_onnx(tmp_path / "tiny.onnx")
+    session = load_exported(tmp_path / "tiny.onnx", device="cpu").session
+    assert session.logits(np.ones((2, 3, 4, 5), np.float32)).shape == (2, 3, 4, 5)
+    with pytest.raises(ModelError, match="cannot run this file on images of 5x4 pixels"):
+        session.logits(np.ones((1, 2, 4, 5), np.float32))

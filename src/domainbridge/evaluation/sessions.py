@@ -58,7 +58,14 @@ class _OnnxSession:
         self.input = session.get_inputs()[0].name
 
     def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = self.session.run(["logits"], {self.input: batch})[0]
+        try:
+            output: NDArray[np.float32] = self.session.run(["logits"], {self.input: batch})[0]
+        except Exception as error:  # onnxruntime's exceptions have no common class but this one
+            height, width = batch.shape[-2:]
+            raise ModelError(
+                f"onnxruntime cannot run this file on images of {width}x{height} pixels ({error}); the network does "
+                "not export for every size"
+            ) from error
         return output
 
 
