@@ -7,7 +7,7 @@ from domainbridge.errors import RecipeError
 __all__ = ["PACKAGED", "below"]
 
 PACKAGED = "package:"
-"""Beginning of a path to data or a model that is shipped with us: ``package:quickstart``."""
+"""Beginning of a path to data that are shipped with us: ``package:quickstart``."""
 
 
 def below(root: Path, path: str, where: str) -> Path:

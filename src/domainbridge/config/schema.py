@@ -67,7 +67,7 @@ class Recipe(Section):
         None,
         min_length=1,
         description="path to a model folder, relative to the current folder, that the run starts from in the place of "
-        "model.weights; its network is the recipe's; package:quickstart/model: the one that is shipped; default: none",
+        "model.weights; its network is the recipe's; default: none",
     )
     oracle: bool = Field(
         False,
