@@ -83,6 +83,12 @@ def test_there_and_back(model: Path, hub: Hub, tmp_path: Path) -> None:
         name: (model / name).read_bytes() for name in FILES
     }
     assert pull("user/boxes", out) == out, "the same model once more is no problem"
+    (out / CARD).write_text("my words")
+    pull("user/boxes", out)
+    assert (out / CARD).read_text() == "my words"
+    for name in (CARD, DESCRIPTION):  # as if the first pull had been stopped
+        (out / name).unlink()
+    assert {path.name for path in pull("user/boxes", out).iterdir()} == FILES
     image = np.random.default_rng(0).integers(0, 255, (20, 24, 3), np.uint8)
     loaded = api.load_model("user/boxes", device="cpu")
     assert np.array_equal(loaded.predict(image), api.load_model(model, device="cpu").predict(image))
@@ -165,7 +171,9 @@ def test_nothing_foreign_is_overwritten(model: Path, hub: Hub, tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
     (tmp_path / "file").write_text("keep")
-    for out in ("mine", "file"):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / WEIGHTS).write_bytes(b"of something else")
+    for out in ("mine", "file", "other"):
         with pytest.raises(ModelError, match=rf"{out}: "):
             pull("user/boxes", tmp_path / out)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
@@ -226,6 +234,18 @@ class TestLicensesAndCards:
         with pytest.raises(ModelError, match=refused):
             push(folder, "user/boxes", public=True)
         assert hub.requests == []
+
+    def test_a_private_copy_of_what_may_not_be_shared_is_asked_about(
+        self, model: Path, hub: Hub, tmp_path: Path
+    ) -> None:
+        folder = with_parts(model, tmp_path / "copy", {"source a": "cc-by-nd-4.0", "source b": "research only"})
+        asked: list[str] = []
+        with pytest.raises(ModelError, match="nobody confirmed"):
+            push(folder, "user/boxes", confirm=lambda question: bool(asked.append(question)))
+        assert asked == ["a license forbids that a model made of this is shared: source a (cc-by-nd-4.0)"]
+        notes: list[str] = []
+        assert push(folder, "user/boxes", confirm=yes, report=notes.append) is not None
+        assert any("source b has the license research only" in note for note in notes)
 
     def test_free_licenses_are_not(self, model: Path, hub: Hub, tmp_path: Path) -> None:
         folder = with_parts(model, tmp_path / "copy", {"source": "cc0-1.0", "weights": "apache-2.0"})

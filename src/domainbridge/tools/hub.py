@@ -17,6 +17,9 @@ from domainbridge.tools.hub_license import sharing_terms
 
 __all__ = ["Pushed", "local_model", "pull", "push"]
 
+_FILES = (CARD, WEIGHTS, DESCRIPTION)
+"""All that is sent and fetched: no code, no records of the run."""
+
 
 @dataclass(frozen=True)
 class Pushed:
@@ -67,15 +70,21 @@ def pull(name: str, out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise ModelError(f"{out}: expected a folder, found a file; give another --out DIR")
     folder = fetch(repository, revision)
-    if out.exists() and any(out.iterdir()):
-        description = out / DESCRIPTION
-        if not description.is_file() or description.read_bytes() != (folder / DESCRIPTION).read_bytes():
-            raise ModelError(f"{out}: not empty, and holds another model or other files; give another --out DIR")
+    if out.exists() and not _may_fill(out, folder):
+        raise ModelError(f"{out}: not empty, and holds another model or other files; give another --out DIR")
     out.mkdir(parents=True, exist_ok=True)
     if (folder / CARD).is_file() and not (out / CARD).exists():
         write_file(out / CARD, partial(shutil.copyfile, folder / CARD))
     publish_model(folder, out)
     return out
+
+
+def _may_fill(out: Path, folder: Path) -> bool:
+    """Whether a folder is empty, or holds the same model, or the first files of the same model: a pull was stopped."""
+    names = {path.name for path in out.iterdir()}
+    ours = {name for name in _FILES if (out / name).is_file() and (folder / name).is_file()}
+    same = {name for name in ours if (out / name).read_bytes() == (folder / name).read_bytes()}
+    return DESCRIPTION in same or names == same
 
 
 def push(
