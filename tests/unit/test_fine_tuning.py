@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath
 from timm.models._manipulate import group_parameters
 from torch import nn
@@ -21,6 +20,7 @@ from domainbridge.methods.mean_teacher import MeanTeacher
 from domainbridge.methods.self_training import SelfTraining
 from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.backbones.base import Backbone
+from domainbridge.models.backbones.plain_vit import plain_vit
 from domainbridge.models.drop_path import set_drop_path
 from domainbridge.models.frozen_trunk import share_frozen_trunk
 from domainbridge.models.heads.base import HeadSpec, build_head
@@ -45,29 +45,19 @@ def network(seed: int = 0, backbone: str = SPEC.backbone) -> Segmenter:
     return build_segmenter(ModelSpec(backbone, 16, 3, HEAD)).train()
 
 
-class Cells(nn.Module):
-    """A plain ViT whose cells are a map, for both of a backbone's maps."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.vit = timm.create_model(name, img_size=32, num_classes=0, depth=2, embed_dim=24, num_heads=2)
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cells = self.vit.forward_intermediates(image, indices=1, output_fmt="NCHW", intermediates_only=True)[0]
-        return F.interpolate(cells, scale_factor=4.0), cells
-
-
 def vit(name: str) -> Segmenter:
+    """A plain ViT of four small blocks."""
     torch.manual_seed(1)
-    backbone = Backbone(Cells(name), 24, 24)
-    head = build_head(HEAD, 24, 24, 3)
+    backbone = plain_vit(name, 16, img_size=32, dynamic_img_size=True, depth=4, embed_dim=24, num_heads=2)
+    head = build_head(HEAD, backbone, 3)
     head.reset(published=False)
     return Segmenter(backbone, head, (0.5,) * 3, (0.5,) * 3).train()
 
 
 def without_blocks() -> Segmenter:
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
-    return Segmenter(Backbone(body, 4, 4), build_head(HEAD, 4, 4, 3), (0.5,) * 3, (0.5,) * 3)
+    backbone = Backbone(body, 4, 4)
+    return Segmenter(backbone, build_head(HEAD, backbone, 3), (0.5,) * 3, (0.5,) * 3)
 
 
 def batch(seed: int = 0) -> Batch:
@@ -130,7 +120,7 @@ def test_merged_lora_gives_the_same_logits(build, tmp_path: Path) -> None:
 def test_lora_names_its_layers() -> None:
     student = vit("vit_tiny_patch16_224")
     add_lora(student.backbone, 4, 4, ("qkv",), torch_generator(0))
-    assert sum("parametrizations" in name for name, _ in student.named_parameters()) == 2 * 3
+    assert sum("parametrizations" in name for name, _ in student.named_parameters()) == 4 * 3
     with pytest.raises(ModelError, match=r"lora_targets: .* called query; there are .*fc1.*qkv"):
         add_lora(vit("vit_tiny_patch16_224").backbone, 4, 4, ("query",), torch_generator(0))
 
@@ -302,11 +292,11 @@ class TestLayerDecay:
         names = {id(weight): name for name, weight in student.named_parameters()}
         rates = {names[id(w)]: (g["base_rate"], g["weight_decay"]) for g in optimizer.param_groups for w in g["params"]}
         assert len(rates) == len(names)
-        body = "backbone.body.vit."
-        assert rates[f"{body}patch_embed.proj.weight"] == pytest.approx((0.25e-3, 0.01))
-        assert rates[f"{body}patch_embed.proj.bias"] == pytest.approx((0.75e-3, 0))
-        assert rates[f"{body}blocks.0.attn.qkv.weight"] == pytest.approx((0.5e-3, 0.01))
-        assert rates[f"{body}blocks.1.attn.qkv.bias"] == pytest.approx((2e-3, 0))
+        body = "backbone.body.model."
+        assert rates[f"{body}patch_embed.proj.weight"] == pytest.approx((0.0625e-3, 0.01))
+        assert rates[f"{body}patch_embed.proj.bias"] == pytest.approx((0.1875e-3, 0))
+        assert rates[f"{body}blocks.0.attn.qkv.weight"] == pytest.approx((0.125e-3, 0.01))
+        assert rates[f"{body}blocks.3.attn.qkv.bias"] == pytest.approx((2e-3, 0))
         assert rates[f"{body}norm.weight"] == pytest.approx((1e-3, 0.01))
         assert rates["head.classifier.weight"] == pytest.approx((4e-3, 0.01))
 
@@ -321,7 +311,8 @@ class TestDropPath:
     def test_grows_from_block_to_block(self) -> None:
         student = vit("vit_tiny_patch16_224")
         set_drop_path(student.backbone, 0.4)
-        assert [m.drop_prob for m in student.modules() if isinstance(m, DropPath)] == [0.4, 0.4]
+        probs = [m.drop_prob for m in student.modules() if isinstance(m, DropPath)]
+        assert probs == pytest.approx([0.4 / 3, 0.4 / 3, 0.8 / 3, 0.8 / 3, 0.4, 0.4])
         conv = network()
         before = conv.state_dict().keys()
         set_drop_path(conv.backbone, 0.4)

@@ -176,7 +176,8 @@ def _crop_rule(recipe: Recipe) -> CropRule:
     """The recipe's crop; padding gets the color that the backbone's normalization turns into about 0."""
     crop = recipe.crop
     red, green, blue = (round(255 * value) for value in normalization_of(recipe.model.backbone)[0])
-    return CropRule((crop.height, crop.width), crop.cat_max_ratio, crop.max_tries, crop.flip, (red, green, blue))
+    padding, scales = (red, green, blue), (crop.scale, crop.target_scale)
+    return CropRule((crop.height, crop.width), crop.cat_max_ratio, crop.max_tries, crop.flip, padding, *scales)
 
 
 def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path, *, oracle: bool = False) -> RareClasses | None:

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import torch
+
 from domainbridge.build.annotations import annotation_decoder, annotation_place
 from domainbridge.build.paths import below
 from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
 from domainbridge.config.schema import Recipe
+from domainbridge.config.training import TrainingConfig
 from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
 from domainbridge.data.labels import ColorLabels, IdLabels, LabelDecoder
@@ -13,8 +16,9 @@ from domainbridge.data.layout_listing import known_layout
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.inference_rule import InferenceRule
+from domainbridge.ops.losses import PixelLoss
 
-__all__ = ["scoring_rule", "source_decoder", "training_space", "validation_decoder"]
+__all__ = ["pixel_loss", "scoring_rule", "source_decoder", "training_space", "validation_decoder"]
 
 
 def training_space(recipe: Recipe) -> LabelSpace:
@@ -42,6 +46,24 @@ def scoring_rule(recipe: Recipe) -> ScoringRule:
     return ScoringRule(
         space, table, rule.exclude_classes, InferenceRule(window, rule.flip, rule.precision), rule.subsets
     )
+
+
+def pixel_loss(recipe: Recipe, training: TrainingConfig, device: torch.device) -> PixelLoss | None:
+    """The cross entropy of a stage; None: the plain one.
+
+    Raises:
+        RecipeError: the keys name a class that the network does not predict.
+    """
+    if not training.class_weights and not training.label_smoothing:
+        return None
+    classes = training_space(recipe).classes
+    unknown = [name for name in training.class_weights if name not in classes]
+    if unknown:
+        raise RecipeError(
+            f"training.class_weights: no class is called {', '.join(unknown)}; classes are {', '.join(classes)}"
+        )
+    weights = [training.class_weights.get(name, 1.0) for name in classes]
+    return PixelLoss(torch.tensor(weights, device=device) if training.class_weights else None, training.label_smoothing)
 
 
 def source_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str) -> LabelDecoder:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from domainbridge.build.datasets import data_root, image_rule
 from domainbridge.build.fine_tuning import check_groups, prepare_trunk
 from domainbridge.build.initial_model import init_folder, start_from_init, weights_of_run
-from domainbridge.build.label_space import training_space
+from domainbridge.build.label_space import pixel_loss, training_space
 from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
 from domainbridge.build.stage_network import stage_recipe
@@ -21,6 +21,7 @@ from domainbridge.methods.adapt_batchnorm import batchnorm_layers
 from domainbridge.methods.base import (
     AdaBNStage,
     Objective,
+    PixelObjective,
     StageInputs,
     StageSpec,
     TrainingStage,
@@ -123,6 +124,7 @@ def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 
     for training in {_of_a_step(each): each for each in trainings}.values():
         student, _ = meta_pass(recipe, training, processes)
         check_groups(student, training)
+        pixel_loss(recipe, training, torch.device("cpu"))
     _try_sizes(recipe)
     student = initial_student(recipe, "check")
     if any(training.activation_checkpointing and training.trunk != "frozen" for training in trainings):
@@ -216,12 +218,23 @@ def meta_pass(recipe: Recipe, training: TrainingConfig, processes: int = 1) -> t
 
 
 def build_objective(recipe: Recipe, stage: TrainingStage, student: Segmenter, inputs: StageInputs) -> Objective:
-    """The stage's objective, with compiled or checkpointed networks as the recipe says.
+    """The stage's objective, with its cross entropy and compiled or checkpointed networks as the recipe says.
 
     Raises:
         ModelError: the backbone has no blocks for activation checkpointing.
+        RecipeError: the keys about the cross entropy name an unknown class, or the method does not know these keys.
     """
     objective = stage.objective(student, inputs)
+    loss = pixel_loss(recipe, training_config(recipe, stage), student.mean.device)
+    for part in trained_objectives(objective):
+        if loss is None:
+            break
+        if not isinstance(part, PixelObjective):
+            raise RecipeError(
+                f"training.class_weights, training.label_smoothing: method {recipe.method} does not know them in stage "
+                f"{stage.name}; leave the keys out"
+            )
+        part.pixel_loss = loss
     if student.trunk_frozen:
         share_frozen_trunk(student, objective.networks)
     elif training_config(recipe, stage).activation_checkpointing:  # a frozen trunk keeps nothing for a backward pass

@@ -274,21 +274,26 @@ def _problems_of_stages(recipe: Recipe) -> list[str]:
             "runtime.compile and training.activation_checkpointing: torch cannot compile blocks that are computed "
             "again without counting their statistics twice; choose one of the two"
         )
-    return problems + _problems_of_trunks(recipe, settings)
+    return problems + _problems_of_trunks(settings)
 
 
-def _problems_of_trunks(recipe: Recipe, settings: dict[str, TrainingConfig]) -> list[str]:
+def _problems_of_trunks(settings: dict[str, TrainingConfig]) -> list[str]:
     """Keys about the trunk that no stage heeds."""
-    given = recipe.training.model_fields_set.union(*(stage.model_fields_set for stage in recipe.stages.values()))
+    fields = TrainingConfig.model_fields
+    changed = {
+        key
+        for key in ("lora_rank", "lora_alpha", "lora_targets", "layer_decay", "drop_path")
+        if any(getattr(training, key) != fields[key].default for training in settings.values())
+    }
     trunks = {training.trunk for training in settings.values()}
     problems = [
         f"training.{key}: has an effect with trunk: lora alone, which no stage has; set training.trunk: lora, or "
         "leave the key out"
         for key in ("lora_rank", "lora_alpha", "lora_targets")
-        if key in given and "lora" not in trunks
+        if key in changed and "lora" not in trunks
     ]
     return problems + [
         f"training.{key}: has no effect on a frozen trunk; leave the key out, or set another training.trunk"
         for key in ("layer_decay", "drop_path")
-        if key in given and trunks == {"frozen"}
+        if key in changed and trunks == {"frozen"}
     ]

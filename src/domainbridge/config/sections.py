@@ -6,7 +6,7 @@ stand beside its code, in ``methods/``; section `training` is in ``training.py``
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from domainbridge.config.base import Positive, Probability, Section, Side
 from domainbridge.config.domains import LabelSpaceConfig
@@ -24,6 +24,7 @@ __all__ = [
 
 
 _Dilation = Annotated[int, Field(gt=0, le=1024)]
+_Scale = Annotated[float, Field(ge=0.1, le=10)]
 
 
 _UNDIVIDED = {"daformer", "linear", "upernet"}
@@ -84,6 +85,19 @@ class CropConfig(Section):
     )
     max_tries: Positive = Field(10, le=10_000, description="largest number of redraws")
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    scale: tuple[_Scale, _Scale] = Field(
+        (1.0, 1.0),
+        description="scale jitter of the source crops of training: bounds of a uniform factor of the image's size, "
+        "e.g. [0.5, 2.0]; default: none (published)",
+    )
+    target_scale: tuple[_Scale, _Scale] = Field((1.0, 1.0), description="the same for the target crops of training")
+
+    @field_validator("scale", "target_scale")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if bounds[0] > bounds[1]:
+            raise ValueError(f"the first bound must not be above the second, found {list(bounds)}")
+        return bounds
 
 
 class SamplingConfig(Section):

@@ -22,6 +22,8 @@ LATER_KEYS = {
     "lora_alpha",
     "lora_targets",
     "drop_path",
+    "class_weights",
+    "label_smoothing",
 }
 """Keys younger than the first recipes. Their defaults give the results of recipes without them, so they are no part of
 a stage's hash."""
@@ -85,6 +87,14 @@ class TrainingConfig(Section):
     )
     warmup_steps: int = Field(1500, ge=0, le=10**9, description="steps of linear warm-up; linear decay to 0 follows")
     warmup_ratio: float = Field(1e-6, ge=0, le=1, description="factor of the learning rate at the first step")
+    class_weights: dict[str, _Factor] = Field(
+        {},
+        description="class -> factor of the cross entropy of its pixels, by label or pseudo-label; default: 1 each; "
+        "the mean is still over all pixels",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of a label or pseudo-label that goes to all classes alike"
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="autocast of forward passes; float16 scales the losses and skips steps that overflow"
     )

@@ -15,7 +15,17 @@ from domainbridge.data.dataset import Dataset
 from domainbridge.data.sampling import Mixture
 from domainbridge.data.statistics import RareClasses
 from domainbridge.data.strong_augmentation import augment_strongly, draw_strong
-from domainbridge.data.transforms import choose_crop, distort, draw_distortion, draw_offset, pad_to
+from domainbridge.data.transforms import (
+    choose_crop,
+    distort,
+    draw_distortion,
+    draw_offset,
+    draw_window,
+    pad_to,
+    resize_image,
+    resize_label,
+    scaled_size,
+)
 from domainbridge.errors import DataError, TrainingError
 from domainbridge.files import LOADER_ENDED
 from domainbridge.seeding import numpy_generator
@@ -43,6 +53,8 @@ class CropRule:
         max_tries: largest number of redraws.
         flip: probability of a horizontal flip.
         padding: RGB below and right of an image that is smaller than the crop; normalizes to about 0.
+        scale: bounds of the random factor of a source image's size in training.
+        target_scale: the same of a target image.
     """
 
     size: tuple[int, int]
@@ -50,6 +62,8 @@ class CropRule:
     max_tries: int = _DEFAULTS.max_tries
     flip: float = _DEFAULTS.flip
     padding: tuple[int, int, int] = (124, 116, 104)
+    scale: tuple[float, float] = _DEFAULTS.scale
+    target_scale: tuple[float, float] = _DEFAULTS.target_scale
 
 
 class PairedCrops(torch.utils.data.Dataset[Batch]):
@@ -115,14 +129,17 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             wanted = (train_id, self.rare.min_share / 2)
         source = self.source[index]
         assert source.label is not None
-        image = source.image
-        height, width = self.rule.size
+        image, scales = source.image, numpy_generator(self.seed, self.stage, step, row, "scale")
+        window = draw_window(self.rule.size, self.rule.scale, scales)
+        height, width = window
 
         def draw() -> tuple[int, int]:
-            return draw_offset((image.shape[0], image.shape[1]), self.rule.size, generator)
+            return draw_offset((image.shape[0], image.shape[1]), window, generator)
 
-        y, x = choose_crop(source.label, self.rule.size, self.rule.cat_max_ratio, self.rule.max_tries, draw, wanted)
+        y, x = choose_crop(source.label, window, self.rule.cat_max_ratio, self.rule.max_tries, draw, wanted)
         image, label = image[y : y + height, x : x + width], source.label[y : y + height, x : x + width]
+        size = scaled_size((label.shape[0], label.shape[1]), window, self.rule.size)
+        image, label = resize_image(image, size), resize_label(label, size)
         if generator.random() < self.rule.flip:
             image, label = image[:, ::-1], label[:, ::-1]
         if self.distort_source:
@@ -132,7 +149,8 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             image = augment_strongly(np.ascontiguousarray(image), draws)
         label = pad_to(label, self.rule.size, IGNORE)
         target = self.target[self.target_mixture.draw(generator)].image
-        return _channels_first(image, self.rule), label, _random_crop(target, self.rule, generator)
+        window = draw_window(self.rule.size, self.rule.target_scale, scales)
+        return _channels_first(image, self.rule), label, _random_crop(target, self.rule, generator, window)
 
 
 class TargetCrops(torch.utils.data.Dataset[torch.Tensor]):
@@ -178,9 +196,14 @@ class TargetCrops(torch.utils.data.Dataset[torch.Tensor]):
         return torch.from_numpy(np.stack(crops))
 
 
-def _random_crop(image: NDArray[np.uint8], rule: CropRule, generator: np.random.Generator) -> NDArray[np.uint8]:
-    y, x = draw_offset((image.shape[0], image.shape[1]), rule.size, generator)
-    image = image[y : y + rule.size[0], x : x + rule.size[1]]
+def _random_crop(
+    image: NDArray[np.uint8], rule: CropRule, generator: np.random.Generator, window: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """A part of the image, of the size of the window or of the crop, as a crop."""
+    window = window or rule.size
+    y, x = draw_offset((image.shape[0], image.shape[1]), window, generator)
+    image = image[y : y + window[0], x : x + window[1]]
+    image = resize_image(image, scaled_size((image.shape[0], image.shape[1]), window, rule.size))
     if generator.random() < rule.flip:
         image = image[:, ::-1]
     return _channels_first(image, rule)

@@ -21,9 +21,11 @@ __all__ = [
     "distort",
     "draw_distortion",
     "draw_offset",
+    "draw_window",
     "pad_to",
     "resize_image",
     "resize_label",
+    "scaled_size",
 ]
 
 Image = NDArray[np.uint8]
@@ -116,6 +118,26 @@ def choose_crop(
             break
         offset = draw()
     return offset
+
+
+def draw_window(crop: tuple[int, int], bounds: tuple[float, float], generator: np.random.Generator) -> tuple[int, int]:
+    """(height, width) of the part of an image that becomes a crop after a random change of scale.
+
+    Args:
+        crop: (height, width).
+        bounds: of the factor of the image's size, which is uniform in between. Equal bounds of 1 draw nothing.
+        generator: of the draw.
+    """
+    if bounds == (1.0, 1.0):
+        return crop
+    factor = generator.uniform(*bounds)
+    return max(round(crop[0] / factor), 1), max(round(crop[1] / factor), 1)
+
+
+def scaled_size(part: tuple[int, int], window: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
+    """Size of a part of an image after the change of scale that makes a crop of a whole window; all (height, width)."""
+    height, width = (max(round(p * c / w), 1) for p, w, c in zip(part, window, crop, strict=True))
+    return height, width
 
 
 def pad_to(image: Image, size: tuple[int, int], value: int | tuple[int, int, int]) -> Image:

@@ -6,7 +6,7 @@ and running work on that list and know no method by name.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, model_validator
@@ -15,6 +15,7 @@ from torch import Tensor
 from domainbridge.config.base import Section
 from domainbridge.methods.prototypes import PrototypeBank, PrototypesConfig
 from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.losses import PixelLoss
 from domainbridge.registry import Registered, Registry
 from domainbridge.types import Batch
 
@@ -25,6 +26,7 @@ __all__ = [
     "MethodConfig",
     "ModelStage",
     "Objective",
+    "PixelObjective",
     "PrototypeStage",
     "StageInputs",
     "StageSpec",
@@ -71,6 +73,13 @@ class Objective(Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The opposite of ``state_dict``."""
         ...
+
+
+@runtime_checkable
+class PixelObjective(Protocol):
+    """An objective that learns from labels with ``pixel_loss``, which the keys about the cross entropy replace."""
+
+    pixel_loss: PixelLoss
 
 
 def trained_objectives(objective: Objective) -> tuple[Objective, ...]:

@@ -22,7 +22,7 @@ from domainbridge.config.sections import NetworkConfig
 from domainbridge.methods.prototypes import PrototypeBank
 from domainbridge.methods.self_training import CONFIDENCE, PseudoLabel
 from domainbridge.models.segmenter import Segmentation, Segmenter
-from domainbridge.ops.losses import cross_entropy, soft_divergence
+from domainbridge.ops.losses import PixelLoss, soft_divergence
 from domainbridge.ops.photometric import AugmentationConfig, augment
 from domainbridge.ops.prototype_distance import PrototypeDistances
 from domainbridge.ops.upsample import LazyUpsample, row_chunks
@@ -153,6 +153,7 @@ class Distillation:
     """The objective of step 2."""
 
     num_losses = 2
+    pixel_loss = PixelLoss()
 
     def __init__(
         self,
@@ -207,7 +208,7 @@ class Distillation:
     def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """``source`` and ``target``, from two forward passes with batch statistics of their own."""
         image = self.student_image(batch, generator)
-        yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
+        yield "source", self.pixel_loss(self.student(batch.source_image).logits, batch.source_label)
         yield "target", self.target_loss(image, batch.target_image)
 
     def target_loss(self, image: Tensor, clean: Tensor) -> Tensor:
@@ -217,7 +218,7 @@ class Distillation:
             return self.soft_weight * soft_divergence(self.student(image).logits, ensemble, self.temperature)
         pseudo = self.pseudo_label(clean)
         self.metrics = {"pseudo_label_share": pseudo.share} if self.weight_by_confidence else {}
-        return cross_entropy(self.student(image).logits, pseudo.label, pseudo.weight)
+        return self.pixel_loss(self.student(image).logits, pseudo.label, pseudo.weight)
 
     def student_image(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """The student's target image: augmented; the teachers see the clean one."""

@@ -25,7 +25,6 @@ from domainbridge.methods.self_training import (
 )
 from domainbridge.methods.source_only import baseline_stages
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.ops.losses import cross_entropy
 from domainbridge.ops.masking import BLOCK_SIZE, MASK_RATIO, block_mask, mask_image
 from domainbridge.ops.photometric import AugmentationConfig
 from domainbridge.types import Batch
@@ -98,7 +97,7 @@ class MaskedConsistency(SelfTraining):
             yield from super().student_losses(batch, pseudo, generator)
         else:
             self.metrics = {"pseudo_label_share": pseudo.share}
-            yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
+            yield "source", self.pixel_loss(self.student(batch.source_image).logits, batch.source_label)
         yield "masked", self.masked_loss(batch, pseudo, generator)
 
     def masked_loss(self, batch: Batch, pseudo: PseudoLabel, generator: torch.Generator) -> Tensor:
@@ -106,7 +105,7 @@ class MaskedConsistency(SelfTraining):
         image = self.augmented(batch.target_image, generator, batch.place)
         mask = block_mask(image, generator, block_size=self.block_size, ratio=self.ratio, rows=batch.place)
         logits = self.student(mask_image(mask, image, self.color)).logits
-        return self.weight * cross_entropy(logits, pseudo.label, pseudo.weight)
+        return self.weight * self.pixel_loss(logits, pseudo.label, pseudo.weight)
 
 
 def masked_stage(

@@ -18,7 +18,7 @@ from domainbridge.config.base import Probability, Section
 from domainbridge.methods.base import StageInputs, TrainingStage
 from domainbridge.methods.mean_teacher import EMA_DECAY, MeanTeacher, TeacherStatistics
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.ops.losses import cross_entropy
+from domainbridge.ops.losses import PixelLoss
 from domainbridge.ops.mixing import AREA_SHARE, class_mix, cut_mix, paste
 from domainbridge.ops.photometric import AugmentationConfig, augment
 from domainbridge.types import Batch, Rows
@@ -81,6 +81,7 @@ class SelfTraining:
     """The objective of one path."""
 
     num_losses = 2
+    pixel_loss = PixelLoss()
 
     def __init__(
         self,
@@ -143,8 +144,8 @@ class SelfTraining:
         mixed = paste(mask, batch.source_image, batch.source_label, batch.target_image, pseudo.label, pseudo.weight)
         image = self.augmented(mixed.image, generator, batch.place)
         self.metrics = {"pseudo_label_share": pseudo.share}
-        yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
-        yield "bridged", cross_entropy(self.student(image).logits, mixed.label, mixed.weight)
+        yield "source", self.pixel_loss(self.student(batch.source_image).logits, batch.source_label)
+        yield "bridged", self.pixel_loss(self.student(image).logits, mixed.label, mixed.weight)
 
     def augmented(self, image: Tensor, generator: torch.Generator, rows: Rows) -> Tensor:
         """An image for the student: with photometric augmentation, where there is one."""

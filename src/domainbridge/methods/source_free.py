@@ -18,7 +18,6 @@ from domainbridge.methods.base import ModelStage, StageInputs, StageSpec, Traini
 from domainbridge.methods.masked_consistency import BlocksConfig, MaskedConsistency
 from domainbridge.methods.self_training import PseudoLabel, SelfTrainingConfig, objective_arguments, settings_of
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.ops.losses import cross_entropy
 from domainbridge.ops.photometric import AugmentationConfig
 from domainbridge.types import Batch
 
@@ -44,7 +43,7 @@ class SourceFree(MaskedConsistency):
         self.metrics = {"pseudo_label_share": pseudo.share}
         if "augmented" in self.consistency:
             image = self.augmented(batch.target_image, generator, batch.place)
-            yield "augmented", cross_entropy(self.student(image).logits, pseudo.label, pseudo.weight)
+            yield "augmented", self.pixel_loss(self.student(image).logits, pseudo.label, pseudo.weight)
         if "masked" in self.consistency:
             yield "masked", self.masked_loss(batch, pseudo, generator)
 

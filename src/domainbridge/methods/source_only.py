@@ -13,7 +13,7 @@ from torch import Tensor
 from domainbridge.config.base import Section
 from domainbridge.methods.base import AdaBNStage, MethodConfig, StageSpec, TrainingStage, register_method
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.ops.losses import cross_entropy
+from domainbridge.ops.losses import PixelLoss
 from domainbridge.types import Batch
 
 __all__ = ["SourceOnly", "SourceOnlyConfig", "SourceOnlyMethod", "baseline_stages", "oracle_stage", "source_only_stage"]
@@ -23,6 +23,7 @@ class SourceOnly:
     """Objective of the baseline: cross entropy on the source; the target is unseen."""
 
     num_losses = 1
+    pixel_loss = PixelLoss()
 
     def __init__(self, student: Segmenter) -> None:
         self.student = student
@@ -38,7 +39,7 @@ class SourceOnly:
 
     def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """``source``: CE(f(image_s), label_s)."""
-        yield "source", cross_entropy(self.student(batch.source_image).logits, batch.source_label)
+        yield "source", self.pixel_loss(self.student(batch.source_image).logits, batch.source_label)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing to keep."""

@@ -40,6 +40,10 @@ _NO_EFFECT = {"log_every", "checkpoint_every", "activation_checkpointing"}
 """Keys of `training` that change no result."""
 
 
+_PLAIN_CROPS = [("scale", [1.0, 1.0]), ("target_scale", [1.0, 1.0])]
+"""Later keys of `crop` with their defaults, likewise no part of a hash."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A stage of a run, with everything that its result depends on.
@@ -202,6 +206,7 @@ def _shared_values(recipe: Recipe, data: DataSets | None) -> dict[str, Any]:
     """Values that the result of every stage depends on."""
     tree = recipe.model_dump(mode="json", include={"seed", "method", "fidelity", "label_space", "crop", "targets"})
     tree["targets"] = _domains(tree["targets"], data.targets if data else None)
+    tree["crop"] = {key: value for key, value in tree["crop"].items() if (key, value) not in _PLAIN_CROPS}
     if recipe.cache.folder is not None and recipe.cache.format == "jpeg":
         tree["cache"] = {"format": "jpeg", "quality": recipe.cache.quality}  # lossless copies change nothing
     return tree
