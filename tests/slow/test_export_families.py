@@ -28,8 +28,6 @@ BACKBONES = {
 """Name -> output stride."""
 REFUSED = ("test_vit:16", "swin_tiny_patch4_window7_224:32")
 """Their padding is decided in Python for each size."""
-SIZE_BOUND = ("upernet",)
-"""Heads that pool to a fixed number of cells, for which ONNX takes the windows of the traced size."""
 
 
 def families() -> set[str]:
@@ -52,12 +50,9 @@ def test_what_cannot_be_traced_with_a_free_size_is_said(backbone: str) -> None:
         trace(Traceable(network, "float32"))
 
 
-HEAD_KINDS = [kind for kind in HEADS.names() if kind not in SIZE_BOUND]
-
-
 @pytest.mark.parametrize(
     ("backbone", "head"),
-    [*((name, "deeplabv3plus") for name in BACKBONES), *(("test_efficientnet", kind) for kind in HEAD_KINDS)],
+    [*((name, "deeplabv3plus") for name in BACKBONES), *(("test_efficientnet", kind) for kind in HEADS.names())],
 )
 def test_the_graph_gives_what_the_network_gives(backbone: str, head: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from domainbridge.data.label_spaces import label_space
 from domainbridge.errors import ExportError, RecipeError
 from domainbridge.export.export import export_model
 from domainbridge.export.graph import Traceable
+from domainbridge.export.pooling import pool
 from domainbridge.models.backbones.padding import Padding
 from domainbridge.models.backbones.traceable import traceable_padding
 from domainbridge.models.heads.base import HeadSpec
@@ -147,3 +148,10 @@ def test_padding_as_arithmetic_is_padding_by_trial(size: tuple[int, int]) -> Non
 def test_every_size_is_taken_by_most_backbones() -> None:
     backbone = build_segmenter(SPEC).backbone
     assert traceable_padding(backbone.body, backbone.map_strides).grid is None
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 6, (2, 5)])
+@pytest.mark.parametrize("size", [(2, 3), (7, 11), (6, 12)])
+def test_pooling_for_any_size_is_that_of_torch(cells: int | tuple[int, int], size: tuple[int, int]) -> None:
+    maps = torch.rand(2, 3, *size)
+    assert torch.allclose(pool(maps, cells), nn.functional.adaptive_avg_pool2d(maps, cells), atol=1e-6)

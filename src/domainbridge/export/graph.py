@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from domainbridge.errors import ModelError
+from domainbridge.export.pooling import SizeFreePooling
 from domainbridge.models.backbones.traceable import traceable_padding
 from domainbridge.models.segmenter import Segmenter
 
@@ -64,7 +65,7 @@ def trace(network: Traceable) -> ExportedProgram:
     example = torch.zeros(2, 3, 2 * side + 3, 3 * side - 5)
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=side), 3: Dim("width", min=side)}
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), SizeFreePooling():
             return torch.export.export(
                 network, (example,), dynamic_shapes=(sizes,), prefer_deferred_runtime_asserts_over_guards=True
             )
