@@ -6,6 +6,7 @@
           RecipeError              a recipe's keys or values
           DataError                folders, images, labels
             FileError              one file; many with one cause are reported together
+            SomeFilesError         exit code 1: some of many files cannot be used, and the others are done
           ModelError               a model folder, a checkpoint, weights
           RunFolderError           a run folder that does not fit the recipe
         TrainingError              exit code 1: failed while running, e.g. a non-finite loss
@@ -30,6 +31,7 @@ __all__ = [
     "ModelError",
     "RecipeError",
     "RunFolderError",
+    "SomeFilesError",
     "StorageError",
     "TrainingError",
     "problem_list",
@@ -83,6 +85,12 @@ class FileError(DataError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FileError, (self.path, self.text, self.group, self.values, self.limits)
+
+
+class SomeFilesError(DataError):
+    """Some of many files cannot be used; the work on all others is done."""
+
+    exit_code = 1
 
 
 class ModelError(InputError):

@@ -10,6 +10,7 @@ from domainbridge.cli.distill import distill
 from domainbridge.cli.doctor import doctor
 from domainbridge.cli.export import export
 from domainbridge.cli.init import init
+from domainbridge.cli.predict import predict
 from domainbridge.cli.report import report
 from domainbridge.cli.serve import serve
 from domainbridge.cli.suggest import suggest
@@ -32,7 +33,7 @@ app.command("plan")(run.plan)
 app.command("distill")(distill)
 app.command("report")(report)
 app.command("evaluate")(model.evaluate)
-app.command("predict")(model.predict)
+app.command("predict")(predict)
 app.command("export")(export)
 app.command("serve")(serve)
 app.command("suggest")(suggest)

@@ -1,4 +1,4 @@
-"""``evaluate``, ``predict`` and ``import``."""
+"""``evaluate`` and ``import``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from domainbridge.cli.terminal import echo
 
-__all__ = ["evaluate", "import_", "predict"]
+__all__ = ["evaluate", "import_"]
 
 ModelArgument = Annotated[
     Path,
@@ -85,63 +85,6 @@ def evaluate(
         write_text(
             json, dumps({"targets": {name: scores.to_json() for name, scores in result.items()}}, indent=1) + "\n"
         )
-
-
-def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="path to a folder with model.safetensors and config.json, or to a file that `export` wrote",
-            metavar="MODEL",
-        ),
-    ],
-    inputs: Annotated[
-        list[Path], typer.Argument(help="paths to images and folders of images, of any size", metavar="INPUT...")
-    ],
-    out: Annotated[Path, typer.Option(help="path to the folder of class maps (PNG, value = train id)")],
-    overlay: Annotated[bool, typer.Option("--overlay", help="also write the image with the classes' colors")] = False,
-    confidence: Annotated[
-        bool, typer.Option("--confidence", help="also write the largest probability, 0..255")
-    ] = False,
-    bands: Annotated[
-        str | None, typer.Option(help="bands of the images as red, green and blue, e.g. 4,3,2; default: as in training")
-    ] = None,
-    scale: Annotated[
-        str | None, typer.Option(help="values that become black and white, e.g. 0,4095; default: as in training")
-    ] = None,
-    percentiles: Annotated[
-        str | None,
-        typer.Option(help="in percent of each image's pixels, in the place of --scale, e.g. 2,98"),
-    ] = None,
-    slide: Slide = False,
-    flip: Flip = False,
-    device: Device = "auto",
-    precision: Precision = "float32",
-) -> None:
-    """Segment images: writes OUT/NAME.png, and on request NAME_overlay.jpg and NAME_confidence.png.
-
-    Files that an earlier predict wrote are replaced; no other file is.
-    """
-    from dataclasses import replace
-
-    from domainbridge.cli.parsing import parse_limits, parse_numbers, writable_folder
-    from domainbridge.errors import RecipeError
-    from domainbridge.tools.open_model import open_model
-    from domainbridge.tools.predict import predict_files
-
-    writable_folder(out, "--out")
-    if scale is not None and percentiles is not None:
-        raise RecipeError("--scale and --percentiles: give one of the two")
-    loaded = open_model(model, slide=slide, flip=flip, device=device, precision=precision)
-    if bands is not None:
-        loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
-    if scale is not None:
-        loaded.image_rule = replace(loaded.image_rule, scale=parse_limits(scale, "--scale"), percentiles=None)
-    if percentiles is not None:
-        limits = parse_limits(percentiles, "--percentiles", (0, 100))
-        loaded.image_rule = replace(loaded.image_rule, percentiles=limits, scale=None)
-    written = predict_files(loaded, inputs, out, overlay=overlay, confidence=confidence, report=_say)
-    echo(f"{written} images segmented into {out}", err=True)
 
 
 def _say(line: str) -> None:

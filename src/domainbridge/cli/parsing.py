@@ -4,10 +4,16 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from domainbridge.errors import RecipeError
 
-__all__ = ["parse_limits", "parse_numbers", "parse_size", "writable", "writable_folder"]
+if TYPE_CHECKING:
+    from domainbridge.data.transforms import ResizeRule, ScaleRule
+
+_LARGEST_FACTOR = 16
+
+__all__ = ["parse_limits", "parse_numbers", "parse_resize", "parse_size", "writable", "writable_folder"]
 
 
 def writable(path: Path, what: str) -> None:
@@ -49,6 +55,25 @@ def parse_size(text: str, option: str) -> tuple[int, int] | None:
     if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
         raise RecipeError(f"{option} {text}: expected WIDTHxHEIGHT such as 1024x512, or 'none'")
     return int(match[1]), int(match[2])
+
+
+def parse_resize(text: str, option: str) -> "ResizeRule | ScaleRule | None":
+    """'1024x512' to a box in which an image keeps its shape, '0.5' to a factor of both sides, 'none' to None.
+
+    Raises:
+        RecipeError: none of these.
+    """
+    from domainbridge.data.transforms import ResizeRule, ScaleRule
+
+    if re.fullmatch(r"\d*\.?\d+", text) and 0 < float(text) <= _LARGEST_FACTOR:
+        return ScaleRule(float(text))
+    try:
+        size = parse_size(text, option)
+    except RecipeError:
+        raise RecipeError(
+            f"{option} {text}: expected WIDTHxHEIGHT such as 1024x512, a factor such as 0.5, or 'none'"
+        ) from None
+    return size and ResizeRule(*size)
 
 
 def parse_numbers(text: str, option: str) -> tuple[int, ...]:

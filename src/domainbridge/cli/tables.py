@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from domainbridge.cli.terminal import cell
+from domainbridge.cli.terminal import cell, echo
 from domainbridge.printable import printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from domainbridge.tools.statistics import DomainShares
     from domainbridge.tools.survey import Survey
 
-__all__ = ["counting", "print_found", "print_outcome", "print_plan", "print_scores", "print_shares", "print_survey"]
+__all__ = [
+    "counting",
+    "print_found",
+    "print_outcome",
+    "print_plan",
+    "print_scores",
+    "print_shares",
+    "print_survey",
+    "time_left",
+]
 
 _LONG = 10 * 3600
 """Seconds from which durations are given in hours."""
@@ -38,6 +47,31 @@ def counting(text: str) -> Iterator[Callable[[int, int], None]]:
             bars.update(task, completed=done, total=count)
 
         yield advance
+
+
+@contextmanager
+def time_left(text: str, *, shown: bool = True) -> Iterator[tuple[Callable[[float, int], None], Callable[[str], None]]]:
+    """A bar on stderr with the time left, on a terminal only; lines may be printed above it.
+
+    Yields:
+        A function of (done, total), and a function that prints a line.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield lambda done, total: None, lambda line: echo(line, err=True)
+        return
+    with Progress(*columns, console=console, speed_estimate_period=120) as bars:
+        task = bars.add_task(text, total=1, visible=False)
+        yield (
+            lambda done, total: bars.update(task, completed=done, total=total, visible=True),
+            lambda line: bars.console.print(printable(line), highlight=False, markup=False, soft_wrap=True),
+        )
 
 
 def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path, estimate: "Estimate") -> None:

@@ -15,7 +15,16 @@ from PIL import Image
 from domainbridge.data.headers import Header
 from domainbridge.errors import FileError
 
-__all__ = ["ImageRule", "decode_bands", "needs_rule", "scale_advice", "to_rgb"]
+__all__ = [
+    "ImageRule",
+    "Limits",
+    "choose_bands",
+    "decode_bands",
+    "needs_rule",
+    "scale_advice",
+    "scale_limits",
+    "to_rgb",
+]
 
 _ALPHA_SHARE = 0.9
 """Share of 0 and 255 from which a band is taken for transparency; photographs of plants in infrared have few."""
@@ -122,28 +131,41 @@ def _in_rgb_order(values: NDArray[Any]) -> NDArray[Any]:
     return values[..., order]
 
 
-def to_rgb(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -> NDArray[np.uint8]:
+Limits = tuple[Any, Any]
+"""The values that become 0 and 255: numbers, or float32 (bands,)."""
+
+
+def to_rgb(
+    path: Path, values: NDArray[Any], header: Header, rule: ImageRule, limits: Limits | None = None
+) -> NDArray[np.uint8]:
     """Choose bands and scale the values: uint8 (height, width, 3), rows as stored.
+
+    Args:
+        path: for messages.
+        values: all bands, (height, width, bands).
+        header: of the file.
+        rule: see there.
+        limits: of a part of an image: those of the whole one (``scale_limits``).
 
     Raises:
         FileError: bands or a scale must be given, or the given ones do not fit the file.
     """
-    chosen = _choose(path, values, header, rule)
-    if rule.scale is None and rule.percentiles is None:
-        if chosen.dtype != np.uint8:
-            limits = _limits(chosen)
-            raise FileError(path, f"{header}; {scale_advice(*limits)}", f"{header}", limits=limits)
-        rgb = chosen
-    else:
-        rgb = _scaled(path, chosen, rule)
+    chosen = values[..., [band - 1 for band in choose_bands(path, values, header, rule)]]
+    limits = limits or scale_limits(path, chosen, header, rule)
+    rgb = chosen if limits is None else _scaled(chosen, limits)
     return np.ascontiguousarray(np.repeat(rgb, 3, axis=2) if rgb.shape[2] == 1 else rgb).astype(np.uint8, copy=False)
 
 
-def _choose(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -> NDArray[Any]:
+def choose_bands(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -> tuple[int, ...]:
+    """The bands that are red, green and blue, or the one that is gray; the first band is 1.
+
+    Raises:
+        FileError: bands must be given, or the given ones do not fit the file.
+    """
     if rule.bands is not None:
         if max(rule.bands) > values.shape[2]:
             raise FileError(path, f"{header}, but bands asks for band {max(rule.bands)}", "too few bands")
-        return values[..., [band - 1 for band in rule.bands]]
+        return rule.bands
     colors = values.shape[2] - header.alpha
     if header.alpha and header.format == "TIFF" and not _is_transparency(values[..., -1]):
         colors = values.shape[2]  # declared as alpha, as GDAL does by default, but full of measured values
@@ -157,7 +179,32 @@ def _choose(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -
             f"{header}; which are red, green and blue? Set bands, e.g. bands: {example} (the first band is 1){scale}",
             f"{header}, which are red, green and blue?",
         )
-    return values[..., :colors]
+    return tuple(range(1, colors + 1))
+
+
+def scale_limits(path: Path, values: NDArray[Any], header: Header, rule: ImageRule) -> Limits | None:
+    """The values of the chosen bands, (height, width, bands), that become 0 and 255; None: they stay as they are.
+
+    Raises:
+        FileError: a scale must be given, or the given one does not fit the file.
+    """
+    if rule.percentiles is not None:
+        low, high = np.percentile(np.nan_to_num(values.astype(np.float32), nan=0.0), rule.percentiles, axis=(0, 1))
+        return low, high
+    if rule.scale is None:
+        if values.dtype != np.uint8:
+            limits = _limits(values)
+            raise FileError(path, f"{header}; {scale_advice(*limits)}", f"{header}", limits=limits)
+        return None
+    if values.dtype == np.uint8 and rule.scale[1] > np.iinfo(np.uint8).max:
+        raise FileError(
+            path,
+            f"8-bit values, but scale is {list(rule.scale)}: this file would be almost black; keep files of one depth "
+            "in a domain",
+            "8-bit values with a scale for deeper files",
+        )
+    low, high = (np.asarray(limit, np.float32) for limit in rule.scale)
+    return low, high
 
 
 def _is_transparency(band: NDArray[Any]) -> bool:
@@ -181,21 +228,10 @@ def scale_advice(low: float, high: float) -> str:
     )
 
 
-def _scaled(path: Path, values: NDArray[Any], rule: ImageRule) -> NDArray[np.uint8]:
+def _scaled(values: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     """Linear from [low, high] to [0, 255], rounded; values that are no numbers become 0."""
     numbers = np.nan_to_num(values.astype(np.float32), nan=0.0)
-    if rule.percentiles is not None:
-        low, high = np.percentile(numbers, rule.percentiles, axis=(0, 1))
-    else:
-        assert rule.scale is not None
-        low, high = (np.asarray(limit, np.float32) for limit in rule.scale)
-        if values.dtype == np.uint8 and rule.scale[1] > np.iinfo(np.uint8).max:
-            raise FileError(
-                path,
-                f"8-bit values, but scale is {list(rule.scale)}: this file would be almost black; keep files of one "
-                "depth in a domain",
-                "8-bit values with a scale for deeper files",
-            )
+    low, high = limits
     span = np.maximum(high - low, np.finfo(np.float32).tiny)
     levels: NDArray[np.uint8] = np.clip((numbers - low) / span * 255 + 0.5, 0, 255).astype(np.uint8)
     return levels

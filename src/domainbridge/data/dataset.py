@@ -12,7 +12,7 @@ from domainbridge.data.bands import ImageRule
 from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.labels import LabelDecoder
 from domainbridge.data.threads import in_threads
-from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
+from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image, resize_label
 from domainbridge.errors import FileError
 from domainbridge.types import Sample
 
@@ -58,7 +58,7 @@ class FileDataset:
     images: tuple[Path, ...]
     labels: tuple[Path, ...] | None = None
     decoder: LabelDecoder | None = None
-    resize: ResizeRule | None = None
+    resize: ResizeRule | ScaleRule | None = None
     resize_labels: bool = True
     label_scale: float = 1.0
     notes: tuple[str, ...] = ()

@@ -58,12 +58,14 @@ class FolderRule:
             suffix, any image suffix fits.
         label_pattern: likewise, below the labels folder.
         exclude_files: stems to leave out.
+        elsewhere: suffixes of files that somebody else reads; these files count neither as images nor as left out.
     """
 
     split: Path | None = None
     image_pattern: str = _STEM
     label_pattern: str = _STEM
     exclude_files: tuple[str, ...] = ()
+    elsewhere: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -96,6 +98,7 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     problems: list[str] = []
     notes: list[str] = []
     image_files = _files(images, "images", NamePattern(rule.image_pattern, IMAGE_SUFFIXES), problems)
+    image_files.content.names = [name for name in image_files.content.names if suffix_of(name) not in rule.elsewhere]
     if labels is None:
         _index(image_files, problems, unique=rule.split is not None)
         stems = _select(image_files, rule, problems, notes)

@@ -13,11 +13,11 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from domainbridge.data.storage.tar import open_path
 from domainbridge.errors import FileError
 
-__all__ = ["UNREADABLE", "Header", "header_of", "page_count", "read_header", "unreadable"]
+__all__ = ["LARGEST_WHOLE", "UNREADABLE", "Header", "header_of", "page_count", "read_header", "unreadable"]
 
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # our own message names the file
 Image.MAX_IMAGE_PIXELS = None  # satellite and slide images are larger than Pillow's limit; ours is below
-_MAX_PIXELS = 2**29
+LARGEST_WHOLE = 2**29
 """Largest image that is decoded as a whole: 1.6 GB as RGB."""
 _MAX_INFLATION = 1100
 """Deflate makes data at most 1032 times smaller: a PNG whose header claims more has lost its data."""
@@ -84,23 +84,27 @@ class Header:
         return f"{self.bands} {kind} of {self.dtype}"
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, largest: int | None = LARGEST_WHOLE) -> Header:
     """The header of a file or archive member.
+
+    Args:
+        path: of the file.
+        largest: pixels of the largest image that is accepted; None: any.
 
     Raises:
         FileError: missing, or no image.
     """
     try:
         with open_path(path) as file:
-            return header_of(path, file)
+            return header_of(path, file, largest)
     except FileError:
         raise
     except UNREADABLE as error:
         raise unreadable(path, error) from error
 
 
-def header_of(path: Path, file: BinaryIO) -> Header:
-    """The header of an open file; ``path`` is for messages.
+def header_of(path: Path, file: BinaryIO, largest: int | None = LARGEST_WHOLE) -> Header:
+    """The header of an open file; ``path`` is for messages, ``largest`` as for :func:`read_header`.
 
     Raises:
         FileError: the image is too large, or its header claims more than the file can hold.
@@ -116,7 +120,7 @@ def header_of(path: Path, file: BinaryIO) -> Header:
             raise
         header = _from_tiff(file)
     file.seek(0, io.SEEK_END)
-    _check_plausible(path, header, file.tell())
+    _check_plausible(path, header, file.tell(), largest)
     return header
 
 
@@ -156,12 +160,12 @@ def _from_tiff(file: BinaryIO) -> Header:
     return Header("TIFF", "", width, height, bands, f"{kind}{max(bits)}", alpha, int(directory.get(_ORIENTATION, 1)))
 
 
-def _check_plausible(path: Path, header: Header, size: int) -> None:
+def _check_plausible(path: Path, header: Header, size: int, largest: int | None) -> None:
     pixels = header.width * header.height
-    if pixels > _MAX_PIXELS:
+    if largest is not None and pixels > largest:
         raise FileError(
             path,
-            f"{header.width}x{header.height} pixels; at most {_MAX_PIXELS / 1e6:.0f} million are read. Cut the image "
+            f"{header.width}x{header.height} pixels; at most {largest / 1e6:.0f} million are read. Cut the image "
             "into tiles",
         )
     if header.format == "PNG" and pixels * header.bands > 8 * _MAX_INFLATION * size:

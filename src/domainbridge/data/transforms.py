@@ -17,6 +17,7 @@ from domainbridge.types import IGNORE
 __all__ = [
     "Distortion",
     "ResizeRule",
+    "ScaleRule",
     "choose_crop",
     "distort",
     "draw_distortion",
@@ -59,6 +60,17 @@ class ResizeRule:
             long_side = short_side * max(height, width) / min(height, width)
         scale = min(long_side / max(height, width), short_side / min(height, width))
         return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+@dataclass(frozen=True)
+class ScaleRule:
+    """Both sides of an image times a factor."""
+
+    factor: float
+
+    def size_for(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of a resized image, from its original size; rounded half up."""
+        return max(int(height * self.factor + 0.5), 1), max(int(width * self.factor + 0.5), 1)
 
 
 def resize_image(image: Image, size: tuple[int, int]) -> Image:

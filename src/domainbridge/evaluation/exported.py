@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.decode import read_image
-from domainbridge.data.transforms import resize_image
+from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image
 from domainbridge.errors import DataError, ModelError, RecipeError
 from domainbridge.evaluation.exported_file import ExportedConfig
+from domainbridge.evaluation.segmentation_model import Maps, WindowedImage
 from domainbridge.evaluation.sessions import Session, open_session, unit_batch
 from domainbridge.evaluation.windows import CONTEXT, Box, Windows, fits_in_one_piece, large_image_windows
+from domainbridge.files import file_checksum
 
 __all__ = ["ExportedClassMap", "ExportedPredictor", "load_exported"]
 
@@ -50,12 +52,14 @@ class ExportedPredictor:
         config: classes, colors, size.
         image_rule: choice of bands and scale of the values of image files.
         flip: average with the mirrored image.
+        checksum: of the file.
     """
 
     def __init__(self, session: Session, config: ExportedConfig, *, flip: bool = False) -> None:
         self.session, self.config, self.flip = session, config, flip
         self.space = config.space
-        self.resize = config.resize_rule
+        self.resize: ResizeRule | ScaleRule | None = config.resize_rule
+        self.checksum = ""
         self.image_rule = config.image
 
     @property
@@ -82,7 +86,7 @@ class ExportedPredictor:
 
     def windows_for(self, height: int, width: int) -> Windows | None:
         """The windows for an image of that size; None: it goes through the network at once."""
-        size = self._size_at_network(height, width)
+        size = self.input_size(height, width)
         return None if fits_in_one_piece(*size) else large_image_windows(*size)
 
     def class_map(self, image: Pixels, *, confidence: bool = False) -> ExportedClassMap:
@@ -97,7 +101,7 @@ class ExportedPredictor:
             ModelError: the network gives values that are not numbers.
         """
         height, width = image.shape[:2]
-        size = self._size_at_network(height, width)
+        size = self.input_size(height, width)
         if min(size) < self.config.smallest_side:
             raise DataError(
                 f"an image of {width}x{height} pixels: the exported network takes {self.config.smallest_side} pixels a "
@@ -114,6 +118,44 @@ class ExportedPredictor:
                 result.confidence[place] = sure
         return result
 
+    def maps(self, images: Sequence[Pixels], *, confidence: bool = False, probabilities: bool = False) -> list[Maps]:
+        """The same as arrays, on request with the probabilities of all classes."""
+        if not probabilities:
+            results = self.class_maps(images, confidence=confidence)
+            return [Maps(result.classes, result.confidence) for result in results]
+        every = []
+        for image in images:
+            size = image.shape[0], image.shape[1]
+            resized = resize_image(image, self.input_size(*size))
+            whole = Maps(*(np.empty(size, np.uint8) for _ in range(2)), np.empty((*size, len(self.classes)), np.uint8))
+            for box, part in self.parts(resized, size, confidence=True, probabilities=True):
+                place = slice(box.top, box.bottom), slice(box.left, box.right)
+                for array, values in zip(whole.arrays, part.arrays, strict=True):
+                    array[place] = values
+            every.append(whole)
+        return every
+
+    def parts(
+        self, image: WindowedImage, size: Size, *, confidence: bool = False, probabilities: bool = False
+    ) -> Iterator[tuple[Box, Maps]]:
+        """The result of an image of any size, in parts; see :class:`SegmentationModel`.
+
+        Raises:
+            ModelError: the network gives values that are not numbers.
+        """
+        for box, planes in self._parts(image, size):
+            classes, sure = _best(planes, confidence=confidence)
+            yield box, Maps(classes, sure, _probabilities(planes) if probabilities else None)
+
+    @property
+    def identity(self) -> str:
+        """A text that changes with everything that may change a result."""
+        return f"{self.checksum} {self.config} {self.resize} {self.flip} {self.image_rule}"
+
+    def input_size(self, height: int, width: int) -> Size:
+        """(height, width) at the network of an image of that size."""
+        return (height, width) if self.resize is None else self.resize.size_for(height, width)
+
     def class_maps(self, images: Sequence[Pixels], *, confidence: bool = False) -> list[ExportedClassMap]:
         """The same for several images."""
         return [self.class_map(image, confidence=confidence) for image in images]
@@ -126,10 +168,7 @@ class ExportedPredictor:
         """
         return self.session.logits(unit_batch(images))
 
-    def _size_at_network(self, height: int, width: int) -> Size:
-        return (height, width) if self.resize is None else self.resize.size_for(height, width)
-
-    def _parts(self, image: Pixels, size: Size) -> "Iterator[tuple[Box, list[_Planes]]]":
+    def _parts(self, image: WindowedImage, size: Size) -> "Iterator[tuple[Box, list[_Planes]]]":
         """Boxes of the result, each with the planes of the image and, with ``flip``, of the mirrored one."""
         height, width = image.shape[:2]
         views: tuple[Box, ...] = (Box(0, height, 0, width),)
@@ -142,7 +181,7 @@ class ExportedPredictor:
             planes = [_Planes(self._seen(image, group, mirror), (height, width), box, size) for mirror in mirrors]
             yield (Box(0, size[0], 0, size[1]) if whole else box), planes
 
-    def _seen(self, image: Pixels, views: Sequence[Box], mirror: bool) -> list[tuple[Box, NDArray[np.float32]]]:
+    def _seen(self, image: WindowedImage, views: Sequence[Box], mirror: bool) -> list[tuple[Box, NDArray[np.float32]]]:
         """Logits of the windows, (classes, h, w) each; ``mirror``: of the mirrored windows, mirrored back."""
         seen = []
         for view in views:
@@ -185,7 +224,9 @@ def load_exported(
     if precision != "float32":
         raise RecipeError(f"--precision {precision}: the precision of an exported file is chosen by `export`")
     session, config = open_session(Path(path), device, threads)
-    return ExportedPredictor(session, config, flip=flip)
+    predictor = ExportedPredictor(session, config, flip=flip)
+    predictor.checksum = file_checksum(Path(path))
+    return predictor
 
 
 class _Planes:
@@ -242,6 +283,16 @@ def _best(passes: Sequence[_Planes], *, confidence: bool) -> tuple[Pixels, Pixel
         for number in range(len(passes[0]))
     )
     return classes, _in_255(highest) if confidence else None
+
+
+def _probabilities(passes: Sequence[_Planes]) -> Pixels:
+    """255 * the probability of every class, uint8 (height, width, classes)."""
+    norms = [_log_sum_exp(planes) for planes in passes]
+    every = [
+        _in_255(sum(np.exp(planes[number] - norm) for planes, norm in zip(passes, norms, strict=True)) / len(passes))
+        for number in range(len(passes[0]))
+    ]
+    return np.stack(every, axis=-1)
 
 
 def _largest(planes: Iterator[Plane]) -> tuple[Plane, Pixels]:

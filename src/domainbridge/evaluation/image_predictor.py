@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.label_spaces import LabelSpace
-from domainbridge.data.transforms import ResizeRule
+from domainbridge.data.transforms import ResizeRule, ScaleRule
 from domainbridge.evaluation.windows import Windows
 
 __all__ = ["HostClassMap", "ImagePredictor"]
@@ -39,7 +39,7 @@ class ImagePredictor(Protocol):
     """
 
     space: LabelSpace
-    resize: ResizeRule | None
+    resize: ResizeRule | ScaleRule | None
     image_rule: ImageRule
 
     @property

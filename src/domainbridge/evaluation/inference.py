@@ -4,8 +4,9 @@
 pixel of the image. :func:`probabilities` returns exactly such a tensor, for those who want it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ from torch import Tensor
 
 from domainbridge.errors import ModelError
 from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
-from domainbridge.evaluation.logit_blocks import Network, blocks_in_one_piece, blocks_in_windows
+from domainbridge.evaluation.logit_blocks import (
+    Blocks,
+    Network,
+    blocks_in_one_piece,
+    parts_in_windows,
+)
+from domainbridge.evaluation.segmentation_model import WindowedImage
 from domainbridge.evaluation.windows import (
     ONE_PIECE,
     Box,
@@ -26,6 +33,7 @@ __all__ = [
     "ClassMap",
     "check_finite",
     "class_map",
+    "class_map_parts",
     "class_maps",
     "images_at_once",
     "probabilities",
@@ -43,11 +51,13 @@ class ClassMap:
         finite: bool scalar on that device: whether all values of the network are numbers. Whoever uses the classes
             must look at it (``checked``); the look waits for the device.
         confidence: 255 * its probability, rounded, uint8 (height, width); None where it was not asked for.
+        probabilities: 255 * the probability of every class, rounded, uint8 (height, width, classes); likewise.
     """
 
     classes: Tensor
     finite: Tensor
     confidence: Tensor | None = None
+    probabilities: Tensor | None = None
 
     def checked(self) -> "ClassMap":
         """Itself.
@@ -113,6 +123,7 @@ def class_maps(
     device: torch.device,
     *,
     confidence: bool = False,
+    probabilities: bool = False,
 ) -> list[ClassMap]:
     """The most probable class of every pixel of images of one size, in bounded memory; nothing waits for the device.
 
@@ -122,47 +133,93 @@ def class_maps(
         sizes: (height, width) of each result. As published, logits go to the input size first, then to this one.
         rule: see there.
         device: the model's.
-        confidence: also the probabilities of the classes.
+        confidence: also the probability of the most probable class.
+        probabilities: also those of all classes: a byte per class and pixel.
     """
+    wanted = _Wanted(rule.flip, confidence, probabilities)
     network, mirrors = Network(model, device, rule.precision), (False, True) if rule.flip else (False,)
     shape = images[0].shape[0], images[0].shape[1]
     windows = windows_of(*shape, rule)
     if windows is not None:
-        return [
-            _best(blocks_in_windows(network, image, size, windows, mirrors), size, device, rule, confidence=confidence)
-            for image, size in zip(images, sizes, strict=True)
-        ]
-    passes = [network.logits(images, mirror=mirror) for mirror in mirrors]
-    each = ([logits[row : row + 1] for logits in passes] for row in range(len(images)))
+        in_parts = (
+            parts_in_windows(network, image, size, windows, mirrors) for image, size in zip(images, sizes, strict=True)
+        )
+        every: Iterable[Blocks] = (chain.from_iterable(blocks for _, blocks in parts) for parts in in_parts)
+    else:
+        passes = [network.logits(images, mirror=mirror) for mirror in mirrors]
+        each = ([logits[row : row + 1] for logits in passes] for row in range(len(images)))
+        every = (blocks_in_one_piece(logits, shape, size) for logits, size in zip(each, sizes, strict=True))
     return [
-        _best(blocks_in_one_piece(logits, shape, size), size, device, rule, confidence=confidence)
-        for logits, size in zip(each, sizes, strict=True)
+        _best(blocks, Box(0, size[0], 0, size[1]), device, wanted) for blocks, size in zip(every, sizes, strict=True)
     ]
 
 
-def _best(
-    blocks: Iterable[tuple[Box, list[Tensor]]],
+@torch.inference_mode()
+def class_map_parts(
+    model: Segmenter,
+    image: WindowedImage,
     size: tuple[int, int],
-    device: torch.device,
     rule: InferenceRule,
+    device: torch.device,
     *,
-    confidence: bool,
-) -> ClassMap:
-    """The most probable classes, block by block."""
-    classes = torch.empty(size, dtype=torch.uint8, device=device)
-    sure = torch.empty(size, dtype=torch.uint8, device=device) if confidence else None
+    confidence: bool = False,
+    probabilities: bool = False,
+) -> Iterator[tuple[Box, ClassMap]]:
+    """The result of an image of any size, part by part: the image need not be in memory as a whole.
+
+    Arguments are those of :func:`class_maps`. The parts have a few million pixels at most, cover the result once, and
+    come row by row from the top, each row from the left.
+    """
+    wanted = _Wanted(rule.flip, confidence, probabilities)
+    network, mirrors = Network(model, device, rule.precision), (False, True) if rule.flip else (False,)
+    shape = image.shape[0], image.shape[1]
+    windows = windows_of(*shape, rule)
+    if windows is not None:
+        for part, blocks in parts_in_windows(network, image, size, windows, mirrors):
+            yield part, _best(blocks, part, device, wanted)
+        return
+    whole = image[0 : shape[0], 0 : shape[1]]
+    passes = [network.logits([whole], mirror=mirror) for mirror in mirrors]
+    rows = max(ONE_PIECE // size[1], 1)
+    for top in range(0, size[0], rows):
+        part = Box(top, min(top + rows, size[0]), 0, size[1])
+        yield part, _best(blocks_in_one_piece(passes, shape, size, slice(part.top, part.bottom)), part, device, wanted)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is computed from the logits; ``flip``: of two passes, whose probabilities are averaged."""
+
+    flip: bool
+    confidence: bool
+    probabilities: bool
+
+
+def _best(blocks: Blocks, part: Box, device: torch.device, wanted: _Wanted) -> ClassMap:
+    """The most probable classes of a part of the result, block by block."""
+    classes = torch.empty(part.size, dtype=torch.uint8, device=device)
+    sure = torch.empty_like(classes) if wanted.confidence else None
     finite = torch.ones((), dtype=torch.bool, device=device)
+    every: Tensor | None = None
     for box, logits in blocks:
-        place = slice(box.top, box.bottom), slice(box.left, box.right)
-        # Without the mirrored image, logits give the classes, whether or not the confidence is asked for.
-        both = [each.softmax(0) for each in logits] if rule.flip or confidence else []
+        place = slice(box.top - part.top, box.bottom - part.top), slice(box.left - part.left, box.right - part.left)
+        # Without the mirrored image, logits give the classes, whether or not probabilities are asked for.
+        both = [each.softmax(0) for each in logits] if wanted.flip or wanted.confidence or wanted.probabilities else []
         mean = sum(both[1:], both[0]) / len(both) if both else logits[0]
-        best = mean.max(0) if rule.flip else logits[0].max(0)
+        best = mean.max(0) if wanted.flip else logits[0].max(0)
         if sure is not None:
-            sure[place] = (255 * mean.amax(0)).round().to(torch.uint8)
+            sure[place] = _bytes(mean.amax(0))
+        if wanted.probabilities:
+            every = every if every is not None else classes.new_empty(*part.size, len(mean))
+            every[place] = _bytes(mean).permute(1, 2, 0)
         finite &= best.values.isfinite().all()
         classes[place] = best.indices.to(torch.uint8)
-    return ClassMap(classes, finite, sure)
+    return ClassMap(classes, finite, sure, every)
+
+
+def _bytes(shares: Tensor) -> Tensor:
+    """Probabilities as 0 to 255, rounded."""
+    return (255 * shares).round().to(torch.uint8)
 
 
 @torch.inference_mode()

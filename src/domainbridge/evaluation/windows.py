@@ -1,15 +1,26 @@
 """Windows over an image: which part of the image each one sees, and which part of the result each one gives."""
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["CONTEXT", "ONE_PIECE", "Box", "Windows", "fits_in_one_piece", "large_image_windows", "sliding_windows"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CONTEXT", "LEAST", "ONE_PIECE", "Box", "Fade", "Windows", "fits_in_one_piece", "large_image_windows",
+    "sliding_windows",
+]  # fmt: skip
 
 ONE_PIECE = 4 * 2**20
 """Pixels of the largest image that goes through the network at once."""
 CONTEXT = 192
-"""Pixels around the part of a large image that a window gives; seen by the network, not written."""
+"""Pixels around the part of a large image that a window gives; seen by the network, for the most part not written."""
+_FADE_SHARE = 3
+"""A window fades out over the nearest third of the context: 64 pixels on each side of a border between windows."""
+LEAST = 1e-6
+"""Weight of a window where another one counts fully."""
 _LONGEST = 8192
 """Longest side of an image that goes through the network at once; a longer one needs large interpolation matrices."""
 _CORE = 1152
@@ -47,28 +58,82 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Fade:
+    """Where along an axis of the image one window goes over into the next.
+
+    Attributes:
+        borders: between the windows, from 0 to the length of the axis.
+        reach: pixels on each side of an inner border over which both windows count.
+    """
+
+    borders: tuple[int, ...]
+    reach: int
+
+    def weights(self, number: int, pixels: slice) -> NDArray[np.float32]:
+        """The weight of a window at pixels of the image, float32 (pixels,): 1 inside, a ramp at each inner border.
+
+        The weights of all windows sum to 1 at every pixel, but for the least weight, which lets a window speak alone
+        where a reduced result reads a pixel beyond its part.
+        """
+        centers = np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
+        weights = np.ones_like(centers)
+        if number:
+            weights = np.minimum(weights, (centers - self.borders[number] + self.reach) / (2 * self.reach))
+        if number + 2 < len(self.borders):
+            weights = np.minimum(weights, (self.borders[number + 1] + self.reach - centers) / (2 * self.reach))
+        return np.clip(weights, LEAST, 1)
+
+    def first_at(self, pixel: int) -> int:
+        """The first window that counts at a pixel."""
+        return bisect_right(self.borders[1:-1], pixel - self.reach)
+
+
+@dataclass(frozen=True)
 class Windows:
     """A division of an image's result into parts, with the windows that each part is made of.
 
     Attributes:
-        parts: boxes that cover the image once.
+        parts: boxes that cover the image once, row by row of boxes.
         views: boxes that the network sees; overlapping.
-        context: the result of a part is that of the one view at the same position; False: the mean of all views that
-            meet the part.
         width: of the image.
+        fades: for windows with context, along the rows and along the columns: the parts are as many as the views, and
+            each is made of the views up to its own position that count there. None: a part is the mean of all views
+            that meet the part.
     """
 
     parts: tuple[Box, ...]
     views: tuple[Box, ...]
-    context: bool
     width: int
+    fades: tuple[Fade, Fade] | None = None
 
-    def views_of(self, number: int, needed: Box, *, mirror: bool) -> list[Box]:
-        """The views for the box ``needed`` of part ``number``; ``mirror``: windows that begin at the right border."""
-        if self.context:
-            return [self.views[number]]
+    @property
+    def context(self) -> bool:
+        """Whether the windows see more than what they give."""
+        return self.fades is not None
+
+    def mean_views(self, needed: Box, *, mirror: bool) -> list[Box]:
+        """The views for a box of a part without fades; ``mirror``: windows that begin at the right border."""
         views = [view.mirrored(self.width) for view in self.views] if mirror else self.views
         return [view for view in views if view.meets(needed)]
+
+    def faded_views(self, number: int, needed: Box) -> list[int]:
+        """The positions of the views for the box ``needed`` of part ``number``, in windows with context."""
+        assert self.fades is not None
+        rows, columns = self.fades
+        across = len(columns.borders) - 1
+        row, column = divmod(number, across)
+        return [
+            y * across + x
+            for y in range(min(rows.first_at(needed.top), row), row + 1)
+            for x in range(min(columns.first_at(needed.left), column), column + 1)
+        ]
+
+    def weights(self, number: int, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The weight of a view at the rows and at the columns of a box, in windows with context."""
+        assert self.fades is not None
+        rows, columns = self.fades
+        row, column = divmod(number, len(columns.borders) - 1)
+        return rows.weights(row, slice(box.top, box.bottom)), columns.weights(column, slice(box.left, box.right))
 
     def __str__(self) -> str:
         tall, wide = (max(view.size[axis] for view in self.views) for axis in (0, 1))
@@ -82,18 +147,25 @@ def fits_in_one_piece(height: int, width: int) -> bool:
 
 
 def large_image_windows(height: int, width: int) -> Windows:
-    """Parts of about 1152x1152 pixels, each seen with ``CONTEXT`` pixels around it."""
-    parts = _boxes(_borders(height, _CORE), _borders(width, _CORE))
+    """Windows that give about 1152x1152 pixels each, with ``CONTEXT`` pixels around; neighbors fade into each other."""
+    rows, columns = _borders(height, _CORE), _borders(width, _CORE)
     views = tuple(
         Box(
-            max(part.top - CONTEXT, 0),
-            min(part.bottom + CONTEXT, height),
-            max(part.left - CONTEXT, 0),
-            min(part.right + CONTEXT, width),
+            max(core.top - CONTEXT, 0),
+            min(core.bottom + CONTEXT, height),
+            max(core.left - CONTEXT, 0),
+            min(core.right + CONTEXT, width),
         )
-        for part in parts
+        for core in _boxes(rows, columns)
     )
-    return Windows(parts, views, context=True, width=width)
+    reach = max(CONTEXT // _FADE_SHARE, 1)
+    parts = _boxes(_before(rows, reach), _before(columns, reach))
+    return Windows(parts, views, width, (Fade(tuple(rows), reach), Fade(tuple(columns), reach)))
+
+
+def _before(borders: list[int], reach: int) -> list[int]:
+    """Borders at which the next window begins to count, so that a part needs no window after its own."""
+    return [borders[0], *(border - reach for border in borders[1:-1]), borders[-1]]
 
 
 def sliding_windows(height: int, width: int, window: tuple[int, int]) -> Windows:
@@ -101,10 +173,10 @@ def sliding_windows(height: int, width: int, window: tuple[int, int]) -> Windows
     tall, wide = min(window[0], height), min(window[1], width)
     views = tuple(Box(y, y + tall, x, x + wide) for y in _starts(height, tall) for x in _starts(width, wide))
     if fits_in_one_piece(height, width):
-        return Windows((Box(0, height, 0, width),), views, context=False, width=width)
+        return Windows((Box(0, height, 0, width),), views, width)
     # The views of one part are in memory at once. A view at a border between parts is computed for each of the parts.
     side = max(math.isqrt(ONE_PIECE), 2 * tall, 2 * wide)
-    return Windows(_boxes(_borders(height, side), _borders(width, side)), views, context=False, width=width)
+    return Windows(_boxes(_borders(height, side), _borders(width, side)), views, width)
 
 
 def _boxes(rows: list[int], columns: list[int]) -> tuple[Box, ...]:

@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.runtime.distributed import PATIENCE, Processes
 
-__all__ = ["is_main_process", "joined_processes", "local_count", "local_rank", "recorded"]
+__all__ = ["is_main_process", "joined_processes", "local_count", "local_rank", "process_device", "recorded"]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -51,6 +51,12 @@ def local_rank() -> int:
 def local_count() -> int:
     """How many training processes this machine has, as torchrun says."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def process_device(device: str) -> str:
+    """The device of this process where several share the work: each of a machine's processes takes its own GPU."""
+    shared = local_count() > 1 and torch.cuda.is_available() and device in ("auto", "cuda")
+    return f"cuda:{local_rank()}" if shared else device
 
 
 @contextlib.contextmanager

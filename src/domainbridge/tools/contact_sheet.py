@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from domainbridge.data.transforms import resize_image
 from domainbridge.printable import printable
-from domainbridge.tools.predict_outputs import blend
+from domainbridge.tools.pictures import blend
 
 __all__ = ["SheetRow", "draw_sheet"]
 

@@ -12,23 +12,27 @@ _NAMED_FILES = 3
 _NAMED_VALUES = 10
 
 
-def grouped(errors: Iterable[DataError]) -> list[str]:
-    """A line per cause, the most frequent first; errors that are about no single file come before."""
+def grouped(errors: Iterable[DataError], named: int | None = _NAMED_FILES) -> list[str]:
+    """A line per cause, the most frequent first; errors that are about no single file come before.
+
+    ``named``: how many files of a cause are named; None: all.
+    """
     general = [str(error) for error in errors if not isinstance(error, FileError)]
     groups: dict[tuple[str, str], list[FileError]] = {}
     for error in errors:
         if isinstance(error, FileError):
             groups.setdefault((str(error.path.parent), error.group), []).append(error)
     ordered = sorted(groups.values(), key=lambda group: -len(group))
-    return [*general, *(_line(group) for group in ordered)]
+    return [*general, *(_line(group, named) for group in ordered)]
 
 
-def _line(group: Sequence[FileError]) -> str:
+def _line(group: Sequence[FileError], named: int | None) -> str:
     first = group[0]
     if len(group) == 1:
         return str(first)
-    names = ", ".join(error.path.name for error in group[:_NAMED_FILES])
-    more = f" and {len(group) - _NAMED_FILES} more" if len(group) > _NAMED_FILES else ""
+    named = len(group) if named is None else named
+    names = ", ".join(error.path.name for error in group[:named])
+    more = f" and {len(group) - named} more" if len(group) > named else ""
     example = "" if first.limits is not None or first.text == first.group else f"; e.g. {first.path.name}: {first.text}"
     return f"{len(group)} files of {first.path.parent} ({names}{more}): {_cause(group)}{example}"
 

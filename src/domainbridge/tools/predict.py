@@ -1,153 +1,154 @@
-"""Segmenting the user's own images, of any size: decoding, network and writing overlap."""
+"""Segmenting the user's own files: which, with what outcome, by how many processes."""
 
-import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from domainbridge.data.threads import in_threads
-from domainbridge.errors import DataError, StorageError, TrainingError, problem_list
-from domainbridge.evaluation.image_predictor import ImagePredictor
-from domainbridge.evaluation.inference_rule import same_size_batches
-from domainbridge.runtime.memory import EVALUATION_ADVICE, enough_memory
-from domainbridge.tools.open_model import open_model
+from domainbridge.errors import DomainbridgeError, FileError, SomeFilesError, problem_list
+from domainbridge.evaluation.segmentation_model import SegmentationModel
+from domainbridge.files import digest
+from domainbridge.tools.findings import grouped
 from domainbridge.tools.own_outputs import OwnOutputs
-from domainbridge.tools.predict_inputs import collect_inputs
-from domainbridge.tools.predict_outputs import Outputs, Segmented, WriterThreads
+from domainbridge.tools.predict_inputs import Input, Inputs, collect_inputs
+from domainbridge.tools.predict_job import Job
+from domainbridge.tools.predict_options import CLASS_SHARES, COCO, PredictOptions, endings_of
+from domainbridge.tools.predict_outputs import Outputs
+from domainbridge.tools.predict_tables import write_class_shares, write_coco
+
+if TYPE_CHECKING:
+    from domainbridge.runtime.distributed import Processes
 
 __all__ = ["predict_files"]
 
+Progress = Callable[[float, int], None]
+
 
 def predict_files(
-    model: ImagePredictor | Path | str,
+    model: SegmentationModel,
     inputs: Sequence[Path],
     out: Path,
+    options: PredictOptions = PredictOptions(),  # noqa: B008 - frozen
     *,
-    overlay: bool = False,
-    confidence: bool = False,
+    paths: Sequence[SegmentationModel] = (),
+    resume: bool = False,
+    processes: "Processes | None" = None,
     report: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda done, total: None,
 ) -> int:
-    """Write ``NAME.png`` (palette PNG, value = train id) per image, and what else is asked for.
+    """Write the results of images, maps and videos that ``options`` ask for, at least a class map per image.
 
     The folder ``out`` gets a record of what was written, ``.domainbridge-predict.jsonl``. Files in the record may be
     replaced by a later call; no other file is ever replaced.
 
     Args:
-        model: a loaded model, or the path to a model folder or an exported file.
-        inputs: files and folders; a folder's inner structure is kept below ``out``.
+        model: see there.
+        inputs: files, folders, patterns and lists; a folder's inner structure is kept below ``out``.
         out: folder, created when missing.
-        overlay: also ``NAME_overlay.jpg``, the classes' colors over the image.
-        confidence: also ``NAME_confidence.png``, 255 * the largest probability.
+        options: see there.
+        paths: the models of a round's two paths, for ``options.disagreement``.
+        resume: leave out inputs whose results are all there, made with the same model and options.
+        processes: that share the inputs.
         report: gets a line for each remark: files left out, distinct names, images in windows.
+        progress: called with (inputs done, of how many) of this process; parts of a large file count as parts.
 
     Returns:
-        How many images were segmented.
+        How many inputs all processes segmented.
 
     Raises:
-        InputError: nothing was written if an input is missing or a file that predict did not write would be replaced;
-            images that cannot be read are left out and listed at the end.
+        InputError: nothing was written if an input is missing or a file that predict did not write would be replaced.
+        SomeFilesError: some files cannot be read or do not fit into memory; all others were segmented.
         StorageError: a result cannot be written.
     """
-    endings = [".png", *(["_overlay.jpg"] if overlay else []), *(["_confidence.png"] if confidence else [])]
-    chosen = collect_inputs(inputs, out, endings)
-    for note in chosen.notes:
-        report(f"note: {note}")
-    predictor = open_model(model) if isinstance(model, Path | str) else model
-    outputs = Outputs(predictor.palette, OwnOutputs(out), endings)
-    failures: dict[Path, str] = {}
-
-    def failed(result: Segmented, error: Exception) -> None:
-        cause = error.__cause__
-        too_long = isinstance(error, StorageError) and isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG
-        if not too_long and not isinstance(error, DataError):
-            raise error
-        failures[result.path] = str(error)
-
-    with WriterThreads(outputs.write, failed) as writers:
-        images = _decoded(predictor, outputs, chosen.pairs, failures)
-        for batch in _batches(images, predictor):
-            for result in _segmented(predictor, batch, failures, report, confidence=confidence):
-                writers.add(result)
+    rank, count = (processes.rank, processes.count) if processes is not None else (0, 1)
+    settings = digest([model.identity, [path.identity for path in paths], repr(options)])
+    work = _shared(processes, partial(_work, inputs, out, options, settings, resume=resume))
+    if rank == 0:
+        for note in work.notes:
+            report(f"note: {note}")
+    out.mkdir(parents=True, exist_ok=True)
+    mine = work.open[rank::count]
+    outputs = Outputs(model, OwnOutputs(out, rank), options, settings)
+    job = Job(model, paths, outputs, report, partial(_advance, progress, len(mine)))
+    job.carry_out(mine)
+    every = [(len(mine), job.failures)] if processes is None else processes.gather((len(mine), job.failures))
+    if rank != 0:
+        return len(mine) - len(job.failures)
+    failures = {path: error for _, some in every for path, error in some.items()}
+    failures |= {path: FileError(path, text.partition(": ")[2]) for path, text in work.missing.items()}
+    _write_common(out, work.items, model, options, outputs)
+    done = sum(number for number, _ in every) - sum(len(some) for _, some in every)
     if failures:
-        told = [failures[path] for path, _ in chosen.pairs if path in failures]
-        done = len(chosen.pairs) - len(told)
-        raise DataError(problem_list(f"predict: {done} images were segmented, {len(told)} not", told, limit=100))
-    return len(chosen.pairs)
+        ordered = [*(item.path for item in work.items if item.path in failures), *work.missing]
+        told = grouped([failures[path] for path in ordered], named=None)
+        left = f", {len(work.items) - len(work.open)} were there already" if resume else ""
+        title = f"predict: {done} images were segmented, {len(failures)} not{left}"
+        raise SomeFilesError(problem_list(title, told, limit=100))
+    return done
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    path: Path
-    target: Path
-    image: NDArray[np.uint8]
+@dataclass
+class _Work(Inputs):
+    """What is to be done: ``open`` of the items, and the first error of all."""
+
+    open: list[Input] = field(default_factory=list)
+    error: DomainbridgeError | None = None
 
 
-def _decoded(
-    predictor: ImagePredictor, outputs: Outputs, pairs: Sequence[tuple[Path, Path]], failures: dict[Path, str]
-) -> Iterator[_Decoded]:
-    """The images in order, decoded in threads; those that cannot be decoded are noted in ``failures``."""
+def _work(inputs: Sequence[Path], out: Path, options: PredictOptions, settings: str, *, resume: bool) -> _Work:
+    earlier = OwnOutputs(out)
 
-    def decode(index: int) -> NDArray[np.uint8] | str:
-        path, _ = pairs[index]
-        try:
-            with enough_memory(str(path), EVALUATION_ADVICE):
-                image = _read(predictor, path)
-            outputs.refuse(path, image)
-        except (DataError, TrainingError) as error:
-            return str(error)
-        return image
+    def done(item: Input) -> bool:
+        return resume and earlier.is_done(item.target, item.path, settings)
 
-    def size(image: NDArray[np.uint8] | str) -> int:
-        return 0 if isinstance(image, str) else image.nbytes
-
-    for (path, target), image in zip(pairs, in_threads(decode, range(len(pairs)), size), strict=True):
-        if isinstance(image, str):
-            failures[path] = image
-        else:
-            yield _Decoded(path, target, image)
-
-
-def _read(predictor: ImagePredictor, path: Path) -> NDArray[np.uint8]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file, or not a regular one")
     try:
-        return predictor.read(path)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's plugins raise whatever their parsers run into; the other images go on
-        raise DataError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from error
+        chosen = collect_inputs(inputs, out, lambda kind: endings_of(kind, options), options.common, done)
+    except DomainbridgeError as error:
+        return _Work(error=error)
+    work = _Work(chosen.items, chosen.notes, chosen.missing, [item for item in chosen.items if not done(item)])
+    names = [item.target.relative_to(out).as_posix() for item in work.open]
+    others = sum(name in earlier.done for name in names) if resume else 0
+    if resume:
+        work.notes.append(f"{len(work.items) - len(work.open)} of {len(work.items)} inputs have their results already")
+    if others:
+        work.notes.append(f"{others} results are of another model, other options or a changed input, and are made anew")
+    return work
 
 
-def _batches(images: Iterable[_Decoded], predictor: ImagePredictor) -> Iterator[list[_Decoded]]:
-    """Neighbors of one size, as many as go through the network together."""
-    return same_size_batches(images, lambda each: each.image.shape, predictor.images_at_once)
+def _shared(processes: "Processes | None", work: Callable[[], _Work]) -> _Work:
+    """The main process's view of the folders, for all.
+
+    Raises:
+        InputError: in every process.
+    """
+    main = processes is None or processes.is_main
+    value = work() if main else _Work()
+    value = value if processes is None else processes.broadcast(value)
+    if value.error is not None:
+        raise value.error
+    return value
 
 
-def _segmented(
-    predictor: ImagePredictor,
-    batch: list[_Decoded],
-    failures: dict[Path, str],
-    report: Callable[[str], None],
-    *,
-    confidence: bool,
-) -> Iterator[Segmented]:
-    """The results of a batch; images that do not fit into memory together are tried one by one."""
-    try:
-        with enough_memory(str(batch[0].path), EVALUATION_ADVICE):
-            results = predictor.class_maps([each.image for each in batch], confidence=confidence)
-            pairs = [(each, *result.arrays()) for each, result in zip(batch, results, strict=True)]
-    except TrainingError as error:
-        if len(batch) == 1:
-            failures[batch[0].path] = str(error)
-        else:
-            for each in batch:
-                yield from _segmented(predictor, [each], failures, report, confidence=confidence)
-        return
-    for each, classes, sure in pairs:
-        windows = predictor.windows_for(each.image.shape[0], each.image.shape[1])
-        if windows is not None and windows.context:
-            report(f"{each.path}: {each.image.shape[1]}x{each.image.shape[0]} pixels, in {windows}")
-        yield Segmented(each.path, each.target, each.image, classes, sure)
+def _advance(progress: Progress, total: int, done: float) -> None:
+    progress(done, total)
+
+
+def _write_common(
+    out: Path, items: Sequence[Input], model: SegmentationModel, options: PredictOptions, outputs: Outputs
+) -> None:
+    """The files about all inputs, from the records of all processes."""
+    record = OwnOutputs(out)
+    names = [item.target.relative_to(out).as_posix() for item in items]
+    names = [name for name in names if name in record.done and record.done[name].settings == outputs.settings]
+    if CLASS_SHARES in options.common:
+        table = partial(
+            write_class_shares,
+            done=[record.done[name] for name in names],
+            classes=model.classes,
+            disagreement=options.disagreement,
+        )
+        outputs.save(out / CLASS_SHARES, table, out)
+    if COCO in options.common:
+        coco = partial(write_coco, folder=out, names=names, classes=model.classes)
+        outputs.save(out / COCO, coco, out)
