@@ -24,6 +24,7 @@ from domainbridge.tools.polygons import filled_outlines, traced_regions
 from domainbridge.tools.predict_options import class_ids
 
 rasterio = pytest.importorskip("rasterio")
+Affine = pytest.importorskip("affine").Affine
 
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
 CLASSES = ("a", "b", "c")
@@ -182,7 +183,7 @@ def test_a_map_by_windows_is_the_image_at_once(
     model: Predictor, tiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = paint(tmp_path / "plain.png", (160, 208))
-    transform = rasterio.transform.from_origin(500000, 5400000, 0.5, 0.5)
+    transform = Affine(0.5, 0, 500000, 0, -0.5, 5400000)
     tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64} if tiled else {}
     profile = {"driver": "GTiff", "height": 160, "width": 208, "count": 4, "dtype": "uint16", "nodata": 0, **tiles}
     with rasterio.open(tmp_path / "map.tif", "w", crs="EPSG:32632", transform=transform, **profile) as file:
@@ -226,7 +227,8 @@ def test_a_large_png_by_windows(model: Predictor, tmp_path: Path, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(predict_job, "LARGE", 64)
             domainbridge.predict(model, tmp_path / name, parts, overlay=True)
-        assert np.array_equal(read(whole / "a.png"), read(parts / "a.png"))
+        equal = (read(whole / "a.png") == read(parts / "a.png")).mean()
+        assert equal == 1 if name == "a.png" else equal > 0.95, "GDAL and OpenCV enlarge a JPEG's colors differently"
         with Image.open(parts / "a.png") as image:
             assert image.mode == "P"
             assert image.getpalette()[:9] == model.palette[:3].flatten().tolist()
