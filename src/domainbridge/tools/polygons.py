@@ -94,15 +94,16 @@ def regions_of_file(path: Any, train_ids: NDArray[np.uint8], min_area: float, to
         tolerance: likewise.
     """
     import rasterio
-    from affine import Affine
     from rasterio.features import shapes
 
     with rasterio.open(path) as file:
         band: Any = rasterio.band(file, 1)  # type: ignore[no-untyped-call]
-        for geometry, value in shapes(band, connectivity=4, transform=Affine.identity()):
+        back = ~file.transform  # rasterio gives coordinates of the file's reference system
+        linear, corner = np.array([[back.a, back.d], [back.b, back.e]]), np.array([back.c, back.f])
+        for geometry, value in shapes(band, connectivity=4):
             train_id = int(train_ids[int(value)])
             if train_id != 255:
-                rings = [np.asarray(ring[:-1], np.float64) for ring in geometry["coordinates"]]
+                rings = [(np.asarray(ring[:-1]) @ linear + corner).round() for ring in geometry["coordinates"]]
                 yield from _region(train_id, rings, min_area, tolerance)
 
 
