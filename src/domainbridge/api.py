@@ -33,7 +33,7 @@ from domainbridge.tools.distill_recipe import distillation_tree
 from domainbridge.tools.hub import local_model
 from domainbridge.tools.open_model import open_model
 from domainbridge.tools.predict import predict_files
-from domainbridge.tools.predict_options import PredictOptions, class_ids
+from domainbridge.tools.predict_options import PredictOptions, class_ids, given_ids
 
 __all__ = ["Run", "adapt", "distill", "evaluate", "load_model", "predict", "recipe_of"]
 
@@ -337,28 +337,33 @@ def predict(
         *(overlay, colors, legend, confidence, probabilities, disagreement),
         tuple(polygons),
         *(min_area, tolerance, shares),
-        None if ids is None else class_ids(_ids(ids), predictor.classes),
+        None if ids is None else class_ids(given_ids(ids), predictor.classes),
         *(frames, every),
     )
-    both = _path_models(predictor) if disagreement else []
+    return predict_with(predictor, paths, Path(out), options, resume=resume, report=report, progress=progress)
+
+
+def predict_with(
+    model: SegmentationModel,
+    inputs: Sequence[Path],
+    out: Path,
+    options: PredictOptions,
+    *,
+    resume: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+    progress: Callable[[float, int], None] = lambda done, total: None,
+) -> int:
+    """The same with options as one value; see :func:`predict`."""
+    both = _path_models(model) if options.disagreement else []
     with joined_processes("cpu") as processes:
         return predict_files(
-            *(predictor, paths, Path(out), options),
+            *(model, inputs, out, options),
             paths=both,
             resume=resume,
             processes=processes,
             report=report,
             progress=progress,
         )
-
-
-def _ids(given: str | Mapping[Any, Any]) -> str | Mapping[Any, Any]:
-    """The name of a data set, or a label map."""
-    return (
-        given
-        if isinstance(given, str) and "=" not in given and not Path(given).is_file()
-        else read_label_map(given, "ids")
-    )
 
 
 def _path_models(predictor: SegmentationModel) -> list[Predictor]:

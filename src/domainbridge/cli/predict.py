@@ -14,8 +14,9 @@ def predict(
     model: Annotated[
         Path,
         typer.Argument(
-            help="path to a folder with model.safetensors and config.json, USER/NAME on the hub, or a file that `export` "
-            "wrote", metavar="MODEL"
+            help="path to a folder with model.safetensors and config.json, USER/NAME on the hub, or a file that "
+            "`export` wrote",
+            metavar="MODEL",
         ),
     ],
     inputs: Annotated[
@@ -86,17 +87,24 @@ def predict(
 
     Files that an earlier predict wrote are replaced; no other file is.
     """
+    import os
     from dataclasses import replace
 
-    from domainbridge import api
     from domainbridge.cli.parsing import parse_limits, parse_numbers, parse_resize, writable_folder
     from domainbridge.cli.tables import time_left
     from domainbridge.errors import RecipeError
     from domainbridge.tools.open_model import open_model
+    from domainbridge.tools.predict import predict_files
+    from domainbridge.tools.predict_options import PredictOptions, class_ids, given_ids
 
     writable_folder(out, "--out")
     if scale is not None and percentiles is not None:
         raise RecipeError("--scale and --percentiles: give one of the two")
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        from domainbridge.runtime.torchrun import process_device
+
+        device = process_device(device)
     loaded = open_model(model, slide=slide, flip=flip, device=device, precision=precision)
     if bands is not None:
         loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
@@ -107,25 +115,26 @@ def predict(
         loaded.image_rule = replace(loaded.image_rule, percentiles=limits, scale=None)
     if resize is not None:
         loaded.resize = parse_resize(resize, "--resize")
-    with time_left("images", shown=is_main_process()) as (progress, say):
-        written = api.predict(
-            *(loaded, inputs, out),
-            overlay=overlay,
-            colors=colors,
-            legend=legend,
-            confidence=confidence,
-            probabilities=probabilities,
-            disagreement=disagreement,
-            polygons=[] if polygons is None else [name.strip() for name in polygons.split(",")],
-            min_area=min_area,
-            tolerance=tolerance,
-            shares=shares,
-            ids=ids,
-            frames=frames,
-            every=every,
-            resume=resume,
-            report=say,
-            progress=progress,
-        )
-    if is_main_process():
+    options = PredictOptions(
+        overlay=overlay,
+        colors=colors,
+        legend=legend,
+        confidence=confidence,
+        probabilities=probabilities,
+        disagreement=disagreement,
+        polygons=() if polygons is None else tuple(name.strip() for name in polygons.split(",")),
+        min_area=min_area,
+        tolerance=tolerance,
+        shares=shares,
+        ids=None if ids is None else class_ids(given_ids(ids), loaded.classes),
+        frames=frames,
+        every=every,
+    )
+    with time_left("images", shown=rank == 0) as (progress, say):
+        if disagreement or count > 1:  # only these need torch beside the model
+            from domainbridge.api import predict_with as segment
+        else:
+            segment = predict_files
+        written = segment(loaded, inputs, out, options, resume=resume, report=say, progress=progress)
+    if rank == 0:
         echo(f"{written} images segmented into {out}", err=True)

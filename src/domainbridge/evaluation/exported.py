@@ -127,7 +127,8 @@ class ExportedPredictor:
         for image in images:
             size = image.shape[0], image.shape[1]
             resized = resize_image(image, self.input_size(*size))
-            whole = Maps(*(np.empty(size, np.uint8) for _ in range(2)), np.empty((*size, len(self.classes)), np.uint8))
+            every_class = np.empty((*size, len(self.classes)), np.uint8)
+            whole = Maps(np.empty(size, np.uint8), np.empty(size, np.uint8), every_class)
             for box, part in self.parts(resized, size, confidence=True, probabilities=True):
                 place = slice(box.top, box.bottom), slice(box.left, box.right)
                 for array, values in zip(whole.arrays, part.arrays, strict=True):

@@ -28,7 +28,8 @@ from domainbridge.evaluation.segmentation_model import Maps, WindowedImage
 from domainbridge.evaluation.windows import Box, Windows
 from domainbridge.models.model_folder import ModelConfig, load_model
 from domainbridge.models.segmenter import Segmentation, Segmenter
-from domainbridge.runtime.device import enough_memory, resolve_runtime
+from domainbridge.runtime.device import resolve_runtime
+from domainbridge.runtime.memory import enough_memory
 from domainbridge.types import as_unit_float
 
 __all__ = ["Predictor", "load_predictor"]

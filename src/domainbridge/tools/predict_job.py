@@ -129,6 +129,11 @@ class Job:
         try:
             results = self.model.maps(images, confidence=options.confidence, probabilities=options.probabilities)
             different = disagreements([path.maps(images) for path in self.paths], len(images))
+        except DataError as error:  # an exported network takes no small images
+            for each in batch:
+                self.failures[each.item.path] = error
+                self._one_done()
+            return
         except MemoryError:
             if len(batch) == 1:
                 self.failures[batch[0].item.path] = _too_large(batch[0].item.path)

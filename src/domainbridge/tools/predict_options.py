@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from domainbridge.data.label_spaces import BUILT_IN
 from domainbridge.errors import RecipeError, problem_list
 from domainbridge.tools.predict_inputs import Kind
 
-__all__ = ["CLASS_SHARES", "COCO", "POLYGON_FORMATS", "PredictOptions", "class_ids", "endings_of"]
+__all__ = ["CLASS_SHARES", "COCO", "POLYGON_FORMATS", "PredictOptions", "class_ids", "endings_of", "given_ids"]
 
 POLYGON_FORMATS = ("geojson", "coco", "labelme")
 CLASS_SHARES, COCO = "class-shares.csv", "coco.json"
@@ -131,6 +132,19 @@ def class_ids(given: str | Mapping[int | str, int | str], classes: Sequence[str]
     if problems:
         raise RecipeError(problem_list(f"ids {given if isinstance(given, str) else ''}".strip(), problems))
     return tuple(values[number] for number in range(len(classes)))
+
+
+def given_ids(given: str | Mapping[Any, Any]) -> str | Mapping[int | str, int | str]:
+    """The name of a known data set as it is; else a label map, see ``read_label_map``.
+
+    Raises:
+        RecipeError: neither.
+    """
+    if isinstance(given, str) and "=" not in given and not Path(given).is_file():
+        return given
+    from domainbridge.evaluation.label_maps import read_label_map  # imports torch
+
+    return read_label_map(given, "ids")
 
 
 def _known(name: str) -> Mapping[int, int]:
