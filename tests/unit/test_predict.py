@@ -181,7 +181,7 @@ class TestInputs:
             return segment(images, **options)
 
         monkeypatch.setattr(model, "class_maps", short)
-        with pytest.raises(DataError, match=r"a.png does not fit(.|\n)*evaluation.mode=slide"):
+        with pytest.raises(DataError, match=r"a.png: does not fit(.|\n)*evaluation.mode=slide"):
             domainbridge.predict(model, tmp_path / "in", tmp_path / "out")
         assert written(tmp_path / "out") == {"b.png"}
 
