@@ -200,6 +200,15 @@ def test_the_memory_of_a_vit_is_counted() -> None:
     assert 0 < sparing.recomputed < whole.operations
 
 
+def test_attention_keeps_no_scores() -> None:
+    """Fused attention keeps queries, keys, values and sums; the meta device alone would keep tokens x tokens too."""
+    small, large = (with_model(backbone="test_vit", output_stride=16) for _ in range(2))
+    large = large.model_copy(update={"crop": large.crop.model_copy(update={"width": 512, "height": 512})})
+    one, many = (costs_of(recipe, recipe.training) for recipe in (small, large))
+    assert many.activations == pytest.approx(64 * one.activations, rel=0.1), "as many times as pixels"
+    assert many.operations > 64 * one.operations, "scores are computed all the same"
+
+
 def test_a_vit_in_a_model_folder_is_a_plain_one(tmp_path: Path) -> None:
     assert isinstance(build_backbone("test_vit", 8), PlainViT)
     shallow = {**SMALL, "depth": 3}

@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from domainbridge.build.given_models import largest_teacher
@@ -146,7 +148,44 @@ def _saved_bytes(module: nn.Module, forward: Callable[[], Any]) -> int:
             kept[storage._cdata] = storage
         return tensor
 
-    with saved_tensors_hooks(remember, lambda tensor: tensor):
+    with saved_tensors_hooks(remember, lambda tensor: tensor), _FusedAttention():
         result = forward()
     assert not isinstance(result, Tensor) or result.requires_grad
     return sum(storage.nbytes() for storage in kept.values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as devices compute it: without keeping a row of scores per token, as the meta device would."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _fused_attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """PyTorch's memory-efficient attention (Rabe and Staats, arXiv 2112.05682), for shapes alone."""
+    if query.dim() != 4 or enable_gqa:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    bias = attn_mask
+    if bias is not None:
+        if bias.dtype == torch.bool:
+            bias = torch.zeros_like(bias, dtype=query.dtype)
+        bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    result: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias, True, dropout_p, is_causal, scale=scale
+    )[0]
+    return result
