@@ -50,7 +50,7 @@ def test_every_layout_has_a_tree() -> None:
 
 def test_an_unknown_data_set_is_named_with_its_place() -> None:
     with pytest.raises(
-        RecipeError, match=r"sources\.g: data set 'gta' is unknown; known are acdc, .*synthia \(and 'fol"
+        RecipeError, match=r"sources\.g: data set 'gta' is unknown; known are acdc, .*wilddash2 \(and 'fol"
     ):
         known_layout("gta", "sources.g")
 
