@@ -334,11 +334,19 @@ def predict(
     predictor = open_model(model) if isinstance(model, Path | str) else model
     paths = [Path(inputs)] if isinstance(inputs, Path | str) else [Path(path) for path in inputs]
     options = PredictOptions(
-        *(overlay, colors, legend, confidence, probabilities, disagreement),
-        tuple(polygons),
-        *(min_area, tolerance, shares),
-        None if ids is None else class_ids(given_ids(ids), predictor.classes),
-        *(frames, every),
+        overlay=overlay,
+        colors=colors,
+        legend=legend,
+        confidence=confidence,
+        probabilities=probabilities,
+        disagreement=disagreement,
+        polygons=tuple(polygons),
+        min_area=min_area,
+        tolerance=tolerance,
+        shares=shares,
+        ids=None if ids is None else class_ids(given_ids(ids), predictor.classes),
+        frames=frames,
+        every=every,
     )
     return predict_with(predictor, paths, Path(out), options, resume=resume, report=report, progress=progress)
 

@@ -1,6 +1,7 @@
 """From the keys of `training` about the trunk to a network and its optimizer."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -16,6 +17,8 @@ from domainbridge.seeding import torch_generator
 from domainbridge.training.optimizer import build_optimizer, parameter_groups
 
 __all__ = ["check_groups", "optimizer_of", "prepare_trunk", "trunk_notes"]
+
+_RATE_KEYS = ("learning_rate", "head_lr_mult", "weight_decay", "layer_decay", "lr_mults", "decay_mults")
 
 
 def prepare_trunk(student: Segmenter, training: TrainingConfig, seed: int, stream: str) -> None:
@@ -42,15 +45,7 @@ def prepare_trunk(student: Segmenter, training: TrainingConfig, seed: int, strea
 
 def optimizer_of(student: Segmenter, training: TrainingConfig) -> torch.optim.AdamW:
     """The optimizer of a stage, after :func:`prepare_trunk`."""
-    return build_optimizer(
-        student,
-        training.learning_rate,
-        training.head_lr_mult,
-        training.weight_decay,
-        layer_decay=training.layer_decay,
-        lr_mults=training.lr_mults,
-        decay_mults=training.decay_mults,
-    )
+    return build_optimizer(student, **_rates(training))
 
 
 def check_groups(student: Segmenter, training: TrainingConfig) -> None:
@@ -59,15 +54,12 @@ def check_groups(student: Segmenter, training: TrainingConfig) -> None:
     Raises:
         ModelError: one fits none, or the backbone has no residual blocks.
     """
-    parameter_groups(
-        student,
-        training.learning_rate,
-        training.head_lr_mult,
-        training.weight_decay,
-        layer_decay=training.layer_decay,
-        lr_mults=training.lr_mults,
-        decay_mults=training.decay_mults,
-    )
+    parameter_groups(student, **_rates(training))
+
+
+def _rates(training: TrainingConfig) -> dict[str, Any]:
+    """The keys that decide rate and weight decay of every weight, under their own names."""
+    return {name: getattr(training, name) for name in _RATE_KEYS}
 
 
 def trunk_notes(recipe: Recipe, stages: Iterable[StageSpec]) -> list[str]:
