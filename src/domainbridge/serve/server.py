@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from domainbridge.errors import RecipeError
@@ -25,7 +26,9 @@ def serve_model(
     precision: str = "float32",
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve a model folder or an exported file; returns after SIGINT or SIGTERM.
+    """Serve a model folder or a file until SIGINT, after which it returns, or SIGTERM, which ends the process.
+
+    Requests in progress get five seconds to be answered first.
 
     Args:
         model: path to a model folder, an .onnx or a .pt2 file.
@@ -71,4 +74,5 @@ def serve_model(
         report(f"note: {host} can be reached from other machines, and nobody is asked for a password")
     shown = f"[{host}]" if ":" in host else host
     report(f"serving {model} at http://{shown}:{listener.getsockname()[1]} (stop with Ctrl-C)")
-    uvicorn.Server(config).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after its orderly end
+        uvicorn.Server(config).run(sockets=[listener])
