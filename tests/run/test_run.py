@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from domainbridge.build.batches import batchnorm_batches, training_data
 from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import parse_recipe, stages_of
+from domainbridge.build.training_sizes import training_sizes
 from domainbridge.data.dataset import Dataset
+from domainbridge.data.training_sizes import ImageSizes
 from domainbridge.errors import RecipeError, RunFolderError, TrainingError
 from domainbridge.methods.base import TrainingStage
 from domainbridge.models.segmenter import Segmenter
@@ -128,6 +131,33 @@ def test_everything_is_there(finished: Path) -> None:
     assert weights(finished, ".")  # RUN/model, the final student
     assert yaml.safe_load((finished / "recipe.yaml").read_text())["training"]["head_lr_mult"] == 10
     assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+
+
+def test_model_folders_say_which_sizes_training_had(finished: Path) -> None:
+    clear = {"images": 12, "smallest": [40, 48], "median": [40, 48], "largest": [40, 48], "scale": [1.0, 1.0]}
+    fog = clear | {"images": 10}
+    expected = {stage: {"crop": [32, 32], "source": clear, "target": fog} for stage in (".", "r1-cut", "r2-distill")}
+    expected["source-only"] = {"crop": [32, 32], "source": clear, "target": None}
+    for stage, sizes in expected.items():
+        assert json.loads((finished / stage / "model/config.json").read_text())["training_sizes"] == sizes
+
+
+def test_sizes_are_those_at_the_network_and_unreadable_files_are_left_out(
+    generated_data: Path, recipe_tree: dict, tmp_path: Path
+) -> None:
+    shutil.copytree(generated_data, tmp_path / "data")
+    images = sorted((tmp_path / "data/target/images").iterdir())
+    for path, size in zip(images, [(20, 10), (100, 50), (60, 60)], strict=False):
+        Image.new("RGB", size).save(path)
+    images[3].write_bytes(b"no image")
+    recipe_tree["data_root"] = str(tmp_path / "data")
+    recipe_tree["crop"]["target_scale"] = [0.5, 2.0]
+    recipe_tree["targets"][0]["resize"] = {"width": 200, "height": 100}
+    recipe = parse_recipe(recipe_tree)
+    stage = next(stage for stage in stages_of(recipe) if stage.name == "r1-cut")
+    sizes = training_sizes(recipe, stage, open_data(recipe))
+    assert sizes.source == ImageSizes(12, (40, 48), (40, 48), (40, 48))
+    assert sizes.target == ImageSizes(len(images) - 1, (100, 100), (100, 120), (100, 200), (0.5, 2.0))
 
 
 def test_the_final_model_is_the_last_student(finished: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from domainbridge.data.label_spaces import label_space
+from domainbridge.data.training_sizes import ImageSizes, TrainingSizes
 from domainbridge.errors import DataError, ModelError, RecipeError
 from domainbridge.evaluation.exported import ExportedPredictor, load_exported
 from domainbridge.evaluation.exported_file import ExportedConfig
@@ -97,6 +98,17 @@ def test_large_images_go_through_windows_with_context(network: Segmenter, monkey
         assert (result[place][top:bottom, left:right] == alone[top:bottom, left:right]).all()
         seen[place][top:bottom, left:right] += 1
     assert (seen == 1).all()
+
+
+def test_the_description_survives_as_properties() -> None:
+    sizes = TrainingSizes((32, 32), None, ImageSizes(5, (30, 40), (60, 80), (90, 90), (0.5, 2.0)))
+    config = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, (50, 30, True, None), training_sizes=sizes)
+    properties = config.to_properties()
+    assert ExportedConfig.from_properties(properties, "a.onnx") == config
+    del properties["training_sizes"]
+    assert ExportedConfig.from_properties(properties, "a.onnx") == replace(config, training_sizes=None), "older files"
+    with pytest.raises(ModelError, match=r"damaged .*training_sizes"):
+        ExportedConfig.from_properties(properties | {"training_sizes": '{"crop": 3}'}, "a.onnx")
 
 
 def test_what_an_exported_file_cannot_do_is_said(network: Segmenter, tmp_path: Path) -> None:

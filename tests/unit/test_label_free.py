@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from domainbridge.data.label_spaces import label_space
+from domainbridge.data.spread import evenly_spread
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.grid import image_on, label_on_grid, middle
 from domainbridge.evaluation.label_free import (
@@ -21,7 +22,7 @@ from domainbridge.evaluation.label_free import (
     pixel_agreement,
     total_variation,
 )
-from domainbridge.evaluation.label_free_images import Walk, evenly_spread
+from domainbridge.evaluation.label_free_images import Walk
 from domainbridge.evaluation.shifts import SHIFTS
 from domainbridge.models.segmenter import Segmentation
 from domainbridge.runtime.device import Runtime

@@ -2,16 +2,18 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from domainbridge.data.training_sizes import ImageSizes, TrainingSizes
 from domainbridge.errors import ModelError
 from domainbridge.models.backbones.base import build_backbone
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.mmseg_names import from_published
-from domainbridge.models.model_folder import ModelConfig, load_model, save_model
+from domainbridge.models.model_folder import ModelConfig, load_model, read_model_config, save_model
 from domainbridge.models.pretrained import load_backbone_weights, load_checked, read_state_dict
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 
@@ -161,8 +163,17 @@ def test_a_saved_model_is_the_same_model(spec: ModelSpec, tmp_path: Path) -> Non
     image = torch.rand(1, 3, 40, 40)
     assert torch.equal(loaded(image).logits, network(image).logits)
     assert description == config(spec)
+    assert description.training_sizes is None, "folders of older versions say nothing"
     assert not loaded.training
     assert not list((tmp_path / "m").glob("*.tmp"))
+
+
+def test_sizes_of_training_are_kept_and_change_no_result(tmp_path: Path) -> None:
+    sizes = TrainingSizes((32, 32), ImageSizes(5, (30, 40), (60, 80), (90, 90), (0.5, 2.0)), None)
+    save_model(tmp_path, build_segmenter(TINY), replace(config(), training_sizes=sizes))
+    description = read_model_config(tmp_path)
+    assert description.training_sizes == sizes
+    assert repr(description) == repr(config()), "earlier results of predict stay those of this model"
 
 
 def test_model_folders_that_do_not_work(tmp_path: Path) -> None:
@@ -188,6 +199,13 @@ def test_model_folders_that_do_not_work(tmp_path: Path) -> None:
         (("colors",), [[0, 0, 900], [0, 0, 1], [0, 0, 2]], "colors must be three whole numbers"),
         (("mean",), [0.1, 0.2, 0.3], "mean .* is not that of"),
         (("mean",), "x", "is not that of|not a model description"),
+        (("training_sizes",), {"crop": [32, 0]}, "no height and width"),
+        (
+            ("training_sizes",),
+            {"crop": [32, 32], "source": {"images": 0, "scale": [1, 1]}, "target": None},
+            "training_s",
+        ),
+        (("training_sizes",), [1], "training_sizes"),
     ],
 )
 def test_an_edited_description_is_refused(place: tuple[str, ...], value: object, message: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Segmenting files: names, what is replaced and what never is, images of any size."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 import domainbridge
 from domainbridge.data.label_spaces import label_space
+from domainbridge.data.training_sizes import ImageSizes, TrainingSizes
+from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, ModelError
 from domainbridge.evaluation.predictor import Predictor
 from domainbridge.models.heads.base import HeadSpec
@@ -184,6 +187,47 @@ class TestInputs:
         with pytest.raises(DataError, match=r"a.png: does not fit(.|\n)*evaluation.mode=slide"):
             domainbridge.predict(model, tmp_path / "in", tmp_path / "out")
         assert written(tmp_path / "out") == {"b.png"}
+
+
+class TestScale:
+    """Inputs of another scale than the images of training."""
+
+    SIZES = TrainingSizes(
+        (16, 16), ImageSizes(9, (20, 20), (20, 20), (20, 20)), ImageSizes(9, (9, 12), (9, 12), (20, 30))
+    )
+
+    @pytest.fixture
+    def trained(self, model: Predictor) -> Predictor:
+        return Predictor(model.network, replace(model.config, training_sizes=self.SIZES))
+
+    def told(self, model: Predictor, images: Path, out: Path) -> list[str]:
+        lines: list[str] = []
+        domainbridge.predict(model, images, out, report=lines.append)
+        return [line for line in lines if "another scale" in line]
+
+    def test_is_said_once_with_the_size_that_matches(self, trained: Predictor, tmp_path: Path) -> None:
+        for name, size in (("a", (9, 12)), ("b", (90, 120)), ("c", (120, 90)), ("d", (4, 4)), ("e", (38, 38))):
+            paint(tmp_path / f"in/{name}.png", size)
+        (line,) = self.told(trained, tmp_path / "in", tmp_path / "out")
+        assert line.startswith("note: 3 of 5 inputs have another scale than the images of training: 120x90 pixels")
+        assert "12x9 (target) and 20x20 (source) in training, so sides 5.2 times as long" in line
+        assert "--resize 12x9 brings every input" in line
+        trained.resize = ResizeRule(12, 9)
+        assert not self.told(trained, tmp_path / "in", tmp_path / "matching")
+        with Image.open(tmp_path / "matching/c.png") as image:
+            assert image.size == (90, 120), "at the size of the input"
+
+    def test_is_not_said_where_nothing_differs_or_nothing_is_known(
+        self, model: Predictor, trained: Predictor, tmp_path: Path
+    ) -> None:
+        paint(tmp_path / "in/a.png", (9, 12))
+        assert not self.told(trained, tmp_path / "in", tmp_path / "out")
+        paint(tmp_path / "in/b.png", (90, 120))
+        assert not self.told(model, tmp_path / "in", tmp_path / "unknown")
+
+    def test_random_changes_of_scale_in_training_are_scales_of_training(self) -> None:
+        sizes = ImageSizes(1, (10, 10), (10, 10), (10, 10), (0.5, 2.0))
+        assert [sizes.factor((side, side)) for side in (1, 5, 20, 40)] == [0.2, 1, 1, 2]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (2, 3000), (3000, 2)])

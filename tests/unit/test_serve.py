@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainbridge.data.label_spaces import label_space
+from domainbridge.data.training_sizes import ImageSizes, TrainingSizes
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.exported import ExportedPredictor
 from domainbridge.evaluation.exported_file import ExportedConfig
@@ -56,7 +57,11 @@ NETWORK = ByColor()
 @contextmanager
 def running(limits: Limits) -> Iterator[int]:
     """The port of a service in a thread."""
-    config = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, None, smallest_side=4)
+    config = ExportedConfig(
+        *(SPACE.name, SPACE.classes, SPACE.colors, None),
+        smallest_side=4,
+        training_sizes=TrainingSizes((8, 8), None, ImageSizes(4, (8, 12), (8, 12), (8, 12))),
+    )
     app = service(ExportedPredictor(NETWORK, config), "by color", limits)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
@@ -127,6 +132,19 @@ class TestResults:
         assert all(0.9 < each["confidence"] <= 1 for each in facts["classes"])
         assert facts["runs"] == [[0, 9], [2, 3]] * 8
         assert "runs" not in json.loads(ask(port, "/predict?output=json", PICTURE)[1])
+
+    def test_another_scale_than_in_training_is_told_once_and_counted(
+        self, port: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        large = io.BytesIO()
+        Image.new("RGB", (60, 40)).save(large, "PNG")
+        before = json.loads(ask(port, "/health")[1])["other_scale"]
+        assert "note" not in json.loads(ask(port, "/predict?output=json", PICTURE)[1])
+        facts = json.loads(ask(port, "/predict?output=json", large.getvalue())[1])
+        assert "60x40 pixels at the network, 12x8 (target) in training, so sides 5 times as long" in facts["note"]
+        ask(port, "/predict", large.getvalue())
+        assert json.loads(ask(port, "/health")[1])["other_scale"] == before + 2
+        assert sum("60x40 pixels" in record.getMessage() for record in caplog.records) == (before == 0)
 
     def test_page_model_and_health(self, port: int) -> None:
         status, page, headers = ask(port, "/")

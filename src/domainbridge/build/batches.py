@@ -55,6 +55,7 @@ class TrainingData:
         target: all targets likewise.
         source_mixture: how often each source is drawn.
         target_mixture: how often each target is drawn.
+        files: of all domains, whatever is read of them.
         rare: rare class sampling, if any.
         oracle: labeled target images for stage oracle, in the place of the sources.
     """
@@ -63,6 +64,7 @@ class TrainingData:
     target: Dataset
     source_mixture: Mixture
     target_mixture: Mixture
+    files: DataSets
     rare: RareClasses | None = None
     oracle: "LabeledImages | None" = None
 
@@ -81,7 +83,7 @@ def training_data(
     """The recipe's mixtures over what training reads, without stage oracle's part."""
     fixed = tuple(domain.share for domain in recipe.sources)
     sources = replace(_mixture(recipe, data.sources), fixed=fixed if any(fixed) else ())
-    return TrainingData(source, target, sources, _mixture(recipe, data.targets), rare)
+    return TrainingData(source, target, sources, _mixture(recipe, data.targets), data, rare)
 
 
 def oracle_data(

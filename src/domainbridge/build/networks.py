@@ -16,6 +16,7 @@ from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
+from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.errors import ModelError, RecipeError
 from domainbridge.methods.adapt_batchnorm import batchnorm_layers
 from domainbridge.methods.base import (
@@ -61,8 +62,13 @@ def model_spec(recipe: Recipe) -> ModelSpec:
     )
 
 
-def model_config(recipe: Recipe) -> ModelConfig:
-    """Configuration of the run's model folders; images are read and resized as those of the first target."""
+def model_config(recipe: Recipe, sizes: TrainingSizes | None = None) -> ModelConfig:
+    """Configuration of the run's model folders; images are read and resized as those of the first target.
+
+    Args:
+        recipe: with the network.
+        sizes: of the training images, if known.
+    """
     space = training_space(recipe)
     target = recipe.targets[0]
     resize = (target.validation.resize if target.validation else None) or target.resize
@@ -75,6 +81,7 @@ def model_config(recipe: Recipe) -> ModelConfig:
         rule,
         image_rule(target),
         weights_of_run(recipe),
+        sizes,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.decode import read_image
+from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image
 from domainbridge.errors import DataError, ModelError, RecipeError
 from domainbridge.evaluation.exported_file import ExportedConfig
@@ -147,6 +148,11 @@ class ExportedPredictor:
         for box, planes in self._parts(image, size):
             classes, sure = _best(planes, confidence=confidence)
             yield box, Maps(classes, sure, _probabilities(planes) if probabilities else None)
+
+    @property
+    def training_sizes(self) -> TrainingSizes | None:
+        """Of the images of training; None where nothing is known."""
+        return self.config.training_sizes
 
     @property
     def identity(self) -> str:

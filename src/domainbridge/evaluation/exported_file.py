@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.label_spaces import LabelSpace
+from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import ModelError
 
@@ -41,6 +42,7 @@ class ExportedConfig:
         image: how image files become 8-bit RGB.
         precision: float32, float16 or int8.
         smallest_side: pixels of the shortest side that the network takes.
+        training_sizes: of the images of training; None where nothing is known. They change no result.
     """
 
     label_space: str
@@ -50,6 +52,7 @@ class ExportedConfig:
     image: ImageRule = ImageRule()
     precision: str = "float32"
     smallest_side: int = 1
+    training_sizes: TrainingSizes | None = field(default=None, repr=False)
 
     @property
     def space(self) -> LabelSpace:
@@ -82,12 +85,13 @@ class ExportedConfig:
             )
         try:
             values: dict[str, Any] = {
-                field.name: json.loads(properties[field.name]) for field in fields(cls) if field.name in properties
+                each.name: json.loads(properties[each.name]) for each in fields(cls) if each.name in properties
             }
             values["classes"] = tuple(values["classes"])
             values["colors"] = tuple((r, g, b) for r, g, b in values["colors"])
             values["resize"] = tuple(values["resize"]) if values["resize"] else None
             values["image"] = ImageRule.from_json(values["image"])
+            values["training_sizes"] = TrainingSizes.from_json(values.get("training_sizes"))
             config = cls(**values)
             if not 0 < len(config.classes) == len(config.colors):
                 raise ValueError(f"{len(config.classes)} classes and {len(config.colors)} colors")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.label_spaces import LabelSpace
+from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule, ScaleRule
 from domainbridge.evaluation.windows import Windows
 
@@ -52,12 +53,21 @@ class ImagePredictor(Protocol):
         """RGB per train id."""
         ...
 
+    @property
+    def training_sizes(self) -> TrainingSizes | None:
+        """Of the images of training."""
+        ...
+
     def read(self, path: Path) -> Pixels:
         """An image file as RGB."""
         ...
 
     def images_at_once(self, height: int, width: int) -> int:
         """How many images of that size make a batch."""
+        ...
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) at the network of an image of that size."""
         ...
 
     def windows_for(self, height: int, width: int) -> Windows | None:

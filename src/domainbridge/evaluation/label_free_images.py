@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from domainbridge.data.dataset import Dataset, ahead
+from domainbridge.data.spread import evenly_spread
 from domainbridge.errors import ModelError
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 from domainbridge.evaluation.evaluate import ScoringRule
@@ -28,16 +29,11 @@ from domainbridge.runtime.memory import enough_memory
 from domainbridge.seeding import torch_generator
 from domainbridge.types import Sample
 
-__all__ = ["SourceFacts", "Walk", "evenly_spread"]
+__all__ = ["SourceFacts", "Walk"]
 
 _ADVICE = "evaluation.label_free.images=0 leaves these scores out"
 _JITTER = 0.2
 """Strength of the jitter whose effect on target predictions is scored; the published augmentation's."""
-
-
-def evenly_spread(length: int, count: int) -> list[int]:
-    """At most ``count`` positions of a sequence, from its first on."""
-    return [length * number // min(count, length) for number in range(min(count, length))]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from domainbridge.data.decode import read_image
 from domainbridge.data.label_spaces import LabelSpace
+from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image
 from domainbridge.errors import RecipeError, TrainingError
 from domainbridge.evaluation.inference import (
@@ -153,6 +154,11 @@ class Predictor(nn.Module):
             total.update(name.encode())
             total.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
         return total.hexdigest()
+
+    @property
+    def training_sizes(self) -> TrainingSizes | None:
+        """Of the images of training; None where nothing is known."""
+        return self.config.training_sizes
 
     @property
     def identity(self) -> str:

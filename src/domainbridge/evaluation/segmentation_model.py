@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.bands import ImageRule
+from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.evaluation.windows import Box, Windows
 
 __all__ = ["Maps", "SegmentationModel", "WindowedImage"]
@@ -67,6 +68,11 @@ class SegmentationModel(Protocol):
     @property
     def palette(self) -> Pixels:
         """RGB per train id, uint8 (256, 3); unused values are black."""
+        ...
+
+    @property
+    def training_sizes(self) -> TrainingSizes | None:
+        """Of the images of training; None where nothing is known."""
         ...
 
     @property

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
+from domainbridge.data.spread import evenly_spread
 from domainbridge.data.transforms import resize_image
 from domainbridge.errors import ExportError, ModelError, RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule
@@ -198,20 +199,17 @@ def _chosen(predictor: Predictor, files: LabeledFiles | Listing, count: int, pre
     if isinstance(files, LabeledFiles):
         dataset, rule = scoring_of(predictor, files)
         check_classes_occur(dataset, rule.space, "export: --labels")
-        some = _spread(len(dataset), count)
+        some = evenly_spread(len(dataset), count)
         assert dataset.labels is not None
         images, labels = (tuple(paths[i] for i in some) for paths in (dataset.images, dataset.labels))
         labeled = replace(dataset, images=images, labels=labels), rule
     paths = files.listing.images if isinstance(files, LabeledFiles) else files.images
     ranges = []
     if precision == "int8":
-        ranges = [_at_network(predictor, predictor.read(paths[i])) for i in _spread(len(paths), CALIBRATION_IMAGES)]
-    return _Chosen([paths[i] for i in _spread(len(paths), count)], ranges, labeled)
-
-
-def _spread(number: int, count: int) -> Sequence[int]:
-    """Positions of at most ``count`` of a number of images, evenly spread."""
-    return range(number) if number <= count else [position * number // count for position in range(count)]
+        ranges = [
+            _at_network(predictor, predictor.read(paths[i])) for i in evenly_spread(len(paths), CALIBRATION_IMAGES)
+        ]
+    return _Chosen([paths[i] for i in evenly_spread(len(paths), count)], ranges, labeled)
 
 
 def _at_network(predictor: Predictor, image: Pixels) -> Pixels:
@@ -223,7 +221,14 @@ def _at_network(predictor: Predictor, image: Pixels) -> Pixels:
 def _description(predictor: Predictor, precision: str, smallest_side: int) -> ExportedConfig:
     config = predictor.config
     return ExportedConfig(
-        config.label_space, config.classes, config.colors, config.resize, config.image, precision, smallest_side
+        config.label_space,
+        config.classes,
+        config.colors,
+        config.resize,
+        config.image,
+        precision,
+        smallest_side,
+        config.training_sizes,
     )
 
 

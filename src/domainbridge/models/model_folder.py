@@ -3,7 +3,7 @@
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from domainbridge.data.bands import ImageRule
+from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.errors import ModelError, problem_list
 from domainbridge.files import file_checksum, write_file, write_text
 from domainbridge.models.backbones.base import normalization_of
@@ -55,6 +56,8 @@ class ModelConfig:
         image: how image files become 8-bit RGB, for files of more than 8 bits or other bands.
         initial_weights: what the training began with, and its license; None for random weights, or where nothing is
             known.
+        training_sizes: of the images of training; None where nothing is known. Changes no result of the model, so the
+            ``repr``, from which results are told apart, leaves the sizes out.
     """
 
     spec: ModelSpec
@@ -64,6 +67,7 @@ class ModelConfig:
     resize: tuple[int, int, bool, int | None] | None
     image: ImageRule = ImageRule()
     initial_weights: InitialWeights | None = None
+    training_sizes: TrainingSizes | None = field(default=None, repr=False)
 
 
 def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
@@ -84,8 +88,9 @@ def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
 
     write_file(folder / WEIGHTS, save)
     content = {"format": _FORMAT, **asdict(config), "mean": model.mean.flatten().tolist()}
-    if config.initial_weights is None:
-        del content["initial_weights"]
+    for name in ("initial_weights", "training_sizes"):
+        if content[name] is None:
+            del content[name]
     content["std"] = model.std.flatten().tolist()
     content["sha256"] = checksums[-1]
     write_text(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
@@ -154,6 +159,7 @@ def read_model_config(folder: Path) -> ModelConfig:
             resize=tuple(content["resize"]) if content["resize"] is not None else None,
             image=ImageRule.from_json(content.get("image", {})),
             initial_weights=weights_from_json(content.get("initial_weights")),
+            training_sizes=TrainingSizes.from_json(content.get("training_sizes")),
         )
         problems = _contradictions(config, content)
     except KeyError as error:

@@ -18,6 +18,7 @@ from domainbridge.build.label_space import scoring_rule
 from domainbridge.config.schema import Recipe
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.data.spread import evenly_spread
 from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
 from domainbridge.evaluation.evaluate import ScoredImage, ScoringRule, scored_images
 from domainbridge.files import digest
@@ -118,12 +119,6 @@ class _Row:
     counts: NDArray[np.uint32]
     class_map: ClassMap | None
     picture: Picture | None
-
-
-def evenly_spread(count: int, at_most: int) -> list[int]:
-    """Indices of at most ``at_most`` of ``count`` images, evenly spread."""
-    kept = min(count, at_most)
-    return [count * number // kept for number in range(kept)]
 
 
 class ImageRecorder:

@@ -9,7 +9,8 @@ from typing import Final
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule, training_space
 from domainbridge.config.schema import Recipe
-from domainbridge.evaluation.label_free_images import SourceFacts, Walk, evenly_spread
+from domainbridge.data.spread import evenly_spread
+from domainbridge.evaluation.label_free_images import SourceFacts, Walk
 from domainbridge.files import digest, read_json, write_text
 from domainbridge.models.model_folder import load_model
 from domainbridge.models.segmenter import Segmenter

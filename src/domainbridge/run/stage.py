@@ -15,6 +15,7 @@ from domainbridge.build.fine_tuning import optimizer_of, prepare_trunk
 from domainbridge.build.given_models import given_model
 from domainbridge.build.networks import build_objective, initial_student, model_config
 from domainbridge.build.stage_network import stage_recipe
+from domainbridge.build.training_sizes import training_sizes
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
@@ -136,7 +137,8 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     if stage.uses_target and training.adapt_batchnorm == "target":
         _adapt_batchnorm(student, node, stage, training, context)
     if runtime.processes.is_main:
-        save_model(folder / "model", student, model_config(stage_recipe(recipe, stage)))
+        sizes = training_sizes(recipe, stage, context.data.files)
+        save_model(folder / "model", student, model_config(stage_recipe(recipe, stage), sizes))
     return training.steps, state.seconds()
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from domainbridge.evaluation.image_predictor import ImagePredictor
 
-__all__ = ["OUTPUTS", "answer", "run_lengths"]
+__all__ = ["OUTPUTS", "answer", "run_lengths", "scale_remark"]
 
 _MIXED = 0.5
 """Share of the classes' colors in an overlay."""
@@ -35,8 +35,20 @@ def answer(
     classes, sure = predictor.class_maps([image], confidence=json or output == "confidence")[0].arrays()
     if json:
         assert sure is not None
-        return _facts(predictor, classes, sure, runs=runs), "application/json"
+        remark = scale_remark(predictor, image)
+        facts = _facts(predictor, classes, sure, runs=runs)
+        return facts if remark is None else facts | {"note": remark}, "application/json"
     return _png(_PICTURES[output](predictor, image, classes, sure)), "image/png"
+
+
+def scale_remark(predictor: ImagePredictor, image: Pixels) -> str | None:
+    """A sentence if an image reaches the network at another scale than the training images; else None."""
+    sizes, size = predictor.training_sizes, predictor.input_size(image.shape[0], image.shape[1])
+    if sizes is None or not sizes.differs(size):
+        return None
+    return (
+        f"another scale than the images of training: {sizes.comparison(size)}; send the image in the size of training"
+    )
 
 
 def run_lengths(classes: Pixels) -> list[list[int]]:

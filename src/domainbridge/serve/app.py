@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from domainbridge.errors import DomainbridgeError
 from domainbridge.evaluation.image_predictor import ImagePredictor
-from domainbridge.serve.answers import OUTPUTS, answer
+from domainbridge.serve.answers import OUTPUTS, answer, scale_remark
 from domainbridge.serve.bodies import image_bytes
 from domainbridge.serve.images import decode
 from domainbridge.serve.queue import ModelQueue
@@ -54,6 +54,15 @@ class _Counts:
 
     segmented: int = 0
     refused: int = 0
+    other_scale: int = 0
+
+    def look_at(self, remark: str | None) -> None:
+        """Count images of another scale than in training; the first one is told in the log."""
+        if remark is not None and not self.other_scale:
+            logging.getLogger(__name__).warning(
+                "note: an image has %s. Further ones are counted: other_scale in /health", remark
+            )
+        self.other_scale += remark is not None
 
 
 def service(predictor: ImagePredictor, name: str, limits: Limits) -> FastAPI:
@@ -86,6 +95,7 @@ def service(predictor: ImagePredictor, name: str, limits: Limits) -> FastAPI:
             "waiting": queue.taken,
             "segmented": counts.segmented,
             "refused": counts.refused,
+            "other_scale": counts.other_scale,
             "seconds": round(time.monotonic() - start, 1),
         }
 
@@ -107,7 +117,9 @@ def service(predictor: ImagePredictor, name: str, limits: Limits) -> FastAPI:
             content = await image_bytes(request, limits.body_bytes, limits.seconds)
 
             def work() -> tuple[Any, str]:
-                return answer(predictor, decode(content, predictor.image_rule, limits.pixels), output, runs=runs)
+                image = decode(content, predictor.image_rule, limits.pixels)
+                counts.look_at(scale_remark(predictor, image))
+                return answer(predictor, image, output, runs=runs)
 
             try:
                 body, kind = await asyncio.wait_for(place.run(work), limits.seconds)

@@ -15,6 +15,7 @@ from domainbridge.tools.predict_inputs import Input, Inputs, collect_inputs
 from domainbridge.tools.predict_job import Job
 from domainbridge.tools.predict_options import CLASS_SHARES, COCO, PredictOptions, endings_of
 from domainbridge.tools.predict_outputs import Outputs
+from domainbridge.tools.predict_scale import scale_note
 from domainbridge.tools.predict_tables import write_class_shares, write_coco
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def predict_files(
     """
     rank, count = (processes.rank, processes.count) if processes is not None else (0, 1)
     settings = digest([model.identity, [path.identity for path in paths], repr(options)])
-    work = _shared(processes, partial(_work, inputs, out, options, settings, resume=resume))
+    work = _shared(processes, partial(_work, model, inputs, out, options, settings, resume=resume))
     if rank == 0:
         for note in work.notes:
             report(f"note: {note}")
@@ -96,7 +97,15 @@ class _Work(Inputs):
     error: DomainbridgeError | None = None
 
 
-def _work(inputs: Sequence[Path], out: Path, options: PredictOptions, settings: str, *, resume: bool) -> _Work:
+def _work(
+    model: SegmentationModel,
+    inputs: Sequence[Path],
+    out: Path,
+    options: PredictOptions,
+    settings: str,
+    *,
+    resume: bool,
+) -> _Work:
     earlier = OwnOutputs(out)
 
     def done(item: Input) -> bool:
@@ -113,6 +122,8 @@ def _work(inputs: Sequence[Path], out: Path, options: PredictOptions, settings: 
         work.notes.append(f"{len(work.items) - len(work.open)} of {len(work.items)} inputs have their results already")
     if others:
         work.notes.append(f"{others} results are of another model, other options or a changed input, and are made anew")
+    if (note := scale_note(model, work.open)) is not None:
+        work.notes.append(note)
     return work
 
 
