@@ -171,8 +171,8 @@ def test_an_unknown_method_is_a_problem_beside_the_others() -> None:
         parsed(method="dbd", seed=-1)
     assert "2 problem(s)" in str(caught.value)
     assert (
-        "method: 'dbd' is unknown, known are ddb, ddb-online, distill-models, masked-consistency, self-training"
-        in str(caught.value)
+        "method: 'dbd' is unknown, known are ddb, ddb-online, distill-models, masked-consistency, prototype-denoising, "
+        "self-training" in str(caught.value)
     )
     assert "; did you mean 'ddb'?" in str(caught.value)
 
@@ -180,7 +180,10 @@ def test_an_unknown_method_is_a_problem_beside_the_others() -> None:
 def test_a_method_has_keys_of_its_own() -> None:
     shared = {key: value for key, value in copy.deepcopy(RECIPE).items() if key != "prototypes"}
     assert parse_recipe({**shared, "method": "self-training", "mixing": "cut"}).mixing == "cut"
-    with pytest.raises(RecipeError, match="mixing: is a key of method self-training, but the recipe's method is ddb"):
+    with pytest.raises(
+        RecipeError,
+        match="mixing: is a key of method prototype-denoising and self-training, but the recipe's method is ddb",
+    ):
         parsed(mixing="cut")
     with pytest.raises(RecipeError, match="rounds: is a key of method ddb"):
         parse_recipe({**shared, "method": "self-training", "rounds": 2})

@@ -47,8 +47,8 @@ class Recipe(Section):
     )
     method: str = Field(
         "ddb",
-        description="name of the method: ddb, ddb-online, self-training, masked-consistency, source-free, source-only, "
-        "distill-models, or one of an installed package",
+        description="name of the method: ddb, ddb-online, self-training, masked-consistency, prototype-denoising, "
+        "source-free, source-only, distill-models, or one of an installed package",
     )
     fidelity: Literal["corrected", "published"] = Field(
         "corrected", description="published: with the quirks of the authors' code, see docs/method.md"

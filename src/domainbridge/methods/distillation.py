@@ -148,6 +148,11 @@ class TeacherOutput:
             similarity.masked_fill_(self._missing, -torch.inf)
         return similarity.softmax(1)
 
+    def rectified_probabilities(self, rows: slice) -> Tensor:
+        """w * softmax(logits) of some rows: float32 (batch, classes, rows, width)."""
+        probability, weights = self.logits(rows).softmax(1), self.weights(rows)
+        return probability if weights is None else probability.mul_(weights)
+
 
 class Distillation:
     """The objective of step 2."""
@@ -253,7 +258,8 @@ class Distillation:
 
     def _ensemble_chunks(self, image: Tensor) -> Iterator[Tensor]:
         """r, a few rows at a time."""
-        rectified = _rectified_probabilities if self.rectify == "probabilities" else _softmax_of_weighted_logits
+        probabilities = TeacherOutput.rectified_probabilities
+        rectified = probabilities if self.rectify == "probabilities" else _softmax_of_weighted_logits
         return self._mean_chunks(image, rectified)
 
     def _mean_chunks(self, image: Tensor, read: Callable[[TeacherOutput, slice], Tensor]) -> Iterator[Tensor]:
@@ -285,12 +291,6 @@ def _weighted_logits(output: TeacherOutput, rows: slice) -> Tensor:
     """w * logits."""
     logits, weights = output.logits(rows), output.weights(rows)
     return logits if weights is None else logits.mul_(weights)
-
-
-def _rectified_probabilities(output: TeacherOutput, rows: slice) -> Tensor:
-    """w * softmax(logits)."""
-    probability, weights = output.logits(rows).softmax(1), output.weights(rows)
-    return probability if weights is None else probability.mul_(weights)
 
 
 def _softmax_of_weighted_logits(output: TeacherOutput, rows: slice) -> Tensor:

@@ -7,17 +7,18 @@ result, is distilled from. No network waits for the end of another one's trainin
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from domainbridge.config.base import PositiveInt, Section
+from domainbridge.config.base import Section
 from domainbridge.methods.base import StageInputs, StageSpec, TrainingStage, register_method
 from domainbridge.methods.ddb import PathKeys, path_stage
 from domainbridge.methods.distillation import Distillation, EnsembleConfig
-from domainbridge.methods.prototypes import PrototypeBank, empty_bank, means_of, running_mean
+from domainbridge.methods.prototypes import PrototypeBank, RunningPrototypesConfig, empty_bank, moved_bank
 from domainbridge.methods.self_training import SelfTraining
 from domainbridge.methods.source_only import baseline_stages
 from domainbridge.models.segmenter import Segmentation, Segmenter
@@ -27,16 +28,11 @@ from domainbridge.types import Batch
 __all__ = ["OnlineConfig", "OnlineDDB", "OnlineDDBConfig", "OnlineDistillation"]
 
 
-class OnlineConfig(Section):
+class OnlineConfig(RunningPrototypesConfig):
     """Prototypes and distillation beside the paths."""
 
     distill_after: int = Field(
         1500, ge=0, le=10**9, description="steps before the target loss of the distilled student begins"
-    )
-    min_pixels: PositiveInt = Field(10, description="least number of predicted pixels for a crop to count for a class")
-    max_count: PositiveInt = Field(
-        200,
-        description="cap of the running mean's count of steps: prototypes follow features over about so many steps",
     )
 
 
@@ -76,8 +72,9 @@ class OnlineDistillation(Distillation):
         self.paths = dict(paths)
         self.num_losses = 2 + sum(path.num_losses for path in paths.values())
         self.uses_prototypes, self.distill_after = prototypes, distill_after
-        self.min_pixels, self.max_count = min_pixels, max_count
-        self.mean_over_devices = mean_over_devices
+        self.moved = partial(
+            moved_bank, min_pixels=min_pixels, max_count=max_count, mean_over_devices=mean_over_devices
+        )
         classifier = student.head.classifier
         shape = (classifier.out_channels, classifier.in_channels)
         self.banks = {name: empty_bank(*shape, student.mean.device) for name in paths}
@@ -111,7 +108,7 @@ class OnlineDistillation(Distillation):
                 yield f"{name}_{loss}", value
             shares.append(pseudo.share)
             if self.uses_prototypes:
-                self.banks[name] = self._moved(self.banks[name], output, _size(batch.target_image))
+                self.banks[name] = self.moved(self.banks[name], output, _size(batch.target_image))
             self._outputs.append((output, self.banks[name] if self.uses_prototypes else None))
         for loss, value in super().losses(batch, generator):
             yield loss, value if loss == "source" or self.distills else 0 * value
@@ -122,18 +119,6 @@ class OnlineDistillation(Distillation):
     def teacher_outputs(self, image: Tensor) -> list[tuple[Segmentation, PrototypeBank | None]]:
         """The EMA teachers' outputs of this step, which the paths' pseudo-labels come from too."""
         return self._outputs
-
-    @torch.no_grad()
-    def _moved(self, bank: PrototypeBank, output: Segmentation, size: tuple[int, int]) -> PrototypeBank:
-        """A running mean over steps; the sample of a class is the mean over the crops in which the class counts."""
-        with torch.autocast(output.logits.device.type, enabled=False):
-            full = Segmentation(output.logits.float(), output.features.float())
-            means, seen = means_of(full, size, len(bank.counts), self.min_pixels)
-            crops = seen.float().sum(0)
-            sums = torch.cat([(means * seen[:, :, None]).sum(0), crops[:, None]], 1)
-            sums = sums if self.mean_over_devices is None else self.mean_over_devices(sums)
-            sample, counted = sums[:, :-1] / sums[:, -1:].clamp_min(1e-6), sums[:, -1] > 0
-            return running_mean(bank, sample[None], counted[None], self.max_count)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Student and teacher of each path, and the prototypes."""

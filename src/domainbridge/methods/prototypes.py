@@ -1,5 +1,6 @@
 """Class centroids of one path's features on the target (docs/method.md, section 3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,16 @@ from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.ops.prototype_distance import class_sums
 from domainbridge.ops.upsample import upsample
 
-__all__ = ["PrototypeBank", "PrototypesConfig", "empty_bank", "image_means", "means_of", "running_mean"]
+__all__ = [
+    "PrototypeBank",
+    "PrototypesConfig",
+    "RunningPrototypesConfig",
+    "empty_bank",
+    "image_means",
+    "means_of",
+    "moved_bank",
+    "running_mean",
+]
 
 
 class PrototypesConfig(Section):
@@ -20,6 +30,16 @@ class PrototypesConfig(Section):
     passes: Positive = Field(4, le=10_000, description="passes over the target's training images")
     min_pixels: PositiveInt = Field(10, description="least number of predicted pixels for a crop to count for a class")
     max_count: PositiveInt = Field(3000, description="cap of the running mean's count of crops")
+
+
+class RunningPrototypesConfig(Section):
+    """Prototypes that follow an EMA teacher during training."""
+
+    min_pixels: PositiveInt = Field(10, description="least number of predicted pixels for a crop to count for a class")
+    max_count: PositiveInt = Field(
+        200,
+        description="cap of the running mean's count of steps: prototypes follow features over about so many steps",
+    )
 
 
 @dataclass(frozen=True)
@@ -99,3 +119,33 @@ def running_mean(bank: PrototypeBank, means: Tensor, seen: Tensor, max_count: in
     later = torch.cat([kept_after[1:], torch.ones_like(kept_after[:1])])
     vectors = bank.vectors * kept_after[0, :, None] + torch.einsum("bk,bkc->kc", share * later, means)
     return PrototypeBank(vectors, (bank.counts + counted.sum(0)).clamp_max(max_count))
+
+
+@torch.no_grad()
+def moved_bank(
+    bank: PrototypeBank,
+    output: Segmentation,
+    size: tuple[int, int],
+    *,
+    min_pixels: int,
+    max_count: int,
+    mean_over_devices: Callable[[Tensor], Tensor] | None = None,
+) -> PrototypeBank:
+    """A running mean over steps; the sample of a class is the mean over the crops in which the class counts.
+
+    Args:
+        bank: before the step.
+        output: of the network whose prototypes these are, for the step's target crops.
+        size: (height, width) of the crops.
+        min_pixels: a class with fewer predicted pixels in a crop does not count.
+        max_count: cap of the count of steps.
+        mean_over_devices: mean of a tensor over the devices that share a batch; None for one device.
+    """
+    with torch.autocast(output.logits.device.type, enabled=False):
+        full = Segmentation(output.logits.float(), output.features.float())
+        means, seen = means_of(full, size, len(bank.counts), min_pixels)
+        crops = seen.float().sum(0)
+        sums = torch.cat([(means * seen[:, :, None]).sum(0), crops[:, None]], 1)
+        sums = sums if mean_over_devices is None else mean_over_devices(sums)
+        sample, counted = sums[:, :-1] / sums[:, -1:].clamp_min(1e-6), sums[:, -1] > 0
+        return running_mean(bank, sample[None], counted[None], max_count)
