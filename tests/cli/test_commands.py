@@ -213,7 +213,7 @@ def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: P
     assert scored["miou"] == pytest.approx(of_run["miou"])
     assert "pixels without class" in result.stdout
     assert scored["ignored"] == of_run["ignored"] == 0
-    slid = call("evaluate", folder / "model", *arguments, "--slide", "--flip")
+    slid = call("evaluate", folder / "model", *arguments, "--slide", "--flip", "--scales", "0.5,1")
     assert slid.returncode == 0
     mapped = call("evaluate", folder / "model", *arguments, "--label-map", "0=ground,1=box,2=ignore")
     assert mapped.returncode == 0, mapped.stderr
@@ -222,6 +222,8 @@ def test_evaluate_agrees_with_the_run(done: tuple[Path, Path], generated_data: P
         (("--json", tmp_path), "is a folder"),
         (("--json", tmp_path / "none/s.json"), "there is no folder"),
         (("--label-scale", "0.5"), "a data set and its root"),
+        (("--scales", "1,0"), "--scales 1,0: expected factors from 0.1 to 10, found 0"),
+        (("--scales", "1;2"), "--scales 1;2: expected numbers with commas between"),
     ):
         refused = call("evaluate", folder / "model", *arguments, *wrong)
         assert refused.returncode == 2

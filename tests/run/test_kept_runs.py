@@ -178,7 +178,7 @@ def test_changed_data_is_noticed_and_loses_nothing(
     assert set(start(tree, finished).begun.values()) == {"done"}
 
 
-def test_a_replaced_validation_mask_is_scored_again_and_nothing_else(
+def test_other_validation_masks_and_scales_are_scored_again_and_train_nothing(
     tree: dict[str, Any], finished: Path, tmp_path: Path
 ) -> None:
     before = json.loads((finished / "results.json").read_text())["stages"]["r1-distill"]["targets"]["fog"]
@@ -187,6 +187,11 @@ def test_a_replaced_validation_mask_is_scored_again_and_nothing_else(
     assert set(start(tree, finished).begun.values()) == {"done"}
     after = json.loads((finished / "results.json").read_text())["stages"]["r1-distill"]["targets"]["fog"]
     assert after != before
+    scores = finished / "r1-distill/evaluation.json"
+    rule = json.loads(scores.read_text())["fingerprint"]
+    for scales, same in (([1], True), ([0.5, 1], False)):
+        assert set(start({**tree, "evaluation": {"scales": scales}}, finished).begun.values()) == {"done"}
+        assert (json.loads(scores.read_text())["fingerprint"] == rule) == same
     assert not finished.with_name("tiny.1").exists()
 
 

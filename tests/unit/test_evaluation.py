@@ -56,6 +56,9 @@ def test_means_over_subsets() -> None:
     assert [len(members) for members in SUBSETS.values()] == [16, 13]
 
 
+CPU = torch.device("cpu")
+
+
 class Pixelwise(torch.nn.Module):
     """Logits that depend on each pixel alone, at full resolution."""
 
@@ -63,16 +66,14 @@ class Pixelwise(torch.nn.Module):
         return Segmentation(torch.cat([image[:, :1], 1 - image[:, :1], 0.5 * image[:, 1:2]], 1) * 5, image)
 
 
+@settings(deadline=None)
 @given(st.integers(5, 40), st.integers(5, 40), st.integers(3, 20), st.booleans())
 def test_windows_and_flips_agree_with_the_whole_image(height: int, width: int, window: int, flip: bool) -> None:
-    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * width))
-    whole = probabilities(Pixelwise(), image, (height, width), InferenceRule())
-    slid = probabilities(Pixelwise(), image, (height, width), InferenceRule((window, window), flip))
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
+    whole = probabilities(Pixelwise(), image, (height, width), InferenceRule(), CPU)
+    slid = probabilities(Pixelwise(), image, (height, width), InferenceRule((window, window), flip), CPU)
     assert torch.allclose(whole, slid, atol=1e-5)
-    assert probabilities(Pixelwise(), image, (7, 9), InferenceRule((window, window))).shape == (1, 3, 7, 9)
-
-
-CPU = torch.device("cpu")
+    assert probabilities(Pixelwise(), image, (7, 9), InferenceRule((window, window)), CPU).shape == (1, 3, 7, 9)
 
 
 @settings(deadline=None, max_examples=50)
@@ -88,8 +89,7 @@ def test_the_class_map_is_that_of_the_probabilities(
     image = np.random.default_rng(sum(shape)).integers(0, 256, (*shape, 3), np.uint8)
     rule = InferenceRule(window, flip)
     found = class_map(Pixelwise(), image, size, rule, CPU, confidence=True)
-    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    every = probabilities(Pixelwise(), tensor, size, rule)[0]
+    every = probabilities(Pixelwise(), image, size, rule, CPU)[0]
     assert found.classes.shape == found.confidence.shape == size
     chosen = every.gather(0, found.classes.long()[None])[0]
     assert torch.allclose(chosen, every.amax(0), atol=1e-5), "the most probable class, or one as probable"
@@ -132,7 +132,8 @@ def test_no_tensor_has_a_value_per_class_for_every_pixel(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch.Tensor, "softmax", watched)
     image = np.full((400, 400, 3), 200, np.uint8)
-    for rule in (InferenceRule(), InferenceRule(flip=True), InferenceRule((64, 64))):
+    scales = InferenceRule(scales=(0.5, 1.5))
+    for rule in (InferenceRule(), InferenceRule(flip=True), InferenceRule((64, 64)), scales):
         found = class_map(Coarse(), image, (2000, 2000), rule, CPU, confidence=True)
         assert (found.classes == 39).all()
     assert 0 < largest < 40 * 2000 * 100

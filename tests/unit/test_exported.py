@@ -22,6 +22,8 @@ from tiny_onnx import write_tiny_onnx
 
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
 SPACE = label_space("abc", ["a", "b", "c"])
+ONCE = InferenceRule()
+FLIP = InferenceRule(flip=True)
 
 
 class TorchNetwork:
@@ -45,13 +47,13 @@ def network() -> Segmenter:
 
 
 def pair(
-    network: Segmenter, *, flip: bool = False, resize: tuple[int, int, bool, int | None] | None = None
+    network: Segmenter, rule: InferenceRule = ONCE, resize: tuple[int, int, bool, int | None] | None = None
 ) -> tuple[Predictor, ExportedPredictor]:
     config = ModelConfig(SPEC, SPACE.name, SPACE.classes, SPACE.colors, resize)
     exported = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, resize)
     return (
-        Predictor(network, config, InferenceRule(flip=flip)),
-        ExportedPredictor(TorchNetwork(network), exported, flip=flip),
+        Predictor(network, config, rule),
+        ExportedPredictor(TorchNetwork(network), exported, rule),
     )
 
 
@@ -59,13 +61,22 @@ def noise(*size: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        InferenceRule(),
+        InferenceRule(flip=True),
+        InferenceRule(flip=True, scales=(1.5, 1.0)),
+        InferenceRule(scales=(0.7,)),
+    ],
+    ids=["once", "flip", "flip and scales", "one scale"],
+)
 @pytest.mark.parametrize("resize", [None, (50, 30, True, None)], ids=["as stored", "resized"])
 @pytest.mark.parametrize("size", [(37, 61), (1, 5)])
 def test_the_classes_are_those_of_the_model_folder(
-    network: Segmenter, flip: bool, resize: tuple[int, int, bool, int | None] | None, size: tuple[int, int]
+    network: Segmenter, rule: InferenceRule, resize: tuple[int, int, bool, int | None] | None, size: tuple[int, int]
 ) -> None:
-    under_torch, exported = pair(network, flip=flip, resize=resize)
+    under_torch, exported = pair(network, rule, resize)
     expected = under_torch.class_maps([noise(*size)], confidence=True)[0].arrays()
     classes, sure = exported.class_maps([noise(*size)], confidence=True)[0].arrays()
     assert len(np.unique(expected[0])) > 1 or min(size) == 1
@@ -114,8 +125,11 @@ def test_the_description_survives_as_properties() -> None:
 def test_what_an_exported_file_cannot_do_is_said(network: Segmenter, tmp_path: Path) -> None:
     _, exported = pair(network)
     small = ExportedPredictor(exported.session, replace(exported.config, smallest_side=32))
-    with pytest.raises(DataError, match="takes 32 pixels a side"):
+    with pytest.raises(DataError, match="31 pixels: the exported network takes 32 pixels a side"):
         small.class_map(noise(31, 64))
+    small.rule = InferenceRule(scales=(1.0, 0.5))
+    with pytest.raises(DataError, match=r"62 pixels at the scale 0\.5: the exported network takes 32 pixels a side"):
+        small.class_map(noise(62, 64))
     with pytest.raises(RecipeError, match="--slide"):
         load_exported(tmp_path / "a.onnx", slide=True)
     with pytest.raises(RecipeError, match="--precision float16"):

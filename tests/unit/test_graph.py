@@ -78,7 +78,7 @@ DISTILL_ON = {"r1-distill", *ROUND_2}
         ({"distillation": {"mode": "soft"}}, DISTILL_ON),
         ({"prototypes": {"passes": 2}}, {"r1-prototypes", *DISTILL_ON}),
         ({"self_training": {"confidence": 0.9}}, {"r1-cut", "r1-class", "r1-prototypes", *DISTILL_ON}),
-        ({"evaluation": {"flip": True}}, set()),
+        ({"evaluation": {"flip": True, "scales": [0.5, 1]}}, set()),
         ({"runtime": {"num_workers": 3}}, set()),
         ({"data_root": "/elsewhere"}, set()),
         ({"training": {**RECIPE["training"], "log_every": 1, "checkpoint_every": 7}}, set()),

@@ -43,9 +43,8 @@ def scoring_rule(recipe: Recipe) -> ScoringRule:
     for name in (*rule.exclude_classes, *(member for members in rule.subsets.values() for member in members)):
         space.index(name)
     window = (rule.window or (recipe.crop.height, recipe.crop.width)) if rule.mode == "slide" else None
-    return ScoringRule(
-        space, table, rule.exclude_classes, InferenceRule(window, rule.flip, rule.precision), rule.subsets
-    )
+    inference = InferenceRule(window, rule.flip, rule.precision, rule.scales)
+    return ScoringRule(space, table, rule.exclude_classes, inference, rule.subsets)
 
 
 def pixel_loss(recipe: Recipe, training: TrainingConfig, device: torch.device) -> PixelLoss | None:

@@ -20,6 +20,9 @@ JsonOption = Annotated[Path | None, typer.Option(help="path to a file for the sc
 Slide = Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 or float16 (autocast), faster on GPUs")]
 Flip = Annotated[bool, typer.Option("--flip", help="average with the mirrored image")]
+Scales = Annotated[
+    str, typer.Option(help="average over sizes of the image at the network: factors with commas between: 0.75,1,1.25")
+]
 
 
 def evaluate(
@@ -58,6 +61,7 @@ def evaluate(
     json: JsonOption = None,
     slide: Slide = False,
     flip: Flip = False,
+    scales: Scales = "1",
     device: Device = "auto",
     precision: Precision = "float32",
 ) -> None:
@@ -65,7 +69,7 @@ def evaluate(
     from json import dumps
 
     from domainbridge import api
-    from domainbridge.cli.parsing import writable
+    from domainbridge.cli.parsing import parse_scales, writable
     from domainbridge.cli.tables import print_scores
     from domainbridge.files import write_text
 
@@ -75,9 +79,11 @@ def evaluate(
     given |= {"label_map": label_map, "label_space": label_space, "label_scale": label_scale, "subsets": subset or ()}
     changes: dict[str, Any] = {"evaluation.mode": "slide"} if slide else {}
     changes |= {"evaluation.flip": True} if flip else {}
+    factors = parse_scales(scales, "--scales")
+    changes |= {"evaluation.scales": list(factors)} if factors != (1.0,) else {}
     changes |= {"evaluation.precision": precision} if precision != "float32" else {}
     loaded = recipe and api.recipe_of(recipe, changes)
-    predictor = api.load_model(model, slide=slide, flip=flip, device=device, precision=precision)
+    predictor = api.load_model(model, slide=slide, flip=flip, scales=factors, device=device, precision=precision)
     result = api.evaluate(predictor, loaded or None, report=_say, **given)
     for target, scores in result.items():
         print_scores(scores, f"{target}, {scores.images} images")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _LARGEST_FACTOR = 16
 
-__all__ = ["parse_limits", "parse_numbers", "parse_resize", "parse_size", "writable", "writable_folder"]
+__all__ = ["parse_limits", "parse_numbers", "parse_resize", "parse_scales", "parse_size", "writable", "writable_folder"]
 
 
 def writable(path: Path, what: str) -> None:
@@ -85,6 +85,21 @@ def parse_numbers(text: str, option: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise RecipeError(f"{option} {text}: expected whole numbers with commas between, such as 6,12")
     return tuple(int(part) for part in text.split(","))
+
+
+def parse_scales(text: str, option: str) -> tuple[float, ...]:
+    """'0.75,1,1.25' to (0.75, 1.0, 1.25).
+
+    Raises:
+        RecipeError: not distinct factors of an image's size with commas between.
+    """
+    from domainbridge.evaluation.inference_rule import given_scales
+
+    try:
+        scales = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"{option} {text}: expected numbers with commas between, such as 0.75,1,1.25") from None
+    return given_scales(scales, f"{option} {text}")
 
 
 def parse_limits(text: str, option: str, allowed: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float]:

@@ -78,6 +78,10 @@ def predict(
     ] = None,
     slide: Annotated[bool, typer.Option("--slide", help="sliding windows of 512x512")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="average with the mirrored image")] = False,
+    scales: Annotated[
+        str,
+        typer.Option(help="average over sizes of the image at the network: factors with commas between: 0.75,1,1.25"),
+    ] = "1",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     precision: Annotated[
         str, typer.Option(help="float32, or bfloat16 or float16 (autocast), faster on GPUs")
@@ -90,7 +94,7 @@ def predict(
     import os
     from dataclasses import replace
 
-    from domainbridge.cli.parsing import parse_limits, parse_numbers, parse_resize, writable_folder
+    from domainbridge.cli.parsing import parse_limits, parse_numbers, parse_resize, parse_scales, writable_folder
     from domainbridge.cli.tables import time_left
     from domainbridge.errors import RecipeError
     from domainbridge.tools.open_model import open_model
@@ -105,7 +109,8 @@ def predict(
         from domainbridge.runtime.torchrun import process_device
 
         device = process_device(device)
-    loaded = open_model(model, slide=slide, flip=flip, device=device, precision=precision)
+    factors = parse_scales(scales, "--scales")
+    loaded = open_model(model, slide=slide, flip=flip, scales=factors, device=device, precision=precision)
     if bands is not None:
         loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
     if scale is not None:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from domainbridge.config.base import Positive, Probability, Section, Side
 from domainbridge.config.domains import LabelSpaceConfig
+from domainbridge.config.scales import checked_scales
 
 __all__ = [
     "CacheConfig",
@@ -172,6 +173,12 @@ class EvaluationConfig(Section):
         None, description="height and width of a sliding window; default: the crop's"
     )
     flip: bool = Field(False, description="average with the mirrored image")
+    scales: tuple[float, ...] = Field(
+        (1.0,),
+        max_length=32,
+        description="multi-scale test: factors (0.1 to 10) of the image's size at the network, e.g. [0.75, 1, 1.25]; "
+        "the mean of the softmax probabilities of all scales, mirrored or not, decides; time grows with their squares",
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="autocast of the forward passes that scores come from"
     )
@@ -183,6 +190,11 @@ class EvaluationConfig(Section):
         "`test` images do, e.g. 0.3; chosen by a hash of the names; no effect on a target with `test`",
     )
     label_free: LabelFreeConfig = LabelFreeConfig()
+
+    @field_validator("scales")
+    @classmethod
+    def _usable(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        return checked_scales(scales)
 
 
 class RuntimeConfig(Section):

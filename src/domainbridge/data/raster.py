@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,13 @@ class RasterImage:
             ]
             self._rows, self._top = np.concatenate([kept, *new]), rows.start
         return self._rows[rows.start - self._top : rows.stop - self._top, columns]
+
+    def resized(self, size: tuple[int, int]) -> "RasterImage":
+        """The same open file, bands and limits at another size, (height, width)."""
+        other = copy(self)
+        other.shape = (*size, 3)
+        other._rows, other._top = np.empty((0, size[1], 3), np.uint8), 0
+        return other
 
     def without_data(self, rows: slice, columns: slice) -> NDArray[np.bool_] | None:
         """Which stored pixels the file marks as empty, bool (rows, columns); None: the file marks none."""

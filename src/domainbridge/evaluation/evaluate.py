@@ -182,7 +182,7 @@ def compared(model: Segmenter, batch: Sequence[Sample], rule: ScoringRule, devic
 
 def _too_large(sample: Sample, rule: InferenceRule) -> list[str]:
     """A description of a large image, or nothing."""
-    height, width = sample.image.shape[:2]
+    height, width = rule.largest_size(*sample.image.shape[:2])
     windows = windows_of(height, width, rule) if rule.window is None else None
     return [f"{sample.name}: {width}x{height} pixels at the network, {windows}"] if windows else []
 

@@ -16,7 +16,8 @@ from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image
 from domainbridge.errors import DataError, ModelError, RecipeError
 from domainbridge.evaluation.exported_file import ExportedConfig
-from domainbridge.evaluation.segmentation_model import Maps, WindowedImage
+from domainbridge.evaluation.inference_rule import InferenceRule, given_scales, windows_of
+from domainbridge.evaluation.segmentation_model import Maps, WindowedImage, at_size
 from domainbridge.evaluation.sessions import Session, open_session, unit_batch
 from domainbridge.evaluation.windows import CONTEXT, Box, Windows, fits_in_one_piece, large_image_windows
 from domainbridge.files import file_checksum
@@ -52,12 +53,12 @@ class ExportedPredictor:
         session: runs the network.
         config: classes, colors, size.
         image_rule: choice of bands and scale of the values of image files.
-        flip: average with the mirrored image.
+        rule: flip, scales.
         checksum: of the file.
     """
 
-    def __init__(self, session: Session, config: ExportedConfig, *, flip: bool = False) -> None:
-        self.session, self.config, self.flip = session, config, flip
+    def __init__(self, session: Session, config: ExportedConfig, rule: InferenceRule | None = None) -> None:
+        self.session, self.config, self.rule = session, config, rule or InferenceRule()
         self.space = config.space
         self.resize: ResizeRule | ScaleRule | None = config.resize_rule
         self.checksum = ""
@@ -86,9 +87,8 @@ class ExportedPredictor:
         return 1
 
     def windows_for(self, height: int, width: int) -> Windows | None:
-        """The windows for an image of that size; None: it goes through the network at once."""
-        size = self.input_size(height, width)
-        return None if fits_in_one_piece(*size) else large_image_windows(*size)
+        """The windows for an image of that size, at the largest scale; None: it goes through the network at once."""
+        return windows_of(*self.rule.largest_size(*self.input_size(height, width)), self.rule)
 
     def class_map(self, image: Pixels, *, confidence: bool = False) -> ExportedClassMap:
         """Train ids at the image's own size, with ``confidence`` also the largest probability; bounded memory.
@@ -103,10 +103,12 @@ class ExportedPredictor:
         """
         height, width = image.shape[:2]
         size = self.input_size(height, width)
-        if min(size) < self.config.smallest_side:
+        if min(map(min, self.rule.sizes(*size))) < self.config.smallest_side:
+            smallest = "" if self.rule.scales == (1.0,) else f" at the scale {min(self.rule.scales):g}"
             raise DataError(
-                f"an image of {width}x{height} pixels: the exported network takes {self.config.smallest_side} pixels a "
-                "side or more; predict with the model folder, which pads smaller ones"
+                f"an image of {width}x{height} pixels{smallest}: the exported network takes "
+                f"{self.config.smallest_side} pixels a side or more; predict with the model folder, which pads smaller "
+                "ones"
             )
         result = ExportedClassMap(np.empty((height, width), np.uint8), None)
         if confidence:
@@ -157,7 +159,7 @@ class ExportedPredictor:
     @property
     def identity(self) -> str:
         """A text that changes with everything that may change a result."""
-        return f"{self.checksum} {self.config} {self.resize} {self.flip} {self.image_rule}"
+        return f"{self.checksum} {self.config} {self.resize} {self.rule} {self.image_rule}"
 
     def input_size(self, height: int, width: int) -> Size:
         """(height, width) at the network of an image of that size."""
@@ -176,17 +178,26 @@ class ExportedPredictor:
         return self.session.logits(unit_batch(images))
 
     def _parts(self, image: WindowedImage, size: Size) -> "Iterator[tuple[Box, list[_Planes]]]":
-        """Boxes of the result, each with the planes of the image and, with ``flip``, of the mirrored one."""
-        height, width = image.shape[:2]
-        views: tuple[Box, ...] = (Box(0, height, 0, width),)
-        if not fits_in_one_piece(height, width):
-            views = large_image_windows(height, width).views
-        whole = size != (height, width)  # logits go to the input size first, so that all of them are needed
-        for group in [views] if whole else [(view,) for view in views]:
-            box = Box(0, height, 0, width) if whole else _core(group[0], height, width)
-            mirrors = (False, True) if self.flip else (False,)
-            planes = [_Planes(self._seen(image, group, mirror), (height, width), box, size) for mirror in mirrors]
-            yield (Box(0, size[0], 0, size[1]) if whole else box), planes
+        """Boxes of the result, each with the planes of every pass: of the scales, mirrored or not."""
+        shape = image.shape[0], image.shape[1]
+        sizes = self.rule.sizes(*shape)
+        if sizes == [size]:
+            views = _views(*size)
+            for view in views:
+                core = _core(view, *size)
+                yield core, [self._planes(image, [view], mirror, core, size) for mirror in self.rule.mirrors]
+            return
+        whole = Box(0, size[0], 0, size[1])  # logits go to the input size first, so that all of them are needed
+        passes = [
+            self._planes(scaled, _views(*scaled.shape[:2]), mirror, Box(0, scaled.shape[0], 0, scaled.shape[1]), size)
+            for scaled in (at_size(image, each) for each in sizes)
+            for mirror in self.rule.mirrors
+        ]
+        yield whole, passes
+
+    def _planes(self, image: WindowedImage, views: Sequence[Box], mirror: bool, box: Box, size: Size) -> "_Planes":
+        """One pass over the windows that cover ``box`` of an image; ``size``: of the whole result."""
+        return _Planes(self._seen(image, views, mirror), (image.shape[0], image.shape[1]), box, size)
 
     def _seen(self, image: WindowedImage, views: Sequence[Box], mirror: bool) -> list[tuple[Box, NDArray[np.float32]]]:
         """Logits of the windows, (classes, h, w) each; ``mirror``: of the mirrored windows, mirrored back."""
@@ -208,6 +219,7 @@ def load_exported(
     *,
     slide: bool = False,
     flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     device: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
@@ -218,6 +230,7 @@ def load_exported(
         path: of the file.
         slide: must be False; exported files see the whole image, or windows with context above four megapixels.
         flip: average with the mirrored image.
+        scales: factors of the image's size at the network, whose results are averaged.
         device: auto, cpu, cuda, cuda:1 ...
         precision: must be float32; an exported file has the precision that it was exported with.
         threads: of one forward pass on the CPU.
@@ -230,8 +243,9 @@ def load_exported(
         raise RecipeError("--slide: exported files have no sliding windows; predict with the model folder")
     if precision != "float32":
         raise RecipeError(f"--precision {precision}: the precision of an exported file is chosen by `export`")
+    rule = InferenceRule(flip=flip, scales=given_scales(scales))
     session, config = open_session(Path(path), device, threads)
-    predictor = ExportedPredictor(session, config, flip=flip)
+    predictor = ExportedPredictor(session, config, rule)
     predictor.checksum = file_checksum(Path(path))
     return predictor
 
@@ -257,6 +271,12 @@ class _Planes:
                 core.left - self.box.left : core.right - self.box.left,
             ] = large[core.top - view.top : core.bottom - view.top, core.left - view.left : core.right - view.left]
         return plane if self.size == self.input_size else _enlarged(plane, self.size)
+
+
+def _views(height: int, width: int) -> tuple[Box, ...]:
+    """Windows over an image of that size, or all of it."""
+    whole = (Box(0, height, 0, width),)
+    return whole if fits_in_one_piece(height, width) else large_image_windows(height, width).views
 
 
 def _core(view: Box, height: int, width: int) -> Box:

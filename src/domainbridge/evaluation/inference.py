@@ -1,4 +1,4 @@
-"""Whole images through the network: in one piece, or in windows; with or without the mirror image.
+"""Whole images through the network: in one piece, or in windows; at several scales, with or without the mirror image.
 
 :func:`class_map` is what predicting and scoring use. Its memory is bounded: no tensor holds a value per class for every
 pixel of the image. :func:`probabilities` returns exactly such a tensor, for those who want it.
@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from domainbridge.data.transforms import resize_image
 from domainbridge.errors import ModelError
 from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
+from domainbridge.evaluation.kept_views import Network
 from domainbridge.evaluation.logit_blocks import (
     Blocks,
-    Network,
     blocks_in_one_piece,
     parts_in_windows,
+    passes_in_one_piece,
 )
 from domainbridge.evaluation.segmentation_model import WindowedImage
 from domainbridge.evaluation.windows import (
@@ -27,7 +29,9 @@ from domainbridge.evaluation.windows import (
     Box,
 )
 from domainbridge.models.segmenter import Segmenter
+from domainbridge.ops.transfer import to_device
 from domainbridge.ops.upsample import upsample
+from domainbridge.types import as_unit_float
 
 __all__ = [
     "ClassMap",
@@ -94,11 +98,13 @@ def check_finite(finite: Tensor) -> None:
 def images_at_once(height: int, width: int, rule: InferenceRule, device: torch.device) -> int:
     """How many images of that size at the network go through it together.
 
-    On a GPU as many as have the pixels of the largest image that goes through in one piece. A CPU gains nothing.
+    On a GPU as many as have, at the largest scale, the pixels of the largest image that goes through in one piece. A
+    CPU gains nothing.
     """
-    if device.type == "cpu" or windows_of(height, width, rule) is not None:
+    tall, wide = rule.largest_size(height, width)
+    if device.type == "cpu" or windows_of(tall, wide, rule) is not None:
         return 1
-    return max(ONE_PIECE // (height * width), 1)
+    return max(ONE_PIECE // (tall * wide), 1)
 
 
 def class_map(
@@ -136,19 +142,15 @@ def class_maps(
         confidence: also the probability of the most probable class.
         probabilities: also those of all classes: a byte per class and pixel.
     """
-    wanted = _Wanted(rule.flip, confidence, probabilities)
-    network, mirrors = Network(model, device, rule.precision), (False, True) if rule.flip else (False,)
-    shape = images[0].shape[0], images[0].shape[1]
-    windows = windows_of(*shape, rule)
-    if windows is not None:
-        in_parts = (
-            parts_in_windows(network, image, size, windows, mirrors) for image, size in zip(images, sizes, strict=True)
-        )
+    wanted = _Wanted(rule.several, confidence, probabilities)
+    network = Network(model, device, rule.precision)
+    if _in_windows(images[0], rule):
+        in_parts = (parts_in_windows(network, image, size, rule) for image, size in zip(images, sizes, strict=True))
         every: Iterable[Blocks] = (chain.from_iterable(blocks for _, blocks in parts) for parts in in_parts)
     else:
-        passes = [network.logits(images, mirror=mirror) for mirror in mirrors]
-        each = ([logits[row : row + 1] for logits in passes] for row in range(len(images)))
-        every = (blocks_in_one_piece(logits, shape, size) for logits, size in zip(each, sizes, strict=True))
+        passes = passes_in_one_piece(network, images, rule)
+        each = ([whole.of(number) for whole in passes] for number in range(len(images)))
+        every = (blocks_in_one_piece(some, size) for some, size in zip(each, sizes, strict=True))
     return [
         _best(blocks, Box(0, size[0], 0, size[1]), device, wanted) for blocks, size in zip(every, sizes, strict=True)
     ]
@@ -170,27 +172,29 @@ def class_map_parts(
     Arguments are those of :func:`class_maps`. The parts have a few million pixels at most, cover the result once, and
     come row by row from the top, each row from the left.
     """
-    wanted = _Wanted(rule.flip, confidence, probabilities)
-    network, mirrors = Network(model, device, rule.precision), (False, True) if rule.flip else (False,)
-    shape = image.shape[0], image.shape[1]
-    windows = windows_of(*shape, rule)
-    if windows is not None:
-        for part, blocks in parts_in_windows(network, image, size, windows, mirrors):
+    wanted = _Wanted(rule.several, confidence, probabilities)
+    network = Network(model, device, rule.precision)
+    if _in_windows(image, rule):
+        for part, blocks in parts_in_windows(network, image, size, rule):
             yield part, _best(blocks, part, device, wanted)
         return
-    whole = image[0 : shape[0], 0 : shape[1]]
-    passes = [network.logits([whole], mirror=mirror) for mirror in mirrors]
+    passes = passes_in_one_piece(network, [image[0 : image.shape[0], 0 : image.shape[1]]], rule)
     rows = max(ONE_PIECE // size[1], 1)
     for top in range(0, size[0], rows):
         part = Box(top, min(top + rows, size[0]), 0, size[1])
-        yield part, _best(blocks_in_one_piece(passes, shape, size, slice(part.top, part.bottom)), part, device, wanted)
+        yield part, _best(blocks_in_one_piece(passes, size, slice(part.top, part.bottom)), part, device, wanted)
+
+
+def _in_windows(image: WindowedImage, rule: InferenceRule) -> bool:
+    """Whether the image is too large for one piece, at one of the scales."""
+    return windows_of(*rule.largest_size(image.shape[0], image.shape[1]), rule) is not None
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is computed from the logits; ``flip``: of two passes, whose probabilities are averaged."""
+    """What is computed from the logits; ``several``: of more than one pass, whose probabilities are averaged."""
 
-    flip: bool
+    several: bool
     confidence: bool
     probabilities: bool
 
@@ -203,10 +207,10 @@ def _best(blocks: Blocks, part: Box, device: torch.device, wanted: _Wanted) -> C
     every: Tensor | None = None
     for box, logits in blocks:
         place = slice(box.top - part.top, box.bottom - part.top), slice(box.left - part.left, box.right - part.left)
-        # Without the mirrored image, logits give the classes, whether or not probabilities are asked for.
-        both = [each.softmax(0) for each in logits] if wanted.flip or wanted.confidence or wanted.probabilities else []
-        mean = sum(both[1:], both[0]) / len(both) if both else logits[0]
-        best = mean.max(0) if wanted.flip else logits[0].max(0)
+        # In a single pass, logits give the classes, whether or not probabilities are asked for.
+        soft = wanted.several or wanted.confidence or wanted.probabilities
+        mean = _mean([each.softmax(0) for each in logits]) if soft else logits[0]
+        best = mean.max(0) if wanted.several else logits[0].max(0)
         if sure is not None:
             sure[place] = _bytes(mean.amax(0))
         if wanted.probabilities:
@@ -222,24 +226,34 @@ def _bytes(shares: Tensor) -> Tensor:
     return (255 * shares).round().to(torch.uint8)
 
 
+def _mean(passes: Sequence[Tensor]) -> Tensor:
+    return sum(passes[1:], passes[0]) / len(passes)
+
+
 @torch.inference_mode()
-def probabilities(model: Segmenter, image: Tensor, size: tuple[int, int], rule: InferenceRule) -> Tensor:
+def probabilities(
+    model: Segmenter, image: NDArray[np.uint8], size: tuple[int, int], rule: InferenceRule, device: torch.device
+) -> Tensor:
     """Softmax at a chosen size, for every class: of a large image, gigabytes.
 
     Args:
         model: in evaluation mode.
-        image: float32 (1, 3, height, width) in [0, 1], at the network's input size; any size works.
+        image: RGB, uint8 (height, width, 3), at the network's input size; any size works.
         size: (height, width) of the result. As published, logits go to the input size first, then to this one.
         rule: see there; without a window, an image of any size goes through the network at once.
+        device: the model's.
 
     Returns:
-        float32 (1, classes, *size).
+        float32 (1, classes, *size), the mean over the scales and, with ``rule.flip``, over the mirrored images too.
     """
-    result = upsample(_all_logits(model, image, rule), size).softmax(1)
-    if rule.flip:
-        mirrored = upsample(_all_logits(model, image.flip(3), rule).flip(3), size).softmax(1)
-        result = (result + mirrored) / 2
-    return result
+    passes = []
+    for scaled in rule.sizes(image.shape[0], image.shape[1]):
+        resized = np.ascontiguousarray(resize_image(image, scaled).transpose(2, 0, 1))
+        tensor = as_unit_float(to_device(torch.from_numpy(resized)[None], device))
+        passes.append(upsample(_all_logits(model, tensor, rule), size).softmax(1))
+        if rule.flip:
+            passes.append(upsample(_all_logits(model, tensor.flip(3), rule).flip(3), size).softmax(1))
+    return _mean(passes)
 
 
 def _all_logits(model: Segmenter, image: Tensor, rule: InferenceRule) -> Tensor:

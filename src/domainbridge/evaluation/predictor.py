@@ -24,14 +24,13 @@ from domainbridge.evaluation.inference import (
     images_at_once,
     probabilities,
 )
-from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
+from domainbridge.evaluation.inference_rule import InferenceRule, given_scales, windows_of
 from domainbridge.evaluation.segmentation_model import Maps, WindowedImage
 from domainbridge.evaluation.windows import Box, Windows
 from domainbridge.models.model_folder import ModelConfig, load_model
 from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.runtime.device import resolve_runtime
 from domainbridge.runtime.memory import enough_memory
-from domainbridge.types import as_unit_float
 
 __all__ = ["Predictor", "load_predictor"]
 
@@ -49,7 +48,7 @@ class Predictor(nn.Module):
         config: architecture, classes, colors and size.
         space: label space of its classes.
         resize: applied to images first, or None. Another rule may take the place of the model's.
-        rule: whole or sliding, flip.
+        rule: whole or sliding, flip, scales.
         image_rule: choice of bands and scale of the values of image files; that of the model's training images.
         folder: path to its model folder, or None.
     """
@@ -174,8 +173,8 @@ class Predictor(nn.Module):
         return images_at_once(*self.input_size(height, width), self.rule, self.device)
 
     def windows_for(self, height: int, width: int) -> Windows | None:
-        """The windows for an image of that size; None: it goes through the network at once."""
-        return windows_of(*self.input_size(height, width), self.rule)
+        """The windows for an image of that size, at the largest scale; None: it goes through the network at once."""
+        return windows_of(*self.rule.largest_size(*self.input_size(height, width)), self.rule)
 
     def predict_probabilities(self, image: ImageLike) -> Tensor:
         """Class probabilities at the image's own size: float32 (classes, height, width), on the network's device.
@@ -190,9 +189,7 @@ class Predictor(nn.Module):
         """
         array = self._as_array(image)
         size = (array.shape[0], array.shape[1])
-        resized = self._resized(array)
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.device)
-        return probabilities(self.network, as_unit_float(tensor), size, self.rule)[0]
+        return probabilities(self.network, self._resized(array), size, self.rule, self.device)[0]
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """An image file as RGB, uint8 (height, width, 3), with the bands and the scale of the model's training images.
@@ -232,7 +229,13 @@ def _on_host(result: ClassMap) -> Maps:
 
 
 def load_predictor(
-    folder: Path, *, slide: bool = False, flip: bool = False, device: str = "auto", precision: str = "float32"
+    folder: Path,
+    *,
+    slide: bool = False,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    device: str = "auto",
+    precision: str = "float32",
 ) -> Predictor:
     """Load a model folder.
 
@@ -240,18 +243,20 @@ def load_predictor(
         folder: with model.safetensors and config.json.
         slide: sliding windows of 512x512 instead of the whole image.
         flip: average with the mirrored image.
+        scales: factors of the image's size at the network, whose results are averaged.
         device: auto, cpu, cuda, cuda:1 ...
         precision: float32, or bfloat16 and float16 under autocast.
 
     Raises:
         ModelError: no model folder, or a damaged one.
-        RecipeError: no such device or precision.
+        RecipeError: no such device or precision, or scales that cannot be used.
     """
+    rule = InferenceRule(_WINDOW if slide else None, flip, precision, given_scales(scales))
     if precision not in _PRECISIONS:
         raise RecipeError(f"precision: {precision!r} is none of {', '.join(_PRECISIONS)}")
     runtime = resolve_runtime(device)
     network, config = load_model(folder)
     runtime.place(network, channels_last=True)
-    predictor = Predictor(network, config, InferenceRule(_WINDOW if slide else None, flip, precision))
+    predictor = Predictor(network, config, rule)
     predictor.folder = folder
     return predictor

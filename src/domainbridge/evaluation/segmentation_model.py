@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.training_sizes import TrainingSizes
+from domainbridge.data.transforms import resize_image
 from domainbridge.evaluation.windows import Box, Windows
 
-__all__ = ["Maps", "SegmentationModel", "WindowedImage"]
+__all__ = ["Maps", "SegmentationModel", "WindowedFile", "WindowedImage", "at_size"]
 
 Pixels = NDArray[np.uint8]
 
@@ -41,8 +42,8 @@ class Maps:
         return [each for each in (self.classes, self.confidence, self.probabilities) if each is not None]
 
 
-class WindowedImage(Protocol):
-    """An image that is read window by window: an array, or a file of any size."""
+class WindowedFile(Protocol):
+    """An image of any size that is read window by window."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,6 +53,21 @@ class WindowedImage(Protocol):
     def __getitem__(self, window: tuple[slice, slice], /) -> Pixels:
         """RGB, uint8 (rows, columns, 3)."""
         ...
+
+    def resized(self, size: tuple[int, int], /) -> "WindowedFile":
+        """The same image at another size, (height, width)."""
+        ...
+
+
+WindowedImage = Pixels | WindowedFile
+"""RGB, uint8 (height, width, 3): an array, or a file of any size."""
+
+
+def at_size(image: WindowedImage, size: tuple[int, int]) -> WindowedImage:
+    """An image at (height, width); itself if that is its size."""
+    if image.shape[:2] == size:
+        return image
+    return resize_image(image, size) if isinstance(image, np.ndarray) else image.resized(size)
 
 
 class SegmentationModel(Protocol):
@@ -93,7 +109,7 @@ class SegmentationModel(Protocol):
         ...
 
     def windows_for(self, height: int, width: int) -> Windows | None:
-        """The windows for an image of that size; None: it goes through the network at once."""
+        """The windows for an image of that size, at the largest scale; None: it goes through the network at once."""
         ...
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:

@@ -87,6 +87,10 @@ class Fade:
         """The first window that counts at a pixel."""
         return bisect_right(self.borders[1:-1], pixel - self.reach)
 
+    def last_at(self, pixel: int) -> int:
+        """The last window that counts at a pixel."""
+        return bisect_right(self.borders[1:-1], pixel + self.reach)
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -116,12 +120,17 @@ class Windows:
         views = [view.mirrored(self.width) for view in self.views] if mirror else self.views
         return [view for view in views if view.meets(needed)]
 
-    def faded_views(self, number: int, needed: Box) -> list[int]:
-        """The positions of the views for the box ``needed`` of part ``number``, in windows with context."""
+    def faded_views(self, number: int | None, needed: Box) -> list[int]:
+        """The positions of the views for the box ``needed``, in windows with context.
+
+        ``number``: of the part that the box is needed for; None: the box belongs to none of these parts.
+        """
         assert self.fades is not None
         rows, columns = self.fades
         across = len(columns.borders) - 1
-        row, column = divmod(number, across)
+        row, column = rows.last_at(needed.bottom - 1), columns.last_at(needed.right - 1)
+        if number is not None:
+            row, column = divmod(number, across)
         return [
             y * across + x
             for y in range(min(rows.first_at(needed.top), row), row + 1)

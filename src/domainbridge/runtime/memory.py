@@ -13,7 +13,8 @@ _TRAINING_ADVICE = (
 )
 EVALUATION_ADVICE = (
     "Smaller pieces need less: sliding windows (--slide; in a recipe evaluation.mode=slide, with the size "
-    "evaluation.window), no mirrored image (evaluation.flip=false). On a GPU, --device cpu takes the machine's memory"
+    "evaluation.window), no mirrored image (evaluation.flip=false), no scales above 1 (evaluation.scales). On a GPU, "
+    "--device cpu takes the machine's memory"
 )
 _SHORT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch's allocator for the CPU, CUDA and NCCL, cuDNN and cuBLAS say, each with an error of its own."""

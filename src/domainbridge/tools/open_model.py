@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,13 @@ __all__ = ["open_model"]
 
 
 def open_model(
-    model: Path | str, *, slide: bool = False, flip: bool = False, device: str = "auto", precision: str = "float32"
+    model: Path | str,
+    *,
+    slide: bool = False,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    device: str = "auto",
+    precision: str = "float32",
 ) -> Predictor | ExportedPredictor:
     """Load a model folder, a model of the hub, or an exported file, which its ending tells.
 
@@ -26,8 +33,8 @@ def open_model(
             :func:`domainbridge.evaluation.predictor.load_predictor`.
     """
     if is_exported(model) and not Path(model).is_dir():
-        return load_exported(model, slide=slide, flip=flip, device=device, precision=precision)
+        return load_exported(model, slide=slide, flip=flip, scales=scales, device=device, precision=precision)
     from domainbridge.evaluation.predictor import load_predictor
     from domainbridge.tools.hub import local_model
 
-    return load_predictor(local_model(model), slide=slide, flip=flip, device=device, precision=precision)
+    return load_predictor(local_model(model), slide=slide, flip=flip, scales=scales, device=device, precision=precision)

@@ -26,7 +26,7 @@ LARGE = 32 * 2**20
 """Pixels from which an image is read by windows, where its format allows and rasterio is there."""
 _ADVICE = (
     "Smaller pieces need less: sliding windows (--slide; in a recipe evaluation.mode=slide), a smaller size "
-    "(--resize), no mirrored image. On a GPU, --device cpu takes the machine's memory"
+    "(--resize), no mirrored image, no --scales above 1. On a GPU, --device cpu takes the machine's memory"
 )
 
 

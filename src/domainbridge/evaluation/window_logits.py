@@ -1,0 +1,122 @@
+"""Logits of windows, kept at the head's resolution, at any pixels of the result."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from domainbridge.evaluation.windows import LEAST, Box
+from domainbridge.ops.upsample import interpolation_matrix, interpolation_rows, source_rows
+
+__all__ = ["Piece", "Views", "needed_box", "scaled_box"]
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Logits of a window, kept at the head's resolution.
+
+    Attributes:
+        view: the window.
+        logits: float32 (classes, h, w), or the lowest rows of them.
+        cells: h, of the whole window.
+        weights: of the window at the rows and columns of a box; None: 1 everywhere.
+    """
+
+    view: Box
+    logits: Tensor
+    cells: int
+    weights: Callable[[Box], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
+
+    def below(self, top: int) -> "Piece":
+        """The piece without the rows that only pixels above ``top`` are interpolated from."""
+        rows = source_rows((self.view.size[0], self.cells), slice(max(top - self.view.top, 0), self.view.size[0]))
+        return replace(self, logits=self.logits[:, rows.start - self.cells :].clone())
+
+    def at(self, box: Box) -> Tensor:
+        """Float32 (classes, *box.size); the box lies inside the window."""
+        tall, wide = self.view.size
+        shapes = (tall, self.cells), (wide, self.logits.shape[2])
+        rows, cells = _matrix(shapes[0], slice(box.top - self.view.top, box.bottom - self.view.top), self.logits.device)
+        columns, across = _matrix(
+            shapes[1], slice(box.left - self.view.left, box.right - self.view.left), self.logits.device
+        )
+        missing = self.cells - self.logits.shape[1]
+        logits: Tensor = rows @ self.logits[:, cells.start - missing : cells.stop - missing, across] @ columns.T
+        return logits
+
+    def counts(self, box: Box) -> bool:
+        """Whether the window has more than the least weight somewhere in the box."""
+        return self.weights is None or all(each.max() > LEAST for each in self.weights(box))
+
+    def weight(self, box: Box) -> Tensor | None:
+        """Float32 box.size; None: 1 everywhere."""
+        if self.weights is None:
+            return None
+        down, across = (torch.from_numpy(each).to(self.logits.device) for each in self.weights(box))
+        return None if (down == 1).all() and (across == 1).all() else down[:, None] * across
+
+
+class Views:
+    """Logits of some windows of an image, at any pixels of the result."""
+
+    def __init__(self, pieces: Sequence[Piece], shape: Size, size: Size) -> None:
+        self.pieces, self.input, self.size = pieces, shape, size
+
+    def block(self, box: Box) -> Tensor:
+        """Float32 (classes, *box.size)."""
+        if self.size == self.input:
+            return self._averaged(box)
+        rows, needed_rows = self._interpolation(0, slice(box.top, box.bottom))
+        columns, needed_columns = self._interpolation(1, slice(box.left, box.right))
+        needed = Box(needed_rows.start, needed_rows.stop, needed_columns.start, needed_columns.stop)
+        return rows @ self._averaged(needed) @ columns.T
+
+    def _interpolation(self, axis: int, pixels: slice) -> tuple[Tensor, slice]:
+        return interpolation_rows((self.size[axis], self.input[axis]), pixels, self.pieces[0].logits.device)
+
+    def _averaged(self, box: Box) -> Tensor:
+        """The mean of the windows at a box of the input, float32 (classes, *box.size)."""
+        meeting = [(piece, piece.view.common(box)) for piece in self.pieces if piece.view.meets(box)]
+        meeting = [(piece, both) for piece, both in meeting if piece.counts(both)] or meeting
+        if len(meeting) == 1 and meeting[0][1] == box:
+            return meeting[0][0].at(box)
+        first = self.pieces[0].logits
+        total = first.new_zeros(len(first), *box.size)
+        visits = first.new_zeros(box.size)
+        for piece, both in meeting:
+            place = (
+                slice(both.top - box.top, both.bottom - box.top),
+                slice(both.left - box.left, both.right - box.left),
+            )
+            weight = piece.weight(both)
+            logits = piece.at(both)
+            total[(slice(None), *place)] += logits if weight is None else logits * weight
+            visits[place] += 1 if weight is None else weight
+        averaged: Tensor = total / visits
+        return averaged
+
+
+def scaled_box(part: Box, shape: tuple[int, ...], size: Size) -> Box:
+    """The part of the result that a part of the input gives; the parts of the result do not overlap either."""
+    height, width = shape
+    top, bottom = (round(border * size[0] / height) for border in (part.top, part.bottom))
+    left, right = (round(border * size[1] / width) for border in (part.left, part.right))
+    return Box(top, bottom, left, right)
+
+
+def needed_box(goal: Box, shape: tuple[int, ...], size: Size) -> Box:
+    """The pixels of the input that a box of the result is interpolated from."""
+    rows = source_rows((size[0], shape[0]), slice(goal.top, goal.bottom))
+    columns = source_rows((size[1], shape[1]), slice(goal.left, goal.right))
+    return Box(rows.start, rows.stop, columns.start, columns.stop)
+
+
+def _matrix(shape: Size, pixels: slice, device: torch.device) -> tuple[Tensor, slice]:
+    """From the cells of a window's logits to some of its pixels along an axis (pixels, cells), and the cells."""
+    cells = source_rows(shape, pixels)
+    return interpolation_matrix(shape[1], shape[0], device)[pixels, cells], cells
