@@ -265,6 +265,60 @@ def test_a_prototype_pass_goes_on_where_it_was(step: int, finished: Path, recipe
     assert json.loads((tmp_path / "run/r1-prototypes/done.json").read_text())["steps"] == 5
 
 
+class TestExtend:
+    """``stages.NAME.extend``: the finished stage stays, a further one goes on from its model."""
+
+    @pytest.fixture
+    def tree(self, recipe_tree: dict) -> dict:
+        return {**recipe_tree, "stages": {"r2-distill": {"extend": 4}}}
+
+    @pytest.fixture
+    def copied(self, finished: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(finished, tmp_path / "run"))
+
+    def test_a_finished_stage_goes_on(self, finished: Path, copied: Path, tree: dict, tmp_path: Path) -> None:
+        recorder = run(tree, copied)
+        assert {stage: action for stage, action in recorder.begun.items() if action != "done"} == {
+            "r2-distill-extended": "run"
+        }
+        assert recorder.reasons["r2-distill-extended"] == "not done yet, goes on from r2-distill"
+        assert_same_weights(finished, copied)
+        longer = weights(copied, "r2-distill-extended")
+        assert all(torch.equal(value, longer[name]) for name, value in weights(copied, ".").items())
+        name = "head.classifier.weight"
+        moved = longer[name] - weights(copied, "r2-distill")[name]
+        fresh = weights(copied, "r1-distill")[name] - weights(copied, "r2-distill")[name]
+        assert 0 < moved.abs().max() < 0.5 * fresh.abs().max(), "from the finished model, not from initial weights"
+        results = read_results(copied)
+        assert results.final == "r2-distill-extended"
+        assert results.stages["r2-distill-extended"].steps == 4
+        assert results.stages["r2-distill-extended"].label_free.keys() == results.stages["r2-distill"].label_free.keys()
+        assert not copied.with_name("run.1").exists()
+
+        # Half way through, after r2-distill in the same start: the same weights.
+        shutil.copytree(finished, tmp_path / "again")
+        shutil.rmtree(tmp_path / "again/r2-distill")
+        at = signal_at("r2-distill-extended", 0, signal.SIGINT)
+        assert not run_recipe(parse_recipe(tree), tmp_path / "again", [Recorder(at)])
+        assert run(tree, tmp_path / "again").reasons["r2-distill-extended"] == "from step 1"
+        assert_same_weights(copied, tmp_path / "again", ["r2-distill", "r2-distill-extended"])
+
+    def test_later_stages_read_the_extension(self, copied: Path, recipe_tree: dict) -> None:
+        recipe_tree["stages"] = {"r1-distill": {"extend": 2}}
+        statuses = {name: item.status for name, item in planned(recipe_tree, copied).items()}
+        assert statuses["r1-distill"].action == "done"
+        assert statuses["r2-cut"].reason == "its input r1-distill-extended changed"
+        assert run(recipe_tree, copied, until="r2-cut").begun["r1-distill-extended"] == "run"
+        assert (copied.with_name("run.1") / "r2-distill/done.json").is_file(), "what is replaced is kept"
+
+    def test_the_plan_says_how_to_go_on(self, copied: Path, recipe_tree: dict) -> None:
+        recipe_tree["stages"] = {"r2-distill": {"steps": 6}}
+        reason = planned(recipe_tree, copied)["r2-distill"].status.reason
+        assert reason == "changed: training.steps 4 -> 6 (stages.r2-distill.extend=2 goes on from what is done)"
+        recipe_tree["stages"] = {"r2-distill": {"steps": 3}}
+        assert planned(recipe_tree, copied)["r2-distill"].status.reason == "changed: training.steps 4 -> 3"
+
+
 def test_scaled_losses_resume_exactly(recipe_tree: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With float16 the loss scale is part of the state: here it was halved before the stop."""
     tree = {**recipe_tree, "training": recipe_tree["training"] | {"precision": "float16"}}
@@ -405,7 +459,7 @@ def test_two_processes_cannot_share_a_run(finished: Path, recipe_tree: dict, tmp
         {"training": {"steps": 2, "batch_size": 2, "adapt_batchnorm": "target", "activation_checkpointing": True}},
         {"training": {"steps": 2, "batch_size": 2, "precision": "float16", "activation_checkpointing": True}},
         {"model": {"backbone": "test_resnet", "output_stride": 32, "head": {"kind": "deeplabv3plus", "channels": 16}}},
-        {"evaluation": {"mode": "slide", "window": [24, 24], "flip": True}},
+        {"evaluation": {"mode": "slide", "window": [24, 24], "flip": True, "scales": [0.75, 1.5]}},
     ],
     ids=lambda change: "-".join(f"{key}" for key in change),
 )

@@ -13,6 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from domainbridge.build.extended_stages import (
+    extension_training,
+    extensions_of,
+    problems_of_extensions,
+    with_extensions,
+)
 from domainbridge.build.given_models import no_sources, problems_of_models, problems_of_sources
 from domainbridge.build.initial_model import architecture_of_init
 from domainbridge.build.stage_network import problems_of_networks
@@ -158,16 +164,30 @@ def method_of(recipe: Recipe) -> Method:
 
 
 def stages_of(recipe: Recipe) -> list[StageSpec]:
-    """The method's stages, in an order in which they can run, then stage oracle if the recipe asks for the stage."""
-    return [*method_of(recipe).stages(), *([oracle_stage()] if recipe.oracle else [])]
+    """The method's stages, in an order in which they can run, then stage oracle if the recipe asks for the stage.
+
+    Extensions (``stages.NAME.extend``) are among them.
+    """
+    stages = [*method_of(recipe).stages(), *([oracle_stage()] if recipe.oracle else [])]
+    return with_extensions(stages, list(extensions_of(recipe).values()))
 
 
 def training_config(recipe: Recipe, stage: TrainingStage) -> TrainingConfig:
-    """`training` with the stage's own values in place; its learning rate follows the stage's factor otherwise."""
-    changes: dict[str, Any] = {"learning_rate": recipe.training.learning_rate * stage.lr_factor}
-    for name in (stage.settings_of, stage.name):
-        changes |= recipe.stages.get(name or "", StageOverride()).model_dump(exclude_none=True)
-    return recipe.training.model_copy(update=changes)
+    """`training` with the stage's own values in place; its learning rate follows the stage's factor otherwise.
+
+    An extension has the values of the stage that it extends, but for its steps and rates.
+    """
+
+    def changes_of(name: str | None) -> dict[str, Any]:
+        return recipe.stages.get(name or "", StageOverride()).model_dump(exclude_none=True, exclude={"extend"})
+
+    first = stage.extends or stage.name
+    changes = {"learning_rate": recipe.training.learning_rate * stage.lr_factor, **changes_of(stage.settings_of)}
+    training = recipe.training.model_copy(update=changes | changes_of(first))
+    steps = recipe.stages[stage.extends].extend if stage.extends is not None else None
+    if steps is None:
+        return training
+    return extension_training(training, steps).model_copy(update=changes_of(stage.name))
 
 
 def _class_for(tree: dict[str, Any]) -> tuple[type[Recipe], list[str]]:
@@ -242,7 +262,7 @@ def _problems_of_stages(recipe: Recipe) -> list[str]:
     trained = [stage for stage in stages_of(recipe) if isinstance(stage, TrainingStage)]
     problems = []
     for name in recipe.stages:
-        if name not in (*method.stage_names, oracle_stage().name):
+        if name not in (*method.stage_names, oracle_stage().name, *extensions_of(recipe)):
             new = renamed_stage(name)
             known = ", ".join(stage.name for stage in trained)
             hint = f"this stage is now called {new}" if new in method.stage_names else f"this recipe trains {known}"
@@ -252,6 +272,7 @@ def _problems_of_stages(recipe: Recipe) -> list[str]:
             f"selection: {recipe.selection} is a score without labels, but evaluation.label_free.images is 0; take "
             "more images, or selection: last"
         )
+    problems += problems_of_extensions(recipe, trained, method.stage_names[-1])
     problems += problems_of_networks(recipe, trained) + problems_of_models(recipe, stages_of(recipe))
     settings = {stage.name: training_config(recipe, stage) for stage in trained}
     for stage in trained:

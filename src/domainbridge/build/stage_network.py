@@ -29,7 +29,7 @@ def problems_of_networks(recipe: Recipe, stages: Iterable[StageSpec]) -> list[st
     """What is wrong with the networks of such stages."""
     problems = []
     for stage in stages:
-        if not isinstance(stage, TrainingStage) or stage.network is None:
+        if not isinstance(stage, TrainingStage) or stage.network is None or stage.extends is not None:
             continue
         if "backbone" not in stage.network:
             problems.append(f"{stage.network_key}.backbone: missing; name the backbone of {stage.name}'s network")

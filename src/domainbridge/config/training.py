@@ -124,10 +124,17 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
     return annotation | None, Field(None, description=field.description)
 
 
+_EXTEND = (
+    "steps of a further stage, NAME-extended, which goes on from the finished stage; the finished stage stays, and "
+    "later stages read the extension, see docs/fine-tuning.md"
+)
+
 if TYPE_CHECKING:
 
     class StageOverride(Section):
-        """Every key of :class:`TrainingConfig`, None where the stage keeps its value."""
+        """Every key of :class:`TrainingConfig`, None where the stage keeps its value, and ``extend``."""
+
+        extend: int | None = None
 
 else:
     StageOverride = create_model(
@@ -135,4 +142,5 @@ else:
         __base__=Section,
         __doc__="Keys of `training` with another value in one stage.",
         **{name: _optional(field) for name, field in TrainingConfig.model_fields.items()},
+        extend=(PositiveInt | None, Field(None, description=_EXTEND)),
     )

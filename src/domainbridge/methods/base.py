@@ -119,6 +119,7 @@ class StageSpec:
         stream: name of the stage's random streams; default: ``name``. A renamed stage keeps its stream, so that its
             results stay the same.
         baseline: whether the stage is compared with the result: then the ``test`` images score its model too.
+        extends: stage that this one goes on from with more steps (``stages.NAME.extend``); None for all others.
     """
 
     name: str
@@ -127,6 +128,7 @@ class StageSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     stream: str = ""
     baseline: bool = False
+    extends: str | None = None
 
     def __post_init__(self) -> None:
         if not self.stream:

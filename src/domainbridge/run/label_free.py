@@ -45,9 +45,12 @@ TargetScores = dict[str, dict[str, float]]
 def reference_stage(node: Node, nodes: Sequence[Node], folder: Path) -> Node | None:
     """The finished training stage before a stage, whose model ``agreement`` compares with; None without one.
 
-    For the second path of a round that is the first path; for a distilled student, the second of its teachers.
+    For the second path of a round that is the first path; for a distilled student, the second of its teachers; for an
+    extension, the reference of the stage that it extends.
     """
-    earlier = [other for other in nodes[: nodes.index(node)] if other.training is not None]
+    names = [other.name for other in nodes]
+    before_it = nodes[: names.index(node.spec.extends or node.name)]
+    earlier = [other for other in before_it if other.training is not None]
     if not earlier:
         return None
     before = earlier[-1]

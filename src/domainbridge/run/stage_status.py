@@ -102,12 +102,15 @@ def _why(node: "Node", state: StageState, rerun: set[str]) -> str:
         return f"{' and '.join(state.damaged)} cannot be read"
     old = state.done or state.started
     if old is None:
-        return f"{CHECKPOINT} without {STARTED}" if state.has_checkpoint else "not done yet"
+        new = f"not done yet, goes on from {node.spec.extends}" if node.spec.extends else "not done yet"
+        return f"{CHECKPOINT} without {STARTED}" if state.has_checkpoint else new
     if old["fingerprint"] == node.fingerprint:
         return f"{CHECKPOINT} is missing"
     changes = _differences(old["values"], node.values)
     if changes:
-        return "changed: " + "; ".join(changes[:4]) + (" ..." if len(changes) > 4 else "")
+        more = _more_steps(old["values"], node.values) if state.done is not None and len(changes) == 1 else 0
+        hint = f" (stages.{node.name}.extend={more} goes on from what is done)" if more > 0 else ""
+        return "changed: " + "; ".join(changes[:4]) + (" ..." if len(changes) > 4 else "") + hint
     inputs = [name for name in node.spec.inputs if name in rerun]
     return f"its input {' and '.join(inputs) or 'stage'} changed"
 
@@ -135,6 +138,12 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
     if old != new and key.endswith(".files"):  # two fingerprints, which say nothing to a reader
         return [f"files of {key.removesuffix('.files')} (names, number or contents)"]
     return [] if old == new else [f"{key} {_short(old)} -> {_short(new)}"]
+
+
+def _more_steps(old: Any, new: Any) -> int:
+    """How many training steps the new values have more."""
+    steps = [values.get("training", {}).get("steps", 0) for values in (old, new)]
+    return int(steps[1] - steps[0]) if all(isinstance(each, int) for each in steps) else 0
 
 
 def _short(value: Any) -> str:
