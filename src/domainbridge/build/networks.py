@@ -104,13 +104,14 @@ def initial_student(recipe: Recipe, stream: str) -> Segmenter:
     return student
 
 
-def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 1) -> None:
+def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 1, *, initial: bool = True) -> None:
     """Build the recipe's network once, before any stage does.
 
     Args:
         recipe: complete.
         stages: the recipe's.
         processes: number of processes that share a batch.
+        initial: with the file of ``weights: pretrained``, which is fetched if need be.
 
     Raises:
         ModelError: the backbone or its weights cannot be had, the backbone has no blocks for a stage with activation
@@ -122,7 +123,7 @@ def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 
     for stage in stages:
         changed = stage_recipe(recipe, stage)
         if isinstance(stage, TrainingStage) and changed is not recipe:
-            check_network(changed, [replace(stage, network=None)], processes)
+            check_network(changed, [replace(stage, network=None)], processes, initial=initial)
     stages = [stage for stage in stages if stage_recipe(recipe, stage) is recipe]
     adabn_notes(recipe, stages)
     trainings = [training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)]
@@ -133,6 +134,8 @@ def check_network(recipe: Recipe, stages: Iterable[StageSpec], processes: int = 
         check_groups(student, training)
         pixel_loss(recipe, training, torch.device("cpu"))
     _try_sizes(recipe)
+    if not initial and recipe.model.weights == "pretrained":
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": "none"})})
     student = initial_student(recipe, "check")
     if any(training.activation_checkpointing and training.trunk != "frozen" for training in trainings):
         checkpoint_blocks(student.backbone)

@@ -1,8 +1,8 @@
 """The stages of a run with their hashes; which are done, which are half done, which run and why."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,18 @@ from domainbridge.config.schema import Recipe
 from domainbridge.config.training import LATER_KEYS, TrainingConfig
 from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.fingerprint import files_fingerprint
-from domainbridge.errors import RecipeError
+from domainbridge.errors import ModelError, RecipeError
 from domainbridge.files import digest
 from domainbridge.methods.base import AdaBNStage, ModelStage, PrototypeStage, StageSpec, TrainingStage
 from domainbridge.models.model_folder import DESCRIPTION, WEIGHTS
+from domainbridge.models.pretrained_files import local_file
 from domainbridge.run.callbacks.jsonl import seconds_per_step
 from domainbridge.run.stage_status import StageState, StageStatus, status_of
 
 __all__ = [
     "Node",
     "PlannedStage",
+    "begins_with_pretrained",
     "final_stage",
     "kept_runs",
     "learns_from_target_labels",
@@ -54,6 +56,9 @@ class Node:
         values: every value that its result depends on, beside its inputs; keys are named as in the recipe.
         fingerprint: hash of ``values`` and of the inputs' fingerprints.
         steps: training steps, or batches of a stage that does not train when the data is known.
+        pretrained: backbone -> digest of the file of ``weights: pretrained`` that this stage or an earlier one which it
+            reads begins with; a backbone whose file is not on this machine is left out. No part of ``fingerprint``: a
+            finished stage stays finished where nobody knows the file any more.
     """
 
     spec: StageSpec
@@ -61,6 +66,7 @@ class Node:
     values: dict[str, Any]
     fingerprint: str
     steps: int | None
+    pretrained: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -117,7 +123,9 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
             values["sampling"] = {"domain_temperature": recipe.sampling.domain_temperature}
         inputs = {name: nodes[name].fingerprint for name in spec.inputs}
         fingerprint = digest({"values": values, "inputs": inputs})
-        nodes[spec.name] = Node(spec, training, values, fingerprint, _steps(recipe, spec, training, data))
+        steps = _steps(recipe, spec, training, data)
+        pretrained = _pretrained(recipe, spec, [nodes[name] for name in spec.inputs])
+        nodes[spec.name] = Node(spec, training, values, fingerprint, steps, pretrained)
     return list(nodes.values())
 
 
@@ -224,6 +232,26 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
         "model": {**tree["model"], "weights_file": _file_digest(data_root(recipe) / recipe.model.weights)},
         "sampling": tree["sampling"],
     }
+
+
+def begins_with_pretrained(recipe: Recipe, spec: StageSpec) -> bool:
+    """Whether a stage starts a network from ``weights: pretrained``."""
+    changed = stage_recipe(recipe, spec)
+    fresh = isinstance(spec, TrainingStage) and spec.init is None and init_folder(changed) is None
+    return fresh and changed.model.weights == "pretrained"
+
+
+def _pretrained(recipe: Recipe, spec: StageSpec, inputs: Iterable[Node]) -> dict[str, str]:
+    files = {name: digest for node in inputs for name, digest in node.pretrained.items()}
+    if begins_with_pretrained(recipe, spec):
+        backbone = stage_recipe(recipe, spec).model.backbone
+        try:
+            path = local_file(backbone)
+        except ModelError:  # said when the network is built
+            path = None
+        known = None if path is None else _file_digest(path)
+        files |= {} if known is None else {backbone: known}
+    return files
 
 
 def _without_later_defaults(training: TrainingConfig, no_effect: set[str]) -> dict[str, Any]:

@@ -23,7 +23,15 @@ from domainbridge.models.model_folder import publish_model
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
 from domainbridge.run.example_images import example_images
-from domainbridge.run.graph import Node, PlannedStage, final_stage, plan, selected, stage_graph
+from domainbridge.run.graph import (
+    Node,
+    PlannedStage,
+    begins_with_pretrained,
+    final_stage,
+    plan,
+    selected,
+    stage_graph,
+)
 from domainbridge.run.kept_runs import arrange, describe_move, recover
 from domainbridge.run.label_free import score_without_labels
 from domainbridge.run.lock import FolderLock
@@ -156,8 +164,10 @@ def _checked(
     wanted = selected(plan(nodes, folder), only, until)
     notes = adabn_notes(recipe, [item.node.spec for item in wanted])
     passed: dict[str, Any] = {"passed": check_fingerprint(recipe, data)}
+    specs = [node.spec for node in nodes]
+    begins = [item for item in wanted if item.open and begins_with_pretrained(recipe, item.node.spec)]
     if processes.is_main:
-        check_network(recipe, [node.spec for node in nodes], processes.count)
+        check_network(recipe, specs, processes.count, initial=bool(begins))
         kept = read_json(folder / "data-check.json") or {}
         if kept.get("passed") == passed["passed"]:
             passed = kept
@@ -174,7 +184,7 @@ def _checked(
             callback.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)
     processes.barrier()
-    return nodes, passed
+    return stage_graph(recipe, data) if begins else nodes, passed  # pretrained files may only now be on this machine
 
 
 def _prepare(

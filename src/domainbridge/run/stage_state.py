@@ -78,8 +78,9 @@ def mark_started(folder: Path, node: Node, step: int) -> None:
 
 
 def identity(node: Node) -> dict[str, Any]:
-    """What must be the same for a stage to be skipped or resumed."""
-    return {"fingerprint": node.fingerprint, "values": node.values}
+    """What must be the same for a stage to be skipped or resumed; of pretrained files, those that are known."""
+    pretrained = {"pretrained": dict(node.pretrained)} if node.pretrained else {}
+    return {"fingerprint": node.fingerprint, "values": node.values, **pretrained}
 
 
 def load_own_checkpoint(folder: Path, node: Node, processes: Processes) -> Checkpoint | None:

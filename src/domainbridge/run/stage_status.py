@@ -87,13 +87,28 @@ def status_of(node: "Node", folder: Path, kept: Sequence[Path], rerun: set[str])
 
 def _usable(node: "Node", state: StageState) -> StageStatus | None:
     """The status of results of exactly this stage; None for others."""
-    if state.done is not None and state.done["fingerprint"] == node.fingerprint:
+    if state.done is not None and _is_same(node, state.done):
         return StageStatus("done", f"{state.done['steps']} steps in {state.done['seconds']:.0f} s")
-    if state.started is not None and state.started["fingerprint"] == node.fingerprint:
+    if state.started is not None and _is_same(node, state.started):
         step = state.started["step"]
         if step == 0 or state.has_checkpoint:
             return StageStatus("resume", f"from step {step}")
     return None
+
+
+def _is_same(node: "Node", old: Mapping[str, Any]) -> bool:
+    return bool(old["fingerprint"] == node.fingerprint) and not _other_files(node, old)
+
+
+def _other_files(node: "Node", old: Mapping[str, Any]) -> list[str]:
+    """Backbones whose pretrained weights are another file than the one that the results began with.
+
+    A file that is not known, then or now, is taken for the same.
+    """
+    earlier = old.get("pretrained")
+    if not isinstance(earlier, Mapping):
+        return []
+    return [name for name, known in node.pretrained.items() if earlier.get(name, known) != known]
 
 
 def _why(node: "Node", state: StageState, rerun: set[str]) -> str:
@@ -105,7 +120,8 @@ def _why(node: "Node", state: StageState, rerun: set[str]) -> str:
         new = f"not done yet, goes on from {node.spec.extends}" if node.spec.extends else "not done yet"
         return f"{CHECKPOINT} without {STARTED}" if state.has_checkpoint else new
     if old["fingerprint"] == node.fingerprint:
-        return f"{CHECKPOINT} is missing"
+        others = _other_files(node, old)
+        return f"changed: file of pretrained {', '.join(others)}" if others else f"{CHECKPOINT} is missing"
     changes = _differences(old["values"], node.values)
     if changes:
         more = _more_steps(old["values"], node.values) if state.done is not None and len(changes) == 1 else 0

@@ -37,7 +37,10 @@ class TimmFeatures:
         """See :func:`domainbridge.models.backbones.base.build_backbone`."""
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=3)
-            raise ModelError(f"model.backbone: {name!r} is unknown; close names: {', '.join(close) or 'none'}")
+            raise ModelError(
+                f"model.backbone: {name!r} is unknown to timm {timm.__version__}; close names: "
+                f"{', '.join(close) or 'none'}. A newer timm may know more"
+            )
         if name.startswith(_UP_TO_TRAINING_SIZE):
             raise ModelError(
                 f"model.backbone: {name!r} takes no images that are larger than those of its training; "
