@@ -16,6 +16,7 @@ from domainbridge.build.recipe import parse_recipe, stages_of
 from domainbridge.cli.app import app
 from domainbridge.errors import ModelError, RecipeError
 from domainbridge.methods.base import TrainingStage
+from domainbridge.models.licenses import initial_weights
 from domainbridge.models.model_folder import read_model_config, save_model
 from domainbridge.models.segmenter import build_segmenter
 from domainbridge.run.prototype_files import load_prototypes
@@ -27,14 +28,16 @@ from tiny_domain import RECIPE
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two finished models of different backbones, with 16 and with 8 channels."""
+    """Two finished models of different backbones, with 16 and with 8 channels; the second began with DINOv3."""
     config = model_config(parse_recipe(copy.deepcopy(RECIPE)))
+    dinov3 = initial_weights("vit_small_patch16_dinov3", "pretrained")
     small = replace(config.spec, backbone="test_resnet", head=replace(config.spec.head, channels=8))
     folders = []
     for number, spec in enumerate((config.spec, small)):
         torch.manual_seed(number)
         folders.append(tmp_path_factory.mktemp("teachers") / f"model-{number}")
-        save_model(folders[-1], build_segmenter(spec), replace(config, spec=spec))
+        began = dinov3 if number else None
+        save_model(folders[-1], build_segmenter(spec), replace(config, spec=spec, initial_weights=began))
     return folders
 
 
@@ -59,6 +62,11 @@ def test_the_command_goes_from_model_folders_to_one_model(
     config = read_model_config(out / "model")
     assert (config.spec.backbone, config.spec.head.channels) == ("test_resnet", 4)
     assert config.classes == read_model_config(teachers[0]).classes
+    assert config.initial_weights is None
+    assert config.teacher_weights == (read_model_config(teachers[1]).initial_weights,)
+    card = (out / "model/README.md").read_text()
+    assert "| initial weights of a teacher: timm/vit_small_patch16_dinov3.lvd1689m | dinov3-license |" in card
+    assert "whether a student is a derivative of its teacher's weights is unsettled" in card.lower()
     for number, channels in ((1, 16), (2, 8)):
         bank = load_prototypes(out / "prototypes", f"teacher-{number}", torch.device("cpu"))
         assert bank.vectors.shape == (3, channels)

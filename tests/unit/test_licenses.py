@@ -9,7 +9,9 @@ import pytest
 import timm
 
 from domainbridge.build.networks import model_config
-from domainbridge.build.recipe import parse_recipe
+from domainbridge.build.recipe import parse_recipe, stages_of
+from domainbridge.build.stage_network import stage_recipe
+from domainbridge.build.weight_licenses import license_notes, teacher_weights
 from domainbridge.errors import ModelError
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.licenses import LICENSES, InitialWeights, initial_weights, weights_from_json, weights_sentences
@@ -76,6 +78,31 @@ def test_a_model_folder_keeps_the_facts(tmp_path: Path) -> None:
     (tmp_path / "bound/config.json").write_text(json.dumps(description))
     with pytest.raises(ModelError, match="initial_weights"):
         read_model_config(tmp_path / "bound")
+
+
+def test_a_student_keeps_the_licenses_of_its_teachers(tmp_path: Path) -> None:
+    """A small student of the run's networks, and a model that starts from such a student."""
+    model = {**RECIPE["model"], "backbone": "vit_small_patch16_dinov3", "weights": "pretrained"}
+    student = {"backbone": "test_efficientnet", "weights": "none", "output_stride": 16}
+    recipe = parse_recipe(copy.deepcopy(RECIPE) | {"model": model, "distillation": {"student": student}})
+    stages = {stage.name: stage for stage in stages_of(recipe)}
+    dinov3 = initial_weights("vit_small_patch16_dinov3", "pretrained")
+    assert teacher_weights(recipe, stages["r2-distill"]) == (dinov3,)
+    assert teacher_weights(recipe, stages["r1-distill"]) == (), "it began with the same weights"
+    notes = license_notes(recipe, stages.values())
+    assert sum("license dinov3-license" in note for note in notes) == 2
+    assert any(note.startswith("initial weights of a teacher: timm/vit_small_patch16_dinov3") for note in notes)
+
+    of_student = stage_recipe(recipe, stages["r2-distill"])
+    config = model_config(of_student, None, teacher_weights(recipe, stages["r2-distill"]))
+    save_model(tmp_path / "student", build_segmenter(config.spec), config)
+    assert read_model_config(tmp_path / "student") == config
+    later = parse_recipe(copy.deepcopy(RECIPE) | {"init": str(tmp_path / "student"), "model": {}})
+    assert teacher_weights(later, stages_of(later)[0]) == (dinov3,)
+    description = json.loads((tmp_path / "student/config.json").read_text())
+    (tmp_path / "student/config.json").write_text(json.dumps({**description, "teacher_weights": [None]}))
+    with pytest.raises(ModelError, match="empty entry"):
+        read_model_config(tmp_path / "student")
 
 
 def test_facts_as_json() -> None:

@@ -32,6 +32,7 @@ from domainbridge.models.activation_checkpointing import checkpoint_blocks
 from domainbridge.models.backbones.padding import leave_out_of_compilation
 from domainbridge.models.frozen_trunk import share_frozen_trunk
 from domainbridge.models.heads.base import HeadSpec
+from domainbridge.models.licenses import InitialWeights
 from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.pretrained import load_backbone_weights
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
@@ -62,12 +63,15 @@ def model_spec(recipe: Recipe) -> ModelSpec:
     )
 
 
-def model_config(recipe: Recipe, sizes: TrainingSizes | None = None) -> ModelConfig:
+def model_config(
+    recipe: Recipe, sizes: TrainingSizes | None = None, teachers: tuple[InitialWeights, ...] = ()
+) -> ModelConfig:
     """Configuration of the run's model folders; images are read and resized as those of the first target.
 
     Args:
         recipe: with the network.
         sizes: of the training images, if known.
+        teachers: what the teachers began with, where these are other weights than the network's.
     """
     space = training_space(recipe)
     target = recipe.targets[0]
@@ -82,6 +86,7 @@ def model_config(recipe: Recipe, sizes: TrainingSizes | None = None) -> ModelCon
         image_rule(target),
         weights_of_run(recipe),
         sizes,
+        teachers,
     )
 
 

@@ -70,15 +70,16 @@ def plan(
     """Show the stages: done or not and why, and an estimate of time and memory."""
     from domainbridge.build.datasets import open_data
     from domainbridge.build.fine_tuning import trunk_notes
-    from domainbridge.build.initial_model import init_notes, weights_of_run
+    from domainbridge.build.initial_model import init_notes
     from domainbridge.build.label_space import scoring_rule
     from domainbridge.build.networks import adabn_notes
     from domainbridge.build.recipe import load_recipe
+    from domainbridge.build.stage_network import stage_recipe
+    from domainbridge.build.weight_licenses import license_notes
     from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
-    from domainbridge.models.licenses import weights_sentences
     from domainbridge.models.pretrained_files import place_sentence
-    from domainbridge.run.graph import measured_seconds, stage_graph
+    from domainbridge.run.graph import begins_with_pretrained, measured_seconds, stage_graph
     from domainbridge.run.graph import plan as plan_stages
     from domainbridge.run.kept_runs import describe_move
     from domainbridge.run.run_folder import check_images_apart, check_run_folder
@@ -111,11 +112,10 @@ def plan(
         loading = loading_rate(loaded, data)
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
     echo(describe_selection(nodes, loaded, folder))
-    began_with = weights_of_run(loaded)
-    notes = [] if began_with is None else weights_sentences(began_with)
-    if loaded.model.weights == "pretrained" and loaded.init is None:
-        notes.append(place_sentence(loaded.model.backbone))
     specs = [node.spec for node in nodes]
+    notes = license_notes(loaded, specs)
+    pretrained = [stage_recipe(loaded, spec).model.backbone for spec in specs if begins_with_pretrained(loaded, spec)]
+    notes += map(place_sentence, dict.fromkeys(pretrained))
     notes += [*init_notes(loaded), *trunk_notes(loaded, specs), *adabn_notes(loaded, specs)]
     notes += [] if data is None else [*scored_image_notes(loaded, data), *tuning_notes(loaded)]
     for note in notes:

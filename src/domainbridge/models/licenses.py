@@ -10,7 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any, Literal, get_args
 
-__all__ = ["LICENSES", "InitialWeights", "Terms", "initial_weights", "weights_from_json", "weights_sentences"]
+__all__ = [
+    "LICENSES",
+    "InitialWeights",
+    "Terms",
+    "all_weights_from_json",
+    "initial_weights",
+    "weights_from_json",
+    "weights_sentences",
+]
 
 Commercial = Literal["yes", "with duties", "no", "unknown"]
 
@@ -106,11 +114,17 @@ def initial_weights(backbone: str, weights: str) -> InitialWeights | None:
     return InitialWeights(f"file {PurePath(weights).name}", None, "unknown", (), hint)
 
 
-def weights_sentences(weights: InitialWeights) -> list[str]:
-    """The facts as sentences, for `plan`, `doctor` and a model card; the license first."""
+def weights_sentences(weights: InitialWeights, *, of_teacher: bool = False) -> list[str]:
+    """The facts as sentences, for `plan`, `doctor` and a model card; the license first.
+
+    Args:
+        weights: see there.
+        of_teacher: a network that began with them taught the model, which has other weights.
+    """
+    what = f"initial weights{' of a teacher' if of_teacher else ''}"
     if weights.license is None:
         sentences = [
-            f"initial weights: {weights.source}, of a license that is not known here; the license decides what "
+            f"{what}: {weights.source}, of a license that is not known here; the license decides what "
             "you may do with the trained model"
         ]
     else:
@@ -120,9 +134,13 @@ def weights_sentences(weights: InitialWeights) -> list[str]:
             "no": "NO COMMERCIAL USE of the trained model",
             "unknown": "read its text before you ship the trained model",
         }[weights.commercial]
-        sentences = [f"initial weights: {weights.source}, license {weights.license}: {use}"]
+        sentences = [f"{what}: {weights.source}, license {weights.license}: {use}"]
     if weights.duties:
         sentences.append(f"duties of {weights.license}: {'; '.join(weights.duties)}")
+    if of_teacher and weights.commercial != "yes":
+        sentences.append(
+            "whether a student is a derivative of its teacher's weights is unsettled; the text of the license decides"
+        )
     return sentences + ([weights.remark] if weights.remark else [])
 
 
@@ -142,6 +160,20 @@ def weights_from_json(content: Any) -> InitialWeights | None:
     if weights.commercial not in get_args(Commercial) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"initial_weights: {asdict(weights)}")
     return weights
+
+
+def all_weights_from_json(content: Any) -> tuple[InitialWeights, ...]:
+    """The same for a list.
+
+    Raises:
+        ValueError: something else.
+    """
+    if not isinstance(content, list):
+        raise ValueError(f"expected a list of initial weights, found {content!r:.60}")
+    known = tuple(weights for weights in map(weights_from_json, content) if weights is not None)
+    if len(known) < len(content):
+        raise ValueError("a list of initial weights has an empty entry")
+    return known
 
 
 def _timm_entry(backbone: str) -> tuple[str, str | None]:

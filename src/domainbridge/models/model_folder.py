@@ -18,7 +18,7 @@ from domainbridge.errors import ModelError, problem_list
 from domainbridge.files import file_checksum, write_file, write_text
 from domainbridge.models.backbones.base import normalization_of
 from domainbridge.models.heads.base import HEADS, HeadSpec
-from domainbridge.models.licenses import InitialWeights, weights_from_json
+from domainbridge.models.licenses import InitialWeights, all_weights_from_json, weights_from_json
 from domainbridge.models.pretrained import check_weights, load_checked
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 
@@ -58,6 +58,7 @@ class ModelConfig:
             known.
         training_sizes: of the images of training; None where nothing is known. Changes no result of the model, so the
             ``repr``, from which results are told apart, leaves the sizes out.
+        teacher_weights: what networks that taught this one began with, where these are other weights; likewise.
     """
 
     spec: ModelSpec
@@ -68,6 +69,7 @@ class ModelConfig:
     image: ImageRule = ImageRule()
     initial_weights: InitialWeights | None = None
     training_sizes: TrainingSizes | None = field(default=None, repr=False)
+    teacher_weights: tuple[InitialWeights, ...] = field(default=(), repr=False)
 
 
 def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
@@ -88,8 +90,8 @@ def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
 
     write_file(folder / WEIGHTS, save)
     content = {"format": _FORMAT, **asdict(config), "mean": model.mean.flatten().tolist()}
-    for name in ("initial_weights", "training_sizes"):
-        if content[name] is None:
+    for name in ("initial_weights", "training_sizes", "teacher_weights"):
+        if not content[name]:
             del content[name]
     content["std"] = model.std.flatten().tolist()
     content["sha256"] = checksums[-1]
@@ -160,6 +162,7 @@ def read_model_config(folder: Path) -> ModelConfig:
             image=ImageRule.from_json(content.get("image", {})),
             initial_weights=weights_from_json(content.get("initial_weights")),
             training_sizes=TrainingSizes.from_json(content.get("training_sizes")),
+            teacher_weights=all_weights_from_json(content.get("teacher_weights", [])),
         )
         problems = _contradictions(config, content)
     except KeyError as error:

@@ -1,5 +1,6 @@
 """The sections of a model card, as rows and sentences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,17 +174,21 @@ def recipe_weights(run: RunFacts) -> InitialWeights | None:
     return initial_weights(str(network.get("backbone")), str(network.get("weights", "imagenet")))
 
 
-def part_licenses(weights: InitialWeights | None, data: list[TrainingPart]) -> list[tuple[str, str | None]]:
+def part_licenses(
+    weights: InitialWeights | None, teachers: Sequence[InitialWeights], data: list[TrainingPart]
+) -> list[tuple[str, str | None]]:
     """Part -> its license, None where nobody recorded one."""
     began = [] if weights is None else [(f"initial weights: {weights.source}", weights.license)]
+    began += [(f"initial weights of a teacher: {each.source}", each.license) for each in teachers]
     return began + [(f"{part.role} {part.name}", part.license) for part in data]
 
 
-def license_lines(weights: InitialWeights | None) -> list[str]:
-    """What comes with the initial weights, and who chooses the license of the model."""
-    began = [] if weights is None else [f"{text[0].upper()}{text[1:]}." for text in weights_sentences(weights)]
+def license_lines(weights: InitialWeights | None, teachers: Sequence[InitialWeights]) -> list[str]:
+    """What comes with the initial weights, its own and those of its teachers; who chooses the license of the model."""
+    sentences = [] if weights is None else weights_sentences(weights)
+    sentences += [sentence for each in teachers for sentence in weights_sentences(each, of_teacher=True)]
     return [
-        *began,
+        *(f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(sentences)),
         "The license of the model itself is the one at the head of this card; `not-chosen` there means that nobody has "
         "chosen one yet. The licenses of the parts limit the choice.",
     ]

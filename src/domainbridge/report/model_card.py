@@ -107,8 +107,8 @@ def _render(
     **texts: Any,
 ) -> str:
     config = read_model_config(folder)
-    weights = config.initial_weights or weights
-    licenses = part_licenses(weights, data)
+    weights = config.initial_weights or (None if config.teacher_weights else weights)
+    licenses = part_licenses(weights, config.teacher_weights, data)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = lambda text: printable(text).replace("\n", " ").replace("|", "\\|")
     template = environment.from_string((files("domainbridge.report") / "model_card.md.j2").read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def _render(
         data=data,
         scores=[score_rows(score) for score in scores],
         licenses=licenses,
-        license_lines=license_lines(weights),
+        license_lines=license_lines(weights, config.teacher_weights),
         **texts,
     )
     content = _front_matter(name, config, data, scores, licenses, version)

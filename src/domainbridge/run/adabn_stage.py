@@ -13,6 +13,7 @@ from torch import Tensor
 from domainbridge.build.batches import batchnorm_batches
 from domainbridge.build.networks import model_config
 from domainbridge.build.training_sizes import training_sizes
+from domainbridge.build.weight_licenses import teacher_weights
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import AdaBNStage
 from domainbridge.models.model_folder import load_model, save_model
@@ -55,5 +56,5 @@ def adapt_to_target(node: Node, context: Context, folder: Path) -> tuple[int, fl
         return None
     if runtime.processes.is_main:
         sizes = training_sizes(recipe, stage, context.data.files)
-        save_model(folder / "model", student, model_config(recipe, sizes))
+        save_model(folder / "model", student, model_config(recipe, sizes, teacher_weights(recipe, stage)))
     return taken, time.perf_counter() - began

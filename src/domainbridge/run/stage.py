@@ -16,6 +16,7 @@ from domainbridge.build.given_models import given_model
 from domainbridge.build.networks import build_objective, initial_student, model_config
 from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.training_sizes import training_sizes
+from domainbridge.build.weight_licenses import teacher_weights
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
@@ -138,7 +139,8 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
         _adapt_batchnorm(student, node, stage, training, context)
     if runtime.processes.is_main:
         sizes = training_sizes(recipe, stage, context.data.files)
-        save_model(folder / "model", student, model_config(stage_recipe(recipe, stage), sizes))
+        config = model_config(stage_recipe(recipe, stage), sizes, teacher_weights(recipe, stage))
+        save_model(folder / "model", student, config)
     return training.steps, state.seconds()
 
 
