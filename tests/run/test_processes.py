@@ -175,6 +175,35 @@ def test_target_statistics_are_those_of_one_process(recipe: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_ddb_in_one_stage_is_that_of_one_process(generated_data: Path, tmp_path: Path) -> None:
+    """Three trained networks, their teachers and prototypes: the losses and the weights of one process."""
+    tree = {key: value for key, value in RECIPE.items() if key not in ("prototypes", "source_only")}
+    model = {**RECIPE["model"], "head": {**RECIPE["model"]["head"], "dropout": 0.0}}
+    training = {**RECIPE["training"], "steps": 6, "log_every": 1, "learning_rate": 1e-4}
+    online = {"distill_after": 2, "min_pixels": 1}
+    tree |= {"method": "ddb-online", "model": model, "training": training, "online": online}
+    tree |= {"data_root": str(generated_data), "self_training": {"confidence": 0.34, "confidence_over": "all"}}
+    (tmp_path / "online.yaml").write_text(yaml.safe_dump(tree))
+    run = ["-m", "domainbridge", "run", str(tmp_path / "online.yaml"), "--out"]
+    subprocess.run([sys.executable, *run, str(tmp_path / "one")], env=ENVIRONMENT, check=True, capture_output=True)
+    result = together(*run, tmp_path / "two")
+    assert result.returncode == 0, result.stderr
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "ddb-online/metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [1, 2, 3, 4, 5, 6]
+    for expected, line in zip(one, two, strict=True):
+        assert line["losses"] == {name: pytest.approx(value, abs=2e-5) for name, value in expected["losses"].items()}
+        assert line["metrics"] == {name: pytest.approx(value, abs=1e-3) for name, value in expected["metrics"].items()}
+    assert one[-1]["losses"]["target"] > 0
+    assert one[-1]["metrics"]["prototype_share"] > 0
+    expected_weights, weights = (load_file(tmp_path / name / "model/model.safetensors") for name in ("one", "two"))
+    for name, value in expected_weights.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.slow
 def test_torchrun_starts_killed_processes_again(recipe: Path, tmp_path: Path) -> None:
     """`--max-restarts`: the same command goes on from the last checkpoint by itself, and ends."""
     run = ["-m", "domainbridge", "run", str(recipe), "--out", str(tmp_path / "run"), "--until", "source-only"]

@@ -1,6 +1,8 @@
 """Finished models distilled into one network: on the command line, from Python, and what is refused."""
 
 import copy
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from domainbridge.run.prototype_files import load_prototypes
 from domainbridge.run.results import read_results
 from domainbridge.tools.costs import costs_of_stage
 from domainbridge.tools.distill_recipe import distillation_tree
+from interrupted import run_until_killed
 from tiny_domain import RECIPE
 
 
@@ -74,6 +77,21 @@ def test_the_command_goes_from_model_folders_to_one_model(
     again = CliRunner().invoke(app, words(teachers, generated_data, out))
     assert again.exit_code == 0, again.output
     assert all(torch.equal(value, begun[name]) for name, value in load_file(out / "model/model.safetensors").items())
+
+
+def test_a_killed_distillation_goes_on_bit_for_bit(teachers: list[Path], generated_data: Path, tmp_path: Path) -> None:
+    tree = distillation_tree(teachers, "x", "test_resnet", target=generated_data / "target/images")
+    recipe = parse_recipe(tree, [*SMALL[1:], "training.steps=4", "training.checkpoint_every=2", "training.log_every=1"])
+    tree = recipe.model_dump(mode="json", exclude_unset=True)
+    assert adapt(tree, out=tmp_path / "whole").finished
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed/distill")
+    shutil.rmtree(tmp_path / "killed/model")
+    run_until_killed(tree, tmp_path / "killed", "distill", 3)
+    assert json.loads((tmp_path / "killed/distill/started.json").read_text())["step"] == 2
+    assert adapt(tree, out=tmp_path / "killed").finished
+    whole, again = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
 def test_sources_add_the_supervised_loss(teachers: list[Path], generated_data: Path) -> None:

@@ -1,6 +1,7 @@
 """Going on from a finished model without source images: the losses, what is refused, a run."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.ops.losses import cross_entropy
 from domainbridge.ops.masking import block_mask
 from domainbridge.types import Batch, Rows
+from interrupted import run_until_killed
 from tiny_domain import RECIPE
 
 
@@ -106,6 +108,14 @@ def test_a_run_without_source_images(finished: Path, generated_data: Path, tmp_p
     assert all(torch.equal(value, weights["initial"][name]) for name, value in begun.items())
     assert any(not torch.equal(value, weights["source-free"][name]) for name, value in begun.items())
     assert adapt(tree, out=tmp_path / "run").finished  # everything is there
+
+    tree["training"] |= {"log_every": 1}
+    run_until_killed(tree, tmp_path / "killed", "source-free", 3)
+    assert json.loads((tmp_path / "killed/source-free/started.json").read_text())["step"] == 2
+    assert adapt(tree, out=tmp_path / "killed").finished
+    again = load_file(tmp_path / "killed/model/model.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in weights["source-free"].items())
+
     recipe = parse_recipe(tree)
     data = open_data(recipe)
     stage = stages_of(recipe)[-1]
