@@ -179,7 +179,8 @@ def test_ddb_in_one_stage_is_that_of_one_process(generated_data: Path, tmp_path:
     """Three trained networks, their teachers and prototypes: the losses and the weights of one process."""
     tree = {key: value for key, value in RECIPE.items() if key not in ("prototypes", "source_only")}
     model = {**RECIPE["model"], "head": {**RECIPE["model"]["head"], "dropout": 0.0}}
-    training = {**RECIPE["training"], "steps": 6, "log_every": 1, "learning_rate": 1e-4}
+    early = {"every": 2, "patience": 9, "images": 3}  # two processes share three images
+    training = {**RECIPE["training"], "steps": 6, "log_every": 1, "learning_rate": 1e-4, "early_stopping": early}
     online = {"distill_after": 2, "min_pixels": 1}
     tree |= {"method": "ddb-online", "model": model, "training": training, "online": online}
     tree |= {"data_root": str(generated_data), "self_training": {"confidence": 0.34, "confidence_over": "all"}}

@@ -179,7 +179,8 @@ def training_config(recipe: Recipe, stage: TrainingStage) -> TrainingConfig:
     """
 
     def changes_of(name: str | None) -> dict[str, Any]:
-        return recipe.stages.get(name or "", StageOverride()).model_dump(exclude_none=True, exclude={"extend"})
+        override = recipe.stages.get(name or "", StageOverride())
+        return {key: value for key, value in override if value is not None and key != "extend"}
 
     first = stage.extends or stage.name
     changes = {"learning_rate": recipe.training.learning_rate * stage.lr_factor, **changes_of(stage.settings_of)}

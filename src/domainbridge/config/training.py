@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 
 from domainbridge.config.base import Positive, PositiveInt, Section
 
-__all__ = ["LATER_KEYS", "StageOverride", "TrainingConfig"]
+__all__ = ["LATER_KEYS", "EarlyStoppingConfig", "StageOverride", "TrainingConfig"]
 
 _Factor = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -24,9 +24,23 @@ LATER_KEYS = {
     "drop_path",
     "class_weights",
     "label_smoothing",
+    "early_stopping",
 }
 """Keys younger than the first recipes. Their defaults give the results of recipes without them, so they are no part of
 a stage's hash."""
+
+
+class EarlyStoppingConfig(Section):
+    """Ends a stage whose score without labels rises no more; the stage keeps the weights of its best look."""
+
+    score: Literal["jitter_kappa", "flip_kappa"] = Field(
+        "jitter_kappa",
+        description="agreement of the predictions for training images of the targets and for the same images jittered "
+        "or mirrored, beyond chance; see docs/label-free.md",
+    )
+    every: PositiveInt = Field(1000, description="steps between two looks at the score; the last step has one too")
+    patience: Positive = Field(3, le=100_000, description="looks without a better score after which the stage ends")
+    images: Positive = Field(32, le=100_000, description="images per target and look, evenly spread")
 
 
 class TrainingConfig(Section):
@@ -113,6 +127,9 @@ class TrainingConfig(Section):
         "none",
         description="none (published), or strong: gamma, haze, blur and noise on source crops, each with probability "
         "1/2, so that a model of one camera and weather suits others better",
+    )
+    early_stopping: EarlyStoppingConfig | None = Field(
+        None, description="of stages that see target images; default: every stage takes all its steps"
     )
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
     log_every: PositiveInt = Field(50, description="steps between lines of metrics.jsonl")

@@ -17,6 +17,7 @@ __all__ = [
     "Tally",
     "average_thresholded_confidence",
     "calibrated",
+    "chance_corrected_agreement",
     "confidence_bins",
     "mean_agreement",
     "normalized_entropy",
@@ -103,6 +104,19 @@ def mean_agreement(matrix: Tensor) -> float:
     both = counts.diagonal()
     union = counts.sum(0) + counts.sum(1) - both
     return 100 * float((both[union > 0] / union[union > 0]).mean())
+
+
+def chance_corrected_agreement(matrix: Tensor) -> float:
+    """Cohen's kappa of two predictions, in percent (Cohen, 1960): 0 for what chance gives, 100 for equal predictions.
+
+    Two predictions of one class everywhere agree by chance alone: 0.
+
+    Args:
+        matrix: pixels, (K, K): row = class of one prediction, column = class of the other.
+    """
+    counts = matrix.double() / matrix.sum()
+    chance = float((counts.sum(0) * counts.sum(1)).sum())
+    return 100 * (float(counts.diagonal().sum()) - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def total_variation(counts: Tensor, others: Tensor) -> float:

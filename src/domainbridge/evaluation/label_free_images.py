@@ -21,7 +21,7 @@ from domainbridge.evaluation.label_free import (
     mean_agreement,
     normalized_entropy,
 )
-from domainbridge.evaluation.shifts import SHIFTS, jittered
+from domainbridge.evaluation.shifts import SHIFTS, TARGET_JITTER, jittered
 from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.ops.prototype_distance import PrototypeDistances, class_sums
 from domainbridge.runtime.device import Runtime
@@ -32,8 +32,6 @@ from domainbridge.types import Sample
 __all__ = ["SourceFacts", "Walk"]
 
 _ADVICE = "evaluation.label_free.images=0 leaves these scores out"
-_JITTER = 0.2
-"""Strength of the jitter whose effect on target predictions is scored; the published augmentation's."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ class Walk:
         logits = on_grid(output.logits, image)
         classes, confidence = logits.argmax(0), logits.softmax(0).amax(0)
         mirrored = self.model(image.flip(3)).logits.flip(3)
-        jitter = self.model(jittered(image, generator, _JITTER)).logits
+        jitter = self.model(jittered(image, generator, TARGET_JITTER)).logits
         height, width = classes.shape
         distances = PrototypeDistances(output.features, source.prototypes, (height, width)).rows(slice(0, height))
         nearest = distances[0].masked_fill((source.classes == 0)[:, None, None], torch.inf).argmin(0)

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from domainbridge.ops.photometric import BlurDraws, adjust_contrast_and_brightness, blur, draw_jitter, jitter
 
-__all__ = ["SHIFTS", "jittered"]
+__all__ = ["SHIFTS", "TARGET_JITTER", "jittered"]
 
+TARGET_JITTER = 0.2
+"""Strength of the jitter whose effect on target predictions is scored; the published augmentation's."""
 _HAZE = 0.8
 """Gray level of haze."""
 

@@ -223,7 +223,7 @@ def _shared_values(recipe: Recipe, data: DataSets | None) -> dict[str, Any]:
 def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConfig) -> dict[str, Any]:
     """Values that the result of a training stage depends on, beside the shared ones."""
     tree = recipe.model_dump(mode="json", include={"model", "sampling"})
-    no_effect = _NO_EFFECT if spec.uses_target else _NO_EFFECT | {"adapt_batchnorm"}
+    no_effect = _NO_EFFECT if spec.uses_target else _NO_EFFECT | {"adapt_batchnorm", "early_stopping"}
     initial_model = init_folder(recipe)
     init = {} if initial_model is None else {"init": {"files": _model_digest(initial_model)}}
     return {

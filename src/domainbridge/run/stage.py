@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,23 @@ from domainbridge.build.weight_licenses import teacher_weights
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.data.batches import batches, loaders_alive
+from domainbridge.evaluation.target_score import target_score
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
-from domainbridge.methods.base import AdaBNStage, ModelStage, PrototypeStage, TrainingStage, trained_objectives
+from domainbridge.methods.base import (
+    AdaBNStage,
+    ModelStage,
+    Objective,
+    PrototypeStage,
+    TrainingStage,
+    trained_objectives,
+)
 from domainbridge.models.lora import merge_lora
 from domainbridge.models.model_folder import load_model, publish_model, save_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.adabn_stage import adapt_to_target
 from domainbridge.run.context import Context
+from domainbridge.run.early_stopping import EarlyStopping
 from domainbridge.run.graph import Node
 from domainbridge.run.prototype_stage import collect_prototypes
 from domainbridge.run.stage_files import clear_stage, sweep
@@ -107,12 +117,43 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     inputs = FinishedStages(context.folder, runtime, channels_last=training.channels_last)
     objective = build_objective(recipe, stage, student, inputs)
     optimizer = one_optimizer([optimizer_of(part.student, training) for part in trained_objectives(objective)])
-    state = StageCheckpoint(node, folder, objective, optimizer, loss_scale(training.precision, runtime.device), runtime)
+    scale, early = loss_scale(training.precision, runtime.device), _early_stopping(student, stage, training, context)
+    state = StageCheckpoint(node, folder, objective, optimizer, scale, runtime, early)
     start = state.restore()
     for part in trained_objectives(objective):
         part.student = averaging_gradients(part.student, runtime.processes, runtime.device)
     context.callback.training_begins(node, start)
     context.callback.advance(node, "training", start)
+    ended = early is not None and early.ended is not None  # before a process was killed
+    if not ended and not _fit(objective, optimizer, state, start, node, context):
+        return None
+    if early is not None:
+        early.keep_best()
+        context.callback.message(f"{node.name}: {early}")
+        if runtime.processes.is_main:
+            early.write(folder)
+    merge_lora(student)
+    if stage.uses_target and training.adapt_batchnorm == "target":
+        _adapt_batchnorm(student, node, stage, training, context)
+    if runtime.processes.is_main:
+        sizes = training_sizes(recipe, stage, context.data.files)
+        config = model_config(stage_recipe(recipe, stage), sizes, teacher_weights(recipe, stage))
+        save_model(folder / "model", student, config)
+    return (early and early.ended) or training.steps, state.seconds()
+
+
+def _fit(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    state: StageCheckpoint,
+    start: int,
+    node: Node,
+    context: Context,
+) -> bool:
+    """Take the steps from ``start`` on; False after a requested stop."""
+    recipe, runtime, training, stage = context.recipe, context.runtime, node.training, node.spec
+    assert isinstance(stage, TrainingStage)
+    assert training is not None
     rows = runtime.processes.rows(training.batch_size)
     crops = paired_crops(recipe, stage, training.batch_size, context.data, rows)
     steps, pin = range(start, training.steps), runtime.device.type == "cuda"
@@ -120,7 +161,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
         closing(batches(crops, steps, num_workers=runtime.num_workers, pin_memory=pin)) as loaded,
         crops_of_one_size(runtime.device),
     ):
-        finished = fit(
+        return fit(
             objective,
             optimizer,
             loaded,
@@ -131,17 +172,20 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
             stop_requested=context.stop_requested,
             scale=state.scale,
             stepped=lambda done: context.callback.advance(node, "training", done),
+            look=state.early_stopping.look if state.early_stopping is not None else lambda _: None,
         )
-    if not finished:
+
+
+def _early_stopping(
+    student: Segmenter, stage: TrainingStage, training: TrainingConfig, context: Context
+) -> EarlyStopping | None:
+    """Of a stage that sees target images, where the recipe asks for it."""
+    config = training.early_stopping
+    if config is None or not stage.uses_target:
         return None
-    merge_lora(student)
-    if stage.uses_target and training.adapt_batchnorm == "target":
-        _adapt_batchnorm(student, node, stage, training, context)
-    if runtime.processes.is_main:
-        sizes = training_sizes(recipe, stage, context.data.files)
-        config = model_config(stage_recipe(recipe, stage), sizes, teacher_weights(recipe, stage))
-        save_model(folder / "model", student, config)
-    return training.steps, state.seconds()
+    targets, runtime, seed = context.data.files.targets, context.runtime, context.recipe.seed
+    score = partial(target_score, student, targets, config.images, config.score, runtime, seed)
+    return EarlyStopping(config, student, training.steps, score)
 
 
 def _adapt_batchnorm(

@@ -26,6 +26,7 @@ _OURS = (
     TEST_COUNTS_FILE,
     "test-evaluation.json",
     "label_free.json",
+    "early_stopping.json",
     "metrics*.jsonl",
     "*.safetensors",
     "events.out.tfevents.*",

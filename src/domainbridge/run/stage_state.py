@@ -10,6 +10,7 @@ import torch
 from domainbridge.errors import RunFolderError
 from domainbridge.files import write_text
 from domainbridge.methods.base import Objective
+from domainbridge.run.early_stopping import EarlyStopping
 from domainbridge.run.graph import Node
 from domainbridge.run.stage_files import CHECKPOINT, STARTED
 from domainbridge.runtime.device import Runtime
@@ -31,10 +32,12 @@ class StageCheckpoint:
         optimizer: torch.optim.Optimizer,
         scale: LossScale | None,
         runtime: Runtime,
+        early_stopping: EarlyStopping | None = None,
     ) -> None:
         self.node, self.folder, self.processes = node, folder, runtime.processes
         self.student = objective.student
         self.objective, self.optimizer, self.scale = objective, optimizer, scale
+        self.early_stopping = early_stopping
         self.earlier_seconds = 0.0
         self.began = time.perf_counter()
 
@@ -53,6 +56,8 @@ class StageCheckpoint:
             self.optimizer.load_state_dict(state.optimizer)
             if self.scale is not None:
                 self.scale.load_state_dict(state.scale)
+            if self.early_stopping is not None:
+                self.early_stopping.load_state_dict(state.early_stopping)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunFolderError(
                 f"{self.folder / CHECKPOINT}: does not fit stage {self.node.name}, of another version? ({error}) "
@@ -67,7 +72,8 @@ class StageCheckpoint:
             return
         parts = (self.student.state_dict(), self.objective.state_dict(), self.optimizer.state_dict())
         scale = self.scale.state_dict() if self.scale else {}
-        state = Checkpoint(step, self.node.fingerprint, *parts, self.seconds(), scale)
+        early_stopping = self.early_stopping.state_dict() if self.early_stopping else {}
+        state = Checkpoint(step, self.node.fingerprint, *parts, self.seconds(), scale, early_stopping)
         save_checkpoint(self.folder / CHECKPOINT, state)
         mark_started(self.folder, self.node, step)
 

@@ -40,6 +40,7 @@ class Checkpoint:
         optimizer: its state dict.
         seconds: spent so far.
         scale: of the losses, with precision float16.
+        early_stopping: scores and best weights so far, with ``training.early_stopping``.
     """
 
     step: int
@@ -49,6 +50,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     seconds: float
     scale: dict[str, Any] = field(default_factory=dict)
+    early_stopping: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -79,7 +81,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any way, KeyError included
         raise RunFolderError(f"{path}: not a checkpoint ({error}); {_RESTART}") from error
     numbers = type(checkpoint.step) is int and checkpoint.step >= 0 and isinstance(checkpoint.seconds, float | int)
-    tables = (checkpoint.student, checkpoint.objective, checkpoint.optimizer, checkpoint.scale)
+    tables = (
+        checkpoint.student,
+        checkpoint.objective,
+        checkpoint.optimizer,
+        checkpoint.scale,
+        checkpoint.early_stopping,
+    )
     if not numbers or not all(isinstance(table, dict) for table in tables):
         raise RunFolderError(f"{path}: not a checkpoint (step {checkpoint.step!r}); {_RESTART}")
     return checkpoint

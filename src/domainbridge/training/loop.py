@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from domainbridge.training.amp import LossScale
 from domainbridge.training.optimizer import Schedule, set_rates
 from domainbridge.types import Batch
 
-__all__ = ["LossWindow", "Progress", "TrainConfig", "fit"]
+__all__ = ["Look", "LossWindow", "Progress", "TrainConfig", "fit"]
 
 _DEFAULTS = TrainingConfig()
 
@@ -74,6 +74,19 @@ class Progress:
     data_share: float = 0.0
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen of the student between two steps.
+
+    Attributes:
+        values: for the report of this step, beside the objective's metrics.
+        enough: whether training ends here.
+    """
+
+    values: Mapping[str, float]
+    enough: bool
+
+
 class LossWindow:
     """Running sums of losses and metrics, and the first non-finite step, on the device: read only for a report."""
 
@@ -97,6 +110,13 @@ class LossWindow:
         batch = next(batches)
         self.waited += time.perf_counter() - asked
         return batch
+
+    def apart(self, look: Callable[[int], Look | None], done: int) -> Look | None:
+        """Look at the student; the seconds of the look are no part of the window."""
+        asked = time.perf_counter()
+        seen = look(done)
+        self.began += time.perf_counter() - asked
+        return seen
 
     def add(self, step: int, losses: Mapping[str, Tensor], metrics: Mapping[str, Tensor], check: Tensor) -> None:
         """Take in one step; ``check`` is not finite when a loss or a gradient of any process is not.
@@ -140,8 +160,9 @@ def fit(
     stop_requested: Callable[[], bool] = lambda: False,
     scale: LossScale | None = None,
     stepped: Callable[[int], None] = lambda _: None,
+    look: Callable[[int], Look | None] = lambda _: None,
 ) -> bool:
-    """Train from ``config.start`` to the schedule's end.
+    """Train from ``config.start`` to the schedule's end, or until a look has seen enough.
 
     Args:
         objective: gives the losses; its student is in training mode.
@@ -188,19 +209,21 @@ def fit(
 
         done = step + 1
         stepped(done)
+        seen = window.apart(look, done)
+        end = done if seen is not None and seen.enough else end
         # A step later with several processes, so that no step waits for a message.
         stopping = agreed_stop(stop_requested()) and done < end
         saving = stopping or done % config.checkpoint_every == 0
-        if saving or done % config.log_every == 0 or done == end:
+        if saving or done % config.log_every == 0 or done == end or seen is not None:
             rate = optimizer.defaults["lr"] * config.schedule.factor(step)
             progress, first_non_finite = window.read(done, rate, runtime.processes)
             if first_non_finite is not None:
                 raise TrainingError(_not_finite(config.stage, first_non_finite, losses))
-            report(progress)
+            report(progress if seen is None else replace(progress, metrics={**progress.metrics, **seen.values}))
             window.reset()
             if saving:
                 checkpoint(done)
-        if stopping:
+        if stopping or done == end:
             break
     agreed_stop.answer()
     return not stopping
