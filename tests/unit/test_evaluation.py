@@ -108,11 +108,42 @@ def test_windows_of_a_large_image_agree_with_the_whole_image(
     whole = class_map(Pixelwise(), image, size, InferenceRule(None, flip), CPU, confidence=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "ONE_PIECE", 32 * 32)
-        patch.setattr(windows, "_CORE", 32)
-        patch.setattr(windows, "CONTEXT", 8)
+        patch.setattr(windows, "_SIDE", 64)
+        patch.setattr(windows, "CONTEXT", 16)
         parts = class_map(Pixelwise(), image, size, InferenceRule(window, flip), CPU, confidence=True)
     assert (parts.classes != whole.classes).float().mean() < 0.01, "but for pixels with two equal classes"
     assert (parts.confidence.int() - whole.confidence.int()).abs().max() <= 1
+
+
+def test_windows_give_the_whole_image_where_the_overlap_covers_what_the_network_sees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Convolutions(torch.nn.Module):
+        """Stride 4; a pixel's logits depend on pixels up to 26 away."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            coarse = [torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.Conv2d(8, 8, 3, 2, 1)]
+            self.layers = torch.nn.Sequential(*coarse, torch.nn.Tanh(), torch.nn.Conv2d(8, 3, 3, padding=4, dilation=4))
+
+        def forward(self, image: torch.Tensor) -> Segmentation:
+            logits = self.layers(image)
+            return Segmentation(logits, logits)
+
+    network, rule, size = Convolutions(), InferenceRule(), (160, 224)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    whole = class_map(network, image, size, rule, CPU, confidence=True)
+    monkeypatch.setattr(windows, "ONE_PIECE", 32 * 32)
+    monkeypatch.setattr(windows, "_SIDE", 96)
+    monkeypatch.setattr(windows, "_REACH", 4)
+    unequal = []
+    for context in (32, 8):
+        monkeypatch.setattr(windows, "CONTEXT", context)
+        parts = class_map(network, image, size, rule, CPU, confidence=True)
+        unequal.append(int((parts.classes != whole.classes).sum()))
+    assert unequal[0] == 0
+    assert unequal[1] > 0, "a smaller overlap is seen"
 
 
 def test_no_tensor_has_a_value_per_class_for_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +176,11 @@ def test_windows_cover_large_images_once_and_lie_on_the_grid() -> None:
         assert sum(part.size[0] * part.size[1] for part in found.parts) == height * width
         assert all(view.size[0] * view.size[1] <= windows.ONE_PIECE * 1.1 for view in found.views)
         assert all(view.top % 32 == view.left % 32 == 0 for view in found.views)
+        assert len({(view.size[0] // 32, view.size[1] // 32) for view in found.views}) == 1, "of one size"
+        for view, core in zip(found.views, found.cores, strict=True):
+            around = (core.top - view.top, view.bottom - core.bottom, core.left - view.left, view.right - core.right)
+            at_edge = (core.top == 0, core.bottom == height, core.left == 0, core.right == width)
+            assert all(edge or more >= windows.CONTEXT for more, edge in zip(around, at_edge, strict=True))
     assert not windows.fits_in_one_piece(1, 9000)
     assert windows.fits_in_one_piece(2048, 2048)
 

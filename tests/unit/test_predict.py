@@ -1,6 +1,8 @@
 """Segmenting files: names, what is replaced and what never is, images of any size."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,15 +247,65 @@ def test_a_large_image_goes_through_windows_and_says_so(
     paint(tmp_path / "a.png", (130, 70))
     told: list[str] = []
     monkeypatch.setattr("domainbridge.evaluation.windows.ONE_PIECE", 64 * 64)
-    monkeypatch.setattr("domainbridge.evaluation.windows._CORE", 64)
-    monkeypatch.setattr("domainbridge.evaluation.windows.CONTEXT", 32)
+    monkeypatch.setattr("domainbridge.evaluation.windows._SIDE", 64)
+    monkeypatch.setattr("domainbridge.evaluation.windows.CONTEXT", 16)
     domainbridge.predict(model, tmp_path / "a.png", tmp_path / "out", report=told.append)
     assert told == [
-        f"{tmp_path / 'a.png'}: 70x130 pixels, in 6 windows of at most 70x128 pixels, "
-        "32 pixels of each side for context"
+        f"{tmp_path / 'a.png'}: 70x130 pixels, in 3 windows of at most 70x66 pixels that overlap by 32 or more"
     ]
     with Image.open(tmp_path / "out/a.png") as image:
         assert image.size == (70, 130)
+
+
+def test_memory_is_kept_between_images_of_one_size(
+    model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[object] = []
+
+    class Recorded:
+        def before(self, size: object) -> None:
+            sizes.append(size)
+
+    monkeypatch.setattr("domainbridge.evaluation.predictor.FreedMemory", Recorded)
+    keeping = Predictor(model.network, model.config)
+    keeping.keep_memory()
+    keeping.keep_memory()
+    for name, size in (("a", (9, 12)), ("b", (9, 12)), ("c", (20, 12))):
+        paint(tmp_path / f"in/{name}.png", size)
+    for each, out in ((model, "out"), (keeping, "kept")):
+        domainbridge.predict(each, tmp_path / "in", tmp_path / out)
+    assert sizes == [(9, 12), (9, 12), (20, 12)]
+    assert all(
+        (tmp_path / "out" / name).read_bytes() == (tmp_path / "kept" / name).read_bytes() for name in ("a.png", "c.png")
+    )
+
+
+def test_kept_memory_is_given_back_before_work_of_another_size() -> None:
+    """In a process of its own: the setting holds for the whole process."""
+    result = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=False)
+    assert result.stdout.split() in (["kept", "smaller"], ["nowhere"]), result.stderr
+
+
+KEPT = """
+import numpy as np
+from domainbridge.runtime.freed_memory import FreedMemory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+memory = FreedMemory()
+if not memory.kept:
+    raise SystemExit(print("nowhere"))
+memory.before("an image")
+array = np.ones(12_500_000)
+full = resident()
+del array
+memory.before("an image")
+print("kept" if resident() > full - 10e6 else "gone")
+memory.before("a larger image")
+print("smaller" if resident() < full - 90e6 else "kept")
+"""
+"""100 MB are freed; only Linux with glibc has both files that are read."""
 
 
 def test_weights_that_are_not_numbers_are_not_used(model: Predictor, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_map_by_windows_is_the_image_at_once(
     domainbridge.predict(model, tmp_path / "plain.png", tmp_path / "out", confidence=True)
     model.image_rule = predict_rule = type(model.image_rule)(bands=(1, 2, 3), scale=(0, 65535))
     monkeypatch.setattr(windows, "ONE_PIECE", 96 * 96)
-    monkeypatch.setattr(windows, "_CORE", 96)
+    monkeypatch.setattr(windows, "_SIDE", 192)
     monkeypatch.setattr(windows, "CONTEXT", 64)
     try:
         options = {"overlay": True, "confidence": True, "probabilities": True, "shares": True}

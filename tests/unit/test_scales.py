@@ -107,7 +107,7 @@ def test_large_images_are_read_in_parts_at_every_scale(
     expected = by_formula(Pixelwise(), image, size, InferenceRule(flip=flip, scales=scales))
     classes, confidence = torch.full(size, 9, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"ONE_PIECE": 32 * 32, "_CORE": 32, "CONTEXT": 8}.items():
+        for name, value in {"ONE_PIECE": 32 * 32, "_SIDE": 64, "CONTEXT": 16}.items():
             patch.setattr(windows, name, value)
         for part, maps in class_map_parts(
             Pixelwise(), image, size, InferenceRule(window, flip, scales=scales), CPU, confidence=True
@@ -135,7 +135,7 @@ class File:
 
 
 def test_every_window_of_a_file_is_seen_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"ONE_PIECE": 48 * 48, "_CORE": 32, "CONTEXT": 8}.items():
+    for name, value in {"ONE_PIECE": 48 * 48, "_SIDE": 64, "CONTEXT": 16}.items():
         monkeypatch.setattr(windows, name, value)
     rule, network, file = InferenceRule(scales=(0.5, 1.0, 0.75)), Pixelwise(), File(noise(192, 160))
     parts = [part for part, _ in class_map_parts(network, file, (192, 160), rule, CPU)]

@@ -97,6 +97,7 @@ def predict(
     from domainbridge.cli.parsing import parse_limits, parse_numbers, parse_resize, parse_scales, writable_folder
     from domainbridge.cli.tables import time_left
     from domainbridge.errors import RecipeError
+    from domainbridge.evaluation.exported import ExportedPredictor
     from domainbridge.tools.open_model import open_model
     from domainbridge.tools.predict import predict_files
     from domainbridge.tools.predict_options import PredictOptions, class_ids, given_ids
@@ -111,6 +112,8 @@ def predict(
         device = process_device(device)
     factors = parse_scales(scales, "--scales")
     loaded = open_model(model, slide=slide, flip=flip, scales=factors, device=device, precision=precision)
+    if not isinstance(loaded, ExportedPredictor):
+        loaded.keep_memory()
     if bands is not None:
         loaded.image_rule = replace(loaded.image_rule, bands=parse_numbers(bands, "--bands"))
     if scale is not None:

@@ -25,7 +25,7 @@ __all__ = [
     "reads_by_windows",
 ]
 
-_CACHE_BYTES = 128 * 2**20
+_CACHE_BYTES = 64 * 2**20
 """Of GDAL's decoded blocks; its default is a twentieth of the memory."""
 _SAMPLE_SIDE = 2048
 """Longest side of the reduced image that percentiles and the kind of an alpha band are told from."""

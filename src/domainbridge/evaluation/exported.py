@@ -19,7 +19,7 @@ from domainbridge.evaluation.exported_file import ExportedConfig
 from domainbridge.evaluation.inference_rule import InferenceRule, given_scales, windows_of
 from domainbridge.evaluation.segmentation_model import Maps, WindowedImage, at_size
 from domainbridge.evaluation.sessions import Session, open_session, unit_batch
-from domainbridge.evaluation.windows import CONTEXT, Box, Windows, fits_in_one_piece, large_image_windows
+from domainbridge.evaluation.windows import Box, Windows, fits_in_one_piece, large_image_windows
 from domainbridge.files import file_checksum
 
 __all__ = ["ExportedClassMap", "ExportedPredictor", "load_exported"]
@@ -182,10 +182,8 @@ class ExportedPredictor:
         shape = image.shape[0], image.shape[1]
         sizes = self.rule.sizes(*shape)
         if sizes == [size]:
-            views = _views(*size)
-            for view in views:
-                core = _core(view, *size)
-                yield core, [self._planes(image, [view], mirror, core, size) for mirror in self.rule.mirrors]
+            for view in _views(*size):
+                yield view.core, [self._planes(image, [view], mirror, view.core, size) for mirror in self.rule.mirrors]
             return
         whole = Box(0, size[0], 0, size[1])  # logits go to the input size first, so that all of them are needed
         passes = [
@@ -195,14 +193,17 @@ class ExportedPredictor:
         ]
         yield whole, passes
 
-    def _planes(self, image: WindowedImage, views: Sequence[Box], mirror: bool, box: Box, size: Size) -> "_Planes":
+    def _planes(self, image: WindowedImage, views: "Sequence[_View]", mirror: bool, box: Box, size: Size) -> "_Planes":
         """One pass over the windows that cover ``box`` of an image; ``size``: of the whole result."""
         return _Planes(self._seen(image, views, mirror), (image.shape[0], image.shape[1]), box, size)
 
-    def _seen(self, image: WindowedImage, views: Sequence[Box], mirror: bool) -> list[tuple[Box, NDArray[np.float32]]]:
+    def _seen(
+        self, image: WindowedImage, views: "Sequence[_View]", mirror: bool
+    ) -> "list[tuple[_View, NDArray[np.float32]]]":
         """Logits of the windows, (classes, h, w) each; ``mirror``: of the mirrored windows, mirrored back."""
         seen = []
-        for view in views:
+        for each in views:
+            view = each.box
             crop = image[view.top : view.bottom, view.left : view.right]
             logits = self.logits([np.ascontiguousarray(crop[:, ::-1]) if mirror else crop])[0]
             if not np.isfinite(logits).all():
@@ -210,7 +211,7 @@ class ExportedPredictor:
                     "the network gives values that are not finite numbers, so its classes mean nothing: its weights "
                     "are damaged, or float16 is too small for them (export with --precision float32)"
                 )
-            seen.append((view, np.ascontiguousarray(logits[:, :, ::-1]) if mirror else logits))
+            seen.append((each, np.ascontiguousarray(logits[:, :, ::-1]) if mirror else logits))
         return seen
 
 
@@ -250,10 +251,29 @@ def load_exported(
     return predictor
 
 
+@dataclass(frozen=True)
+class _View:
+    """A window: what the network sees, and the part of it that the window gives."""
+
+    box: Box
+    core: Box
+
+
+def _views(height: int, width: int) -> Sequence[_View]:
+    """Windows over an image of that size, or all of it."""
+    if fits_in_one_piece(height, width):
+        whole = Box(0, height, 0, width)
+        return [_View(whole, whole)]
+    windows = large_image_windows(height, width)
+    return [_View(box, core) for box, core in zip(windows.views, windows.cores, strict=True)]
+
+
 class _Planes:
     """Logits of a part of the result, a class at a time."""
 
-    def __init__(self, seen: Sequence[tuple[Box, NDArray[np.float32]]], input_size: Size, box: Box, size: Size) -> None:
+    def __init__(
+        self, seen: Sequence[tuple[_View, NDArray[np.float32]]], input_size: Size, box: Box, size: Size
+    ) -> None:
         """Logits of windows that cover ``box`` of an input of ``input_size``; ``size``: of the whole result."""
         self.seen, self.input_size, self.box, self.size = seen, input_size, box, size
 
@@ -263,30 +283,14 @@ class _Planes:
     def __getitem__(self, number: int) -> Plane:
         """Float32 (height, width) of the part."""
         plane = np.empty(self.box.size, np.float32)
-        for view, logits in self.seen:
-            core = _core(view, *self.input_size)
+        for each, logits in self.seen:
+            view, core = each.box, each.core
             large = _enlarged(logits[number], view.size)
             plane[
                 core.top - self.box.top : core.bottom - self.box.top,
                 core.left - self.box.left : core.right - self.box.left,
             ] = large[core.top - view.top : core.bottom - view.top, core.left - view.left : core.right - view.left]
         return plane if self.size == self.input_size else _enlarged(plane, self.size)
-
-
-def _views(height: int, width: int) -> tuple[Box, ...]:
-    """Windows over an image of that size, or all of it."""
-    whole = (Box(0, height, 0, width),)
-    return whole if fits_in_one_piece(height, width) else large_image_windows(height, width).views
-
-
-def _core(view: Box, height: int, width: int) -> Box:
-    """What a window gives: all but its context, which it has where the image goes on."""
-    return Box(
-        view.top + (CONTEXT if view.top > 0 else 0),
-        view.bottom - (CONTEXT if view.bottom < height else 0),
-        view.left + (CONTEXT if view.left > 0 else 0),
-        view.right - (CONTEXT if view.right < width else 0),
-    )
 
 
 def _enlarged(plane: Plane, size: Size) -> Plane:

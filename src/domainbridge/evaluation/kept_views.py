@@ -86,7 +86,7 @@ class _Scale:
             for some in (same[first : first + count] for first in range(0, len(same), count)):
                 crops = [self.image[view.top : view.bottom, view.left : view.right] for view in some]
                 logits = self.network.logits(crops, mirror=mirror)
-                pieces += (Piece(view, each, each.shape[1]) for view, each in zip(some, logits, strict=True))
+                pieces += (Piece(view, each, each.shape[1], 0, view) for view, each in zip(some, logits, strict=True))
         return pieces
 
 
@@ -108,7 +108,7 @@ class MeanViews:
 
 @dataclass
 class KeptViews:
-    """Windows that later parts still need: about one row of windows with context, of each its lower border.
+    """Windows that later parts still need: about one row of windows with context, of each the rows that it fades over.
 
     Attributes:
         scale: see there.
@@ -150,7 +150,15 @@ class KeptViews:
             if not later:
                 del self.pieces[position]
             elif min(later) > self._tops[position][number]:
-                self.pieces[position] = [piece.below(min(later)) for piece in self.pieces[position]]
+                rows = min(later), self._bottom(position)
+                self.pieces[position] = [piece.between(*rows) for piece in self.pieces[position]]
+
+    def _bottom(self, position: int) -> int:
+        """The row from which on the windows below count alone; a window in the last row ends before."""
+        if self.scale.windows.fades is None:
+            return self.scale.shape[0]
+        rows, columns = self.scale.windows.fades
+        return rows.borders[position // (len(columns.borders) - 1) + 1] + rows.reach
 
 
 def views_of_scale(

@@ -22,31 +22,37 @@ class Piece:
 
     Attributes:
         view: the window.
-        logits: float32 (classes, h, w), or the lowest rows of them.
+        logits: float32 (classes, h, w), or some rows of them.
         cells: h, of the whole window.
+        first: row of cells that ``logits`` begins with.
+        part: what the rows of ``logits`` are enough for; the window, or a part of it.
         weights: of the window at the rows and columns of a box; None: 1 everywhere.
     """
 
     view: Box
     logits: Tensor
     cells: int
+    first: int
+    part: Box
     weights: Callable[[Box], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
 
-    def below(self, top: int) -> "Piece":
-        """The piece without the rows that only pixels above ``top`` are interpolated from."""
-        rows = source_rows((self.view.size[0], self.cells), slice(max(top - self.view.top, 0), self.view.size[0]))
-        return replace(self, logits=self.logits[:, rows.start - self.cells :].clone())
+    def between(self, top: int, bottom: int) -> "Piece":
+        """The piece with the rows alone that pixels from ``top`` to before ``bottom`` are interpolated from."""
+        part = self.part.common(Box(top, bottom, self.view.left, self.view.right))
+        pixels = slice(part.top - self.view.top, part.bottom - self.view.top)
+        rows = source_rows((self.view.size[0], self.cells), pixels)
+        logits = self.logits[:, rows.start - self.first : rows.stop - self.first].clone()
+        return replace(self, logits=logits, first=rows.start, part=part)
 
     def at(self, box: Box) -> Tensor:
-        """Float32 (classes, *box.size); the box lies inside the window."""
+        """Float32 (classes, *box.size); the box lies inside ``part``."""
         tall, wide = self.view.size
         shapes = (tall, self.cells), (wide, self.logits.shape[2])
         rows, cells = _matrix(shapes[0], slice(box.top - self.view.top, box.bottom - self.view.top), self.logits.device)
         columns, across = _matrix(
             shapes[1], slice(box.left - self.view.left, box.right - self.view.left), self.logits.device
         )
-        missing = self.cells - self.logits.shape[1]
-        logits: Tensor = rows @ self.logits[:, cells.start - missing : cells.stop - missing, across] @ columns.T
+        logits: Tensor = rows @ self.logits[:, cells.start - self.first : cells.stop - self.first, across] @ columns.T
         return logits
 
     def counts(self, box: Box) -> bool:
@@ -81,7 +87,7 @@ class Views:
 
     def _averaged(self, box: Box) -> Tensor:
         """The mean of the windows at a box of the input, float32 (classes, *box.size)."""
-        meeting = [(piece, piece.view.common(box)) for piece in self.pieces if piece.view.meets(box)]
+        meeting = [(piece, piece.part.common(box)) for piece in self.pieces if piece.part.meets(box)]
         meeting = [(piece, both) for piece, both in meeting if piece.counts(both)] or meeting
         if len(meeting) == 1 and meeting[0][1] == box:
             return meeting[0][0].at(box)

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,15 +16,20 @@ __all__ = [
 
 ONE_PIECE = 4 * 2**20
 """Pixels of the largest image that goes through the network at once."""
-CONTEXT = 192
-"""Pixels around the part of a large image that a window gives; seen by the network, for the most part not written."""
-_FADE_SHARE = 3
-"""A window fades out over the nearest third of the context: 64 pixels on each side of a border between windows."""
+CONTEXT = 352
+"""Least number of pixels around the part of a large image that a window gives: seen by the network, but not written.
+
+The class of a pixel depends on pixels as far away as the network's convolutions reach, about 500 pixels for
+EfficientNet-Lite0 with its head; the farthest hardly count (docs/predicting.md has the figures).
+"""
+_REACH = 32
+"""Pixels on each side of a border between windows over which one fades into the next."""
 LEAST = 1e-6
 """Weight of a window where another one counts fully."""
 _LONGEST = 8192
 """Longest side of an image that goes through the network at once; a longer one needs large interpolation matrices."""
-_CORE = 1152
+_SIDE = 1536
+"""Of a window of a large image. All are as large, so that memory of one is used again for the next."""
 _GRID = 32
 """Windows of a large image start at multiples of it: the network's cells lie as they do in the whole image."""
 
@@ -115,6 +121,13 @@ class Windows:
         """Whether the windows see more than what they give."""
         return self.fades is not None
 
+    @property
+    def cores(self) -> tuple[Box, ...]:
+        """For windows with context: boxes that cover the image once, in the order of the views and inside them."""
+        assert self.fades is not None
+        rows, columns = self.fades
+        return _boxes(rows.borders, columns.borders)
+
     def mean_views(self, needed: Box, *, mirror: bool) -> list[Box]:
         """The views for a box of a part without fades; ``mirror``: windows that begin at the right border."""
         views = [view.mirrored(self.width) for view in self.views] if mirror else self.views
@@ -146,7 +159,7 @@ class Windows:
 
     def __str__(self) -> str:
         tall, wide = (max(view.size[axis] for view in self.views) for axis in (0, 1))
-        context = f", {CONTEXT} pixels of each side for context" if self.context else ""
+        context = f" that overlap by {2 * CONTEXT} or more" if self.context else ""
         return f"{len(self.views)} windows of at most {wide}x{tall} pixels{context}"
 
 
@@ -156,23 +169,29 @@ def fits_in_one_piece(height: int, width: int) -> bool:
 
 
 def large_image_windows(height: int, width: int) -> Windows:
-    """Windows that give about 1152x1152 pixels each, with ``CONTEXT`` pixels around; neighbors fade into each other."""
-    rows, columns = _borders(height, _CORE), _borders(width, _CORE)
-    views = tuple(
-        Box(
-            max(core.top - CONTEXT, 0),
-            min(core.bottom + CONTEXT, height),
-            max(core.left - CONTEXT, 0),
-            min(core.right + CONTEXT, width),
-        )
-        for core in _boxes(rows, columns)
-    )
-    reach = max(CONTEXT // _FADE_SHARE, 1)
+    """Windows of about 1536x1536 pixels at even steps that overlap by twice ``CONTEXT`` or more and fade over."""
+    down, across = _spans(height), _spans(width)
+    views = tuple(Box(top, bottom, left, right) for top, bottom in down for left, right in across)
+    rows, columns = _middles(down), _middles(across)
+    reach = max(min(_REACH, CONTEXT // 2), 1)
     parts = _boxes(_before(rows, reach), _before(columns, reach))
-    return Windows(parts, views, width, (Fade(tuple(rows), reach), Fade(tuple(columns), reach)))
+    return Windows(parts, views, width, (Fade(rows, reach), Fade(columns, reach)))
 
 
-def _before(borders: list[int], reach: int) -> list[int]:
+def _spans(length: int) -> list[tuple[int, int]]:
+    """Start and end of each window along an axis; all of one length, but for less than a cell more of the last one."""
+    last = max(length - _SIDE, 0) // _GRID * _GRID
+    steps = math.ceil(last / (_SIDE - 2 * CONTEXT))
+    starts = [number * last // steps // _GRID * _GRID for number in range(steps)] + [last]
+    return [*((start, start + _SIDE) for start in starts[:-1]), (last, length)]
+
+
+def _middles(spans: list[tuple[int, int]]) -> tuple[int, ...]:
+    """Borders in the middle of what two windows share."""
+    return (0, *((after[0] + before[1]) // 2 for before, after in pairwise(spans)), spans[-1][1])
+
+
+def _before(borders: Sequence[int], reach: int) -> list[int]:
     """Borders at which the next window begins to count, so that a part needs no window after its own."""
     return [borders[0], *(border - reach for border in borders[1:-1]), borders[-1]]
 
@@ -188,7 +207,7 @@ def sliding_windows(height: int, width: int, window: tuple[int, int]) -> Windows
     return Windows(_boxes(_borders(height, side), _borders(width, side)), views, width)
 
 
-def _boxes(rows: list[int], columns: list[int]) -> tuple[Box, ...]:
+def _boxes(rows: Sequence[int], columns: Sequence[int]) -> tuple[Box, ...]:
     return tuple(Box(top, bottom, left, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns))
 
 
