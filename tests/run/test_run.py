@@ -270,7 +270,8 @@ class TestExtend:
 
     @pytest.fixture
     def tree(self, recipe_tree: dict) -> dict:
-        return {**recipe_tree, "stages": {"r2-distill": {"extend": 4}}}
+        stages = {"r2-distill": {"extend": 4}, "r2-distill-extended": {"learning_rate": 1e-6}}
+        return {**recipe_tree, "stages": stages}
 
     @pytest.fixture
     def copied(self, finished: Path, tmp_path: Path) -> Path:
@@ -287,8 +288,7 @@ class TestExtend:
         assert all(torch.equal(value, longer[name]) for name, value in weights(copied, ".").items())
         name = "head.classifier.weight"
         moved = longer[name] - weights(copied, "r2-distill")[name]
-        fresh = weights(copied, "r1-distill")[name] - weights(copied, "r2-distill")[name]
-        assert 0 < moved.abs().max() < 0.5 * fresh.abs().max(), "from the finished model, not from initial weights"
+        assert 0 < moved.abs().max() < 1e-4, "from the finished model, at a rate of 1e-5 for the head"
         results = read_results(copied)
         assert results.final == "r2-distill-extended"
         assert results.stages["r2-distill-extended"].steps == 4

@@ -39,19 +39,14 @@ def _extended(name: str) -> str:
 
 
 def extension_training(training: TrainingConfig, steps: int) -> TrainingConfig:
-    """`training` of an extension: the end of the decay that a stage of all steps together would have had.
+    """`training` of an extension: a warm restart, the same rate and decay again (SGDR, arXiv 1608.03983).
 
     Args:
         training: of the extended stage.
         steps: of the extension.
     """
-    share = steps / (training.steps + steps)
-    changes = {
-        "steps": steps,
-        "learning_rate": training.learning_rate * share,
-        "warmup_steps": min(training.warmup_steps, steps // _WARMUP_SHARE),
-    }
-    return training.model_copy(update=changes)
+    warmup = min(training.warmup_steps, steps // _WARMUP_SHARE)
+    return training.model_copy(update={"steps": steps, "warmup_steps": warmup})
 
 
 def with_extensions(stages: Sequence[StageSpec], names: Sequence[str]) -> list[StageSpec]:

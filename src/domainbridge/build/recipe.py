@@ -175,7 +175,7 @@ def stages_of(recipe: Recipe) -> list[StageSpec]:
 def training_config(recipe: Recipe, stage: TrainingStage) -> TrainingConfig:
     """`training` with the stage's own values in place; its learning rate follows the stage's factor otherwise.
 
-    An extension has the values of the stage that it extends, but for its steps and rates.
+    An extension has the values of the stage that it extends, but for its steps and warm-up.
     """
 
     def changes_of(name: str | None) -> dict[str, Any]:
