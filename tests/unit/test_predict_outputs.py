@@ -14,6 +14,7 @@ import domainbridge
 from domainbridge.data.label_spaces import label_space
 from domainbridge.errors import DataError, RecipeError, SomeFilesError
 from domainbridge.evaluation import windows
+from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.predictor import Predictor
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig
@@ -234,6 +235,30 @@ def test_a_large_png_by_windows(model: Predictor, tmp_path: Path, monkeypatch: p
             assert image.getpalette()[:9] == model.palette[:3].flatten().tolist()
         difference = read(whole / "a_overlay.jpg").astype(int) - read(parts / "a_overlay.jpg")
         assert abs(difference).mean() < 4
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_a_large_file_at_several_scales(
+    model: Predictor, tiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each scale reads windows of its own from the file; the image is never whole in memory."""
+    scaled = Predictor(model.network, model.config, InferenceRule(scales=(0.75, 1.0, 1.5)))
+    image = paint(tmp_path / "whole/a.png", (160, 208))
+    tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64} if tiled else {}
+    (tmp_path / "parts").mkdir()
+    profile = {"driver": "GTiff", "height": 160, "width": 208, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    profile |= {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 500000, 0, -0.5, 5400000)}
+    with rasterio.open(tmp_path / "parts/a.tif", "w", **profile, **tiles) as file:
+        file.write(np.moveaxis(image, -1, 0))
+    domainbridge.predict(scaled, tmp_path / "whole", tmp_path / "out/whole")
+    for name, value in {"ONE_PIECE": 128 * 128, "_SIDE": 192, "CONTEXT": 64}.items():
+        monkeypatch.setattr(windows, name, value)
+    monkeypatch.setattr(predict_job, "LARGE", 64)
+    told: list[str] = []
+    domainbridge.predict(scaled, tmp_path / "parts", tmp_path / "out/parts", report=told.append)
+    assert any("read in 6 windows" in line for line in told), told
+    equal = read(tmp_path / "out/whole/a.png") == read(tmp_path / "out/parts/a.tif")
+    assert equal.mean() > 0.95, "OpenCV and GDAL resize differently, and windows see less around them"
 
 
 def film(path: Path, frames: int = 9) -> None:
