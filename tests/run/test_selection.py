@@ -229,6 +229,17 @@ def test_the_reference_is_the_training_stage_before(finished: Path, tree: dict[s
     assert reference_stage(named["r1-class"], nodes, finished / "elsewhere") is None
 
 
+def test_an_extension_is_compared_as_the_stage_before_was(finished: Path, copied: Path, tree: dict[str, Any]) -> None:
+    recipe = parse_recipe({**tree, "stages": {"r2-cut": {"extend": 2}}})
+    nodes = stage_graph(recipe, open_data(recipe))
+    named = {node.name: node for node in nodes}
+    before = [reference_stage(named[name], nodes, finished) for name in ("r2-cut", "r2-cut-extended", "r2-class")]
+    assert [node and node.name for node in before] == ["r1-distill", "r1-distill", "r2-cut"]
+    assert models_to_compare(nodes, finished) == ["r2-cut", "r2-class"]
+    shutil.copytree(copied / "r2-cut", copied / "r2-cut-extended")
+    assert models_to_compare(nodes, copied) == ["r2-class", "r2-cut-extended"]
+
+
 def test_models_to_compare(finished: Path, copied: Path, tree: dict[str, Any]) -> None:
     nodes = stage_graph(parse_recipe(tree), None)
     assert models_to_compare(nodes, finished) == ["r2-cut", "r2-class"]

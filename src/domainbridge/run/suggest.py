@@ -41,13 +41,10 @@ def models_to_compare(nodes: Sequence[Node], folder: Path) -> list[str]:
         raise RunFolderError(f"{folder}: no training stage is finished; run the recipe first")
     extended = {node.spec.extends for node in finished}
     finished = [node for node in finished if node.name not in extended]
-    alike = [[one.name, other.name] for one, other in pairwise(finished) if _work_of(one) == _work_of(other)]
+    inputs = {node.name: node.spec.inputs for node in nodes}
+    work = {node.name: (node.spec.kind, inputs[node.spec.extends or node.name]) for node in finished}
+    alike = [[one, other] for one, other in pairwise(work) if work[one] == work[other]]
     return alike[-1] if alike else [finished[-1].name]
-
-
-def _work_of(node: Node) -> tuple[str, set[str]]:
-    """What a stage does, and from which inputs; an extension does the work of the stage that it goes on from."""
-    return node.spec.kind, {name for name in node.spec.inputs if name != node.spec.extends}
 
 
 def suggest(
