@@ -26,7 +26,7 @@ from domainbridge.files import write_text
 from domainbridge.methods.base import TrainingStage
 from domainbridge.report.run_facts import BASELINE, RunFacts, read_run
 
-__all__ = ["Row", "budget_of", "main", "page", "read_rows", "recipe_tree", "settings"]
+__all__ = ["Row", "budget_of", "combinations", "main", "page", "read_rows", "recipe_tree", "settings"]
 
 _SETTINGS = Path(__file__).parent / "methods.yaml"
 _SHARED = ("label_space", "sources", "targets", "evaluation", "model", "crop")
@@ -43,7 +43,8 @@ def recipe_tree(given: Mapping[str, Any], data: str, method: str, seed: int) -> 
     """The recipe of one combination: the shipped recipe's data and network, the common keys, the method's."""
     shipped = yaml.safe_load(recipe_path(data).read_text())
     tree = {key: shipped[key] for key in _SHARED if key in shipped}
-    for part in (given["common"], given["data"][data], given["methods"][method]["recipe"]):
+    chosen = given["methods"][method]
+    for part in (given["common"], given["data"][data], chosen["recipe"], chosen.get("data", {}).get(data, {})):
         tree = _merged(tree, part)
     return {**tree, "name": f"{data}.{method}.{seed}", "seed": seed}
 
@@ -52,7 +53,11 @@ def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(copy.deepcopy(tree))
     for key, value in changes.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merged(old, value)
+        elif key == "targets" and isinstance(old, list):  # each target keeps what is not named
+            value = [_merged(target, part) for target, part in zip(old, value, strict=True)]
+        merged[key] = value
     return merged
 
 
@@ -167,22 +172,27 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def combinations(given: Mapping[str, Any], data: Sequence[str], methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Data set and method of every run of a seed; a method with `only` is tried on those data sets."""
+    return [(d, m) for d in data for m in methods if d in given["methods"][m].get("only", given["data"])]
+
+
 def _run_all(given: Mapping[str, Any], chosen: argparse.Namespace) -> list[str]:
     """Run every combination, seed by seed, so that an early end leaves whole seeds; names of those that failed."""
     failed = []
+    wanted = combinations(given, chosen.data or list(given["data"]), chosen.only or list(given["methods"]))
     for seed in chosen.seeds:
-        for data in chosen.data or given["data"]:
-            for method in chosen.only or given["methods"]:
-                tree = recipe_tree(given, data, method, seed)
-                parse_recipe(tree)
-                folder = chosen.out / tree["name"]
-                file = chosen.out / f"{tree['name']}.yaml"
-                write_text(file, yaml.safe_dump(tree, sort_keys=False))
-                overrides = [f"data_root={chosen.data_root}"] if chosen.data_root else []
-                command = [sys.executable, "-m", "domainbridge", "run", str(file), *overrides, "--out", str(folder)]
-                with (chosen.out / f"{tree['name']}.log").open("a") as log:
-                    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-                    done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
-                if done.returncode:
-                    failed.append(tree["name"])
+        for data, method in wanted:
+            tree = recipe_tree(given, data, method, seed)
+            parse_recipe(tree)
+            folder = chosen.out / tree["name"]
+            file = chosen.out / f"{tree['name']}.yaml"
+            write_text(file, yaml.safe_dump(tree, sort_keys=False))
+            overrides = [f"data_root={chosen.data_root}"] if chosen.data_root else []
+            command = [sys.executable, "-m", "domainbridge", "run", str(file), *overrides, "--out", str(folder)]
+            with (chosen.out / f"{tree['name']}.log").open("a") as log:
+                environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+                done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
+            if done.returncode:
+                failed.append(tree["name"])
     return failed

@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 import yaml
-from benchmarks.methods import budget_of, main, page, read_rows, recipe_tree, settings
+from benchmarks.methods import budget_of, combinations, main, page, read_rows, recipe_tree, settings
 
 from domainbridge.build.recipe import parse_recipe
 from domainbridge.run.results import read_results
@@ -18,7 +18,9 @@ GIVEN = settings()
 
 @pytest.mark.parametrize("method", list(GIVEN["methods"]))
 def test_every_method_has_the_same_start_and_the_same_budget(method: str) -> None:
-    for data in GIVEN["data"]:
+    tried = combinations(GIVEN, list(GIVEN["data"]), [method])
+    assert tried
+    for data, _ in tried:
         recipe = parse_recipe(recipe_tree(GIVEN, data, method, 3))
         assert budget_of(recipe) == GIVEN["passes"]
         assert recipe.seed == 3
@@ -57,4 +59,8 @@ def test_a_method_changes_what_it_names_and_nothing_else() -> None:
     given = copy.deepcopy(GIVEN)
     tree = recipe_tree(given, "city-to-cityscapes", "ddb", 0)
     assert tree["training"] == {**given["common"]["training"], "adapt_batchnorm": "target"}
+    shipped = recipe_tree(given, "city-to-camvid", "ddb-masked", 0)["targets"][0]
+    (few,) = recipe_tree(given, "city-to-camvid", "ddb-masked-few", 0)["targets"]
+    assert {key: few[key] for key in shipped} == shipped
+    assert few["few"]["split"] == "few.txt"
     assert given == yaml.safe_load(yaml.safe_dump(GIVEN)), "the settings stay as they are"
