@@ -12,7 +12,7 @@ from domainbridge.errors import RunFolderError
 from domainbridge.report.bootstrap import LEVEL, RESAMPLES, bootstrap, image_iou
 from domainbridge.report.comparison import compare, compare_tests
 from domainbridge.report.curves import charts
-from domainbridge.report.disagreement import disagreements
+from domainbridge.report.disagreement import disagreements, two_paths
 from domainbridge.report.page import MOST_BYTES, render
 from domainbridge.report.pictures import most_changed
 from domainbridge.report.run_facts import RunFacts, read_run
@@ -180,6 +180,12 @@ def test_paths_that_disagree(run: Path) -> None:
     assert item.share == pytest.approx(different)
     assert 0 < sum(share for _, _, share in item.pairs) <= item.share + 1e-9
     assert all(a != b for a, b, _ in item.pairs)
+
+
+def test_an_extended_path_stands_for_its_path(tmp_path: Path) -> None:
+    paths = two_paths(read_run(write_run(tmp_path / "run", {"r1-cut": 0.5, "r1-class": 0.6, "r1-cut-extended": 0.7})))
+    assert paths is not None
+    assert [stage.name for stage in paths] == ["r1-cut-extended", "r1-class"]
 
 
 def test_pictures_show_the_largest_gains_and_losses(run: Path) -> None:

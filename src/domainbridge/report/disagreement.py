@@ -9,7 +9,7 @@ from domainbridge.report.run_facts import RunFacts, StageFacts
 
 __all__ = ["Disagreement", "disagreements", "two_paths"]
 
-_PATH = re.compile(r"(r\d+)-(cut|class)")
+_PATH = re.compile(r"(r\d+)-(cut|class)(?:-extended)?")
 _MOST_PAIRS = 8
 
 
@@ -37,7 +37,7 @@ class Disagreement:
 
 
 def two_paths(run: RunFacts) -> tuple[StageFacts, StageFacts] | None:
-    """The paths of the latest round in which both predicted: CutMix first."""
+    """The paths of the latest round in which both predicted, extensions in their place: CutMix first."""
     rounds: dict[str, dict[str, StageFacts]] = {}
     for stage in run.predicted_stages:
         match = _PATH.fullmatch(stage.name)
