@@ -2,8 +2,6 @@
 
 import functools
 import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,17 +10,10 @@ from pathlib import Path
 import pytest
 
 from domainbridge.report.write import write_report
+from run.browser import BROWSER, MISSING, NOWHERE_ELSE, browse
 from run_folder import write_run
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
-)
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=MISSING)
 
 FRAME = """<!DOCTYPE html><body style="margin:0">
 <iframe src="report.html" style="width:360px;height:4000px;border:0"></iframe>
@@ -61,18 +52,9 @@ def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
-def browse(address: str, profile: Path, *flags: str) -> tuple[str, str]:
-    """(the page after loading, what the browser logged)."""
-    command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", *flags, address]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout, result.stderr
-
-
 def test_no_console_error_and_no_request(served: tuple[str, list[str]], tmp_path: Path) -> None:
     address, asked = served
-    resolver = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    page, log = browse(f"{address}/report.html", tmp_path / "profile", "--dump-dom", resolver)
+    page, log = browse(f"{address}/report.html", tmp_path / "profile", "--dump-dom", NOWHERE_ELSE)
     assert "Adaptation helped on fog" in page
     assert "CONSOLE" not in log, [line for line in log.splitlines() if "CONSOLE" in line]
     assert asked == ["/report.html"]

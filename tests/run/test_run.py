@@ -1,5 +1,6 @@
 """A whole run on generated images: stages, results, resuming, repeating."""
 
+import csv
 import gc
 import json
 import multiprocessing
@@ -13,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+import domainbridge
 from domainbridge.build.batches import batchnorm_batches, training_data
 from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import parse_recipe, stages_of
@@ -27,6 +30,7 @@ from domainbridge.data.dataset import Dataset
 from domainbridge.data.training_sizes import ImageSizes
 from domainbridge.errors import RecipeError, RunFolderError, TrainingError
 from domainbridge.methods.base import TrainingStage
+from domainbridge.models.model_folder import load_model, save_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.callbacks.base import NullCallback
 from domainbridge.run.callbacks.jsonl import JSONLCallback
@@ -131,6 +135,38 @@ def test_everything_is_there(finished: Path) -> None:
     assert weights(finished, ".")  # RUN/model, the final student
     assert yaml.safe_load((finished / "recipe.yaml").read_text())["training"]["head_lr_mult"] == 10
     assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+
+
+def test_predict_marks_where_the_two_paths_disagree(finished: Path, generated_data: Path, tmp_path: Path) -> None:
+    images = generated_data / "target-val/images"
+    shutil.copytree(finished, tmp_path / "run")
+    network, config = load_model(tmp_path / "run/r2-class/model")
+    torch.nn.init.normal_(network.head.classifier.weight, generator=torch.Generator().manual_seed(0))
+    save_model(tmp_path / "run/r2-class/model", network, config)  # four steps alone leave two networks that agree
+    written = domainbridge.predict(tmp_path / "run/model", images, tmp_path / "out", disagreement=True, shares=True)
+    cut, class_ = (domainbridge.load_model(tmp_path / "run" / stage / "model") for stage in ("r2-cut", "r2-class"))
+    with (tmp_path / "out/class-shares.csv").open() as file:
+        shares = {Path(row["image"]).stem: float(row["disagreement"]) for row in csv.DictReader(file)}
+    assert written == len(shares) == 4
+    for path in sorted(images.iterdir()):
+        expected = cut.predict(path) != class_.predict(path)
+        with Image.open(tmp_path / f"out/{path.stem}_disagreement.png") as image:
+            assert (np.asarray(image) == 255 * expected).all()
+        assert shares[path.stem] == pytest.approx(100 * expected.mean(), abs=1e-3)
+    assert any(shares.values()), "the test sees some disagreement"
+    other = domainbridge.load_model(tmp_path / "run/r2-class/model")
+    with Image.open(tmp_path / "out/000.png") as image:
+        assert (np.asarray(image) == domainbridge.load_model(tmp_path / "run/model").predict(images / "000.png")).all()
+        assert (np.asarray(image) != other.predict(images / "000.png")).any(), "the classes are those of MODEL"
+
+
+def test_disagreement_needs_a_run_with_two_paths(finished: Path, generated_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "model", tmp_path / "copy/elsewhere/model")
+    with pytest.raises(RunFolderError, match="lies in no run folder"):
+        domainbridge.predict(
+            tmp_path / "copy/elsewhere/model", generated_data / "target-val", tmp_path / "out", disagreement=True
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_model_folders_say_which_sizes_training_had(finished: Path) -> None:

@@ -156,6 +156,8 @@ class Predictor(nn.Module):
                 probabilities=probabilities,
             ):
                 yield box, _on_host(result)
+                if self._freed is not None and box.right == size[1]:  # a row of parts ends
+                    self._freed.give_back()
 
     @cached_property
     def _weights(self) -> str:

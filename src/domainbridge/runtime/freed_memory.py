@@ -7,12 +7,17 @@ grow.
 """
 
 import ctypes
+import os
+from pathlib import Path
 
 __all__ = ["FreedMemory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of ``mallopt``'s options in glibc's ``malloc.h``."""
 _ONE_GIB = 2**30
+_STATISTICS = Path("/proc/self/statm")
+_MUCH = 2**28
+"""Bytes beyond what is in use; images of a few hundred pixels a side need no more, whatever their sizes."""
 
 
 class FreedMemory:
@@ -25,15 +30,28 @@ class FreedMemory:
     def __init__(self) -> None:
         self._size: object = None
         self._library = _glibc()
-        self.kept = self._library is not None and all(
-            self._library.mallopt(option, _ONE_GIB) == 1 for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
+        usable = self._library if _STATISTICS.exists() else None
+        self.kept = usable is not None and all(
+            usable.mallopt(option, _ONE_GIB) == 1 for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
         )
+        self._least = _resident() if self.kept else 0
 
     def before(self, size: object) -> None:
-        """Give memory back if the work that begins has another size than the last one."""
-        if self.kept and self._library is not None and size != self._size:
-            self._library.malloc_trim(0)
+        """Give memory back if the work that begins has another size than the last one, and much is kept."""
+        if size != self._size:
+            self.give_back()
         self._size = size
+
+    def give_back(self) -> None:
+        """Give memory back if much is kept: even work of one size leaves small holes with time."""
+        if self.kept and self._library is not None and _resident() > self._least + _MUCH:
+            self._library.malloc_trim(0)
+            self._least = _resident()
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    return int(_STATISTICS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _glibc() -> ctypes.CDLL | None:
