@@ -20,6 +20,7 @@ from domainbridge.evaluation.inference import class_map, probabilities
 from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.label_maps import read_label_map
 from domainbridge.evaluation.predictor import Predictor
+from domainbridge.evaluation.window_logits import apart, empty_apart
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.segmenter import ModelSpec, Segmentation, build_segmenter
@@ -144,6 +145,16 @@ def test_windows_give_the_whole_image_where_the_overlap_covers_what_the_network_
         unequal.append(int((parts.classes != whole.classes).sum()))
     assert unequal[0] == 0
     assert unequal[1] > 0, "a smaller overlap is seen"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (0, 3), (5000,)])
+def test_copies_outside_of_the_heap_are_copies(shape: tuple[int, ...]) -> None:
+    values = torch.rand(shape)
+    copy = apart(values)
+    assert torch.equal(copy, values)
+    values += 1
+    assert values.numel() == 0 or not torch.equal(copy, values)
+    assert empty_apart(shape, torch.uint8, CPU).shape == shape
 
 
 def test_no_tensor_has_a_value_per_class_for_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from domainbridge.evaluation.logit_blocks import (
     passes_in_one_piece,
 )
 from domainbridge.evaluation.segmentation_model import WindowedImage
+from domainbridge.evaluation.window_logits import empty_apart
 from domainbridge.evaluation.windows import (
     ONE_PIECE,
     Box,
@@ -201,8 +202,8 @@ class _Wanted:
 
 def _best(blocks: Blocks, part: Box, device: torch.device, wanted: _Wanted) -> ClassMap:
     """The most probable classes of a part of the result, block by block."""
-    classes = torch.empty(part.size, dtype=torch.uint8, device=device)
-    sure = torch.empty_like(classes) if wanted.confidence else None
+    classes = empty_apart(part.size, torch.uint8, device)
+    sure = empty_apart(part.size, torch.uint8, device) if wanted.confidence else None
     finite = torch.ones((), dtype=torch.bool, device=device)
     every: Tensor | None = None
     for box, logits in blocks:
@@ -214,7 +215,7 @@ def _best(blocks: Blocks, part: Box, device: torch.device, wanted: _Wanted) -> C
         if sure is not None:
             sure[place] = _bytes(mean.amax(0))
         if wanted.probabilities:
-            every = every if every is not None else classes.new_empty(*part.size, len(mean))
+            every = every if every is not None else empty_apart((*part.size, len(mean)), torch.uint8, device)
             every[place] = _bytes(mean).permute(1, 2, 0)
         finite &= best.values.isfinite().all()
         classes[place] = best.indices.to(torch.uint8)

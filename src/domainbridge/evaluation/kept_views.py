@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
 from domainbridge.evaluation.segmentation_model import WindowedImage, at_size
-from domainbridge.evaluation.window_logits import Piece, Views, needed_box
+from domainbridge.evaluation.window_logits import Piece, Views, apart, needed_box
 from domainbridge.evaluation.windows import Box, Windows
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.transfer import to_device
@@ -141,7 +141,9 @@ class KeptViews:
     def _see(self, position: int, mirror: bool) -> Piece:
         windows = self.scale.windows
         (piece,) = self.scale.see([windows.views[position]], mirror=mirror)
-        return piece if windows.fades is None else replace(piece, weights=partial(windows.weights, position))
+        if windows.fades is None:
+            return piece
+        return replace(piece, logits=apart(piece.logits), weights=partial(windows.weights, position))
 
     def forget(self, number: int) -> None:
         """Drop what no part after this one needs."""

@@ -1,5 +1,7 @@
 """Logits of windows, kept at the head's resolution, at any pixels of the result."""
 
+import math
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +13,7 @@ from torch import Tensor
 from domainbridge.evaluation.windows import LEAST, Box
 from domainbridge.ops.upsample import interpolation_matrix, interpolation_rows, source_rows
 
-__all__ = ["Piece", "Views", "needed_box", "scaled_box"]
+__all__ = ["Piece", "Views", "apart", "empty_apart", "needed_box", "scaled_box"]
 
 Size = tuple[int, int]
 
@@ -41,8 +43,8 @@ class Piece:
         part = self.part.common(Box(top, bottom, self.view.left, self.view.right))
         pixels = slice(part.top - self.view.top, part.bottom - self.view.top)
         rows = source_rows((self.view.size[0], self.cells), pixels)
-        logits = self.logits[:, rows.start - self.first : rows.stop - self.first].clone()
-        return replace(self, logits=logits, first=rows.start, part=part)
+        logits = self.logits[:, rows.start - self.first : rows.stop - self.first]
+        return replace(self, logits=apart(logits), first=rows.start, part=part)
 
     def at(self, box: Box) -> Tensor:
         """Float32 (classes, *box.size); the box lies inside ``part``."""
@@ -65,6 +67,22 @@ class Piece:
             return None
         down, across = (torch.from_numpy(each).to(self.logits.device) for each in self.weights(box))
         return None if (down == 1).all() and (across == 1).all() else down[:, None] * across
+
+
+def apart(values: Tensor) -> Tensor:
+    """A copy; see :func:`empty_apart`."""
+    return empty_apart(values.shape, values.dtype, values.device).copy_(values)
+
+
+def empty_apart(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor without values; on a CPU outside of the memory that activations take from and give back to.
+
+    What stays there while the next window passes the network would split that memory, which would then grow.
+    """
+    count = math.prod(shape)
+    if device.type != "cpu" or not count:
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype=dtype).view(tuple(shape))
 
 
 class Views:
