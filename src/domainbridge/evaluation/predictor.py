@@ -139,7 +139,8 @@ class Predictor(nn.Module):
             MemoryError: the images do not fit into the device's memory.
             ModelError: the network gives values that are not numbers.
         """
-        self._begin(images[0].shape[0], images[0].shape[1])
+        if self._freed is not None:
+            self._freed.before(images[0].shape)
         with _memory_error():
             results = self.class_maps(images, confidence=confidence, probabilities=probabilities)
             return [_on_host(result) for result in results]
@@ -148,7 +149,8 @@ class Predictor(nn.Module):
         self, image: WindowedImage, size: tuple[int, int], *, confidence: bool = False, probabilities: bool = False
     ) -> Iterator[tuple[Box, Maps]]:
         """The result of an image of any size, in parts; see :class:`SegmentationModel`."""
-        self._begin(*size)
+        if self._freed is not None:
+            self._freed.pause()
         with _memory_error():
             for box, result in class_map_parts(
                 *(self.network, image, size, self.rule, self.device),
@@ -156,8 +158,6 @@ class Predictor(nn.Module):
                 probabilities=probabilities,
             ):
                 yield box, _on_host(result)
-                if self._freed is not None and box.right == size[1]:  # a row of parts ends
-                    self._freed.give_back()
 
     @cached_property
     def _weights(self) -> str:
@@ -212,12 +212,6 @@ class Predictor(nn.Module):
             DataError: the file cannot be read.
         """
         return read_image(path, self.image_rule)
-
-    def _begin(self, height: int, width: int) -> None:
-        """An image of that size comes next."""
-        if self._freed is not None:
-            windows = self.windows_for(height, width)
-            self._freed.before(self.input_size(height, width) if windows is None else windows.views[0].size)
 
     def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return resize_image(image, self.input_size(image.shape[0], image.shape[1]))

@@ -15,6 +15,7 @@ __all__ = ["FreedMemory"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of ``mallopt``'s options in glibc's ``malloc.h``."""
 _ONE_GIB = 2**30
+_LARGE = 2**22
 _STATISTICS = Path("/proc/self/statm")
 _MUCH = 2**28
 """Bytes beyond what is in use; images of a few hundred pixels a side need no more, whatever their sizes."""
@@ -29,24 +30,33 @@ class FreedMemory:
 
     def __init__(self) -> None:
         self._size: object = None
-        self._library = _glibc()
-        usable = self._library if _STATISTICS.exists() else None
-        self.kept = usable is not None and all(
-            usable.mallopt(option, _ONE_GIB) == 1 for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
-        )
-        self._least = _resident() if self.kept else 0
+        self._library = _glibc() if _STATISTICS.exists() else None
+        self._least = 0 if self._library is None else _resident()
+        self.kept = self._set(_ONE_GIB)
 
     def before(self, size: object) -> None:
-        """Give memory back if the work that begins has another size than the last one, and much is kept."""
-        if size != self._size:
-            self.give_back()
-        self._size = size
-
-    def give_back(self) -> None:
-        """Give memory back if much is kept: even work of one size leaves small holes with time."""
-        if self.kept and self._library is not None and _resident() > self._least + _MUCH:
+        """Keep from now on; give memory back if the work has another size than the last one, and much is kept."""
+        if not self.kept:
+            self.kept = self._set(_ONE_GIB)
+        if self.kept and self._library is not None and size != self._size and _resident() > self._least + _MUCH:
             self._library.malloc_trim(0)
             self._least = _resident()
+        self._size = size
+
+    def pause(self) -> None:
+        """Give memory back, and large arrays at once until :meth:`before` is called again.
+
+        For work that is mixed with that of other libraries, whose small pieces of memory would split what is kept.
+        """
+        if self._library is not None:
+            self._set(_LARGE)
+            self._library.malloc_trim(0)
+        self.kept = False
+
+    def _set(self, size: int) -> bool:
+        """Arrays up to a size come from memory that is kept."""
+        options = (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
+        return self._library is not None and all(self._library.mallopt(option, size) == 1 for option in options)
 
 
 def _resident() -> int:
