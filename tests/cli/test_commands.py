@@ -385,7 +385,7 @@ class TestBadInput:
         assert "Traceback" not in result.stderr
 
     def test_unknown_backbone_and_weights(self, broken: tuple[Path, dict]) -> None:
-        assert "is unknown; close names" in self.refused(*broken, "model.backbone=test_efficientnett")
+        assert "is unknown to timm" in self.refused(*broken, "model.backbone=test_efficientnett")
         assert "no such file" in self.refused(*broken, "model.weights=none.pth")
 
     def test_foreign_run_folder(self, broken: tuple[Path, dict], done: tuple[Path, Path]) -> None:
