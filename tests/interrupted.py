@@ -1,5 +1,7 @@
-"""A run that ends as if its process were killed: nothing is saved at that moment."""
+"""Runs that end before they are done: as if the process were killed, or after a signal."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +30,14 @@ def run_until_killed(tree: dict[str, Any], folder: Path, stage: str, step: int) 
     except _KilledError:
         return
     raise AssertionError(f"{stage} never reported step {step}")
+
+
+class StopAtStep(NullCallback):
+    """SIGINT to this process after a step of a stage: the run saves its state and ends."""
+
+    def __init__(self, stage: str, step: int) -> None:
+        self.stage, self.step = stage, step
+
+    def progress(self, node: Any, progress: Any) -> None:
+        if (node.name, progress.step) == (self.stage, self.step):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,8 +1,6 @@
 """DDB in one stage: the losses against the readable formulas; resuming; the engine with several trained networks."""
 
 import copy
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +15,15 @@ from domainbridge.methods.distillation import prototype_weights, rectified_ensem
 from domainbridge.methods.online import OnlineDistillation
 from domainbridge.methods.prototypes import PrototypeBank
 from domainbridge.methods.self_training import SelfTraining
-from domainbridge.models.heads.base import HeadSpec
-from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.ops.losses import cross_entropy
 from domainbridge.ops.upsample import upsample
-from domainbridge.run.callbacks.base import NullCallback
 from domainbridge.run.graph import stage_graph
 from domainbridge.run.run import run_recipe
 from domainbridge.tools.costs import costs_of
 from domainbridge.training.optimizer import build_optimizer, one_optimizer
-from domainbridge.types import Batch
+from interrupted import StopAtStep
 from tiny_domain import RECIPE
-
-CLASSES, CHANNELS = 3, 8
-
-
-def network() -> Segmenter:
-    torch.manual_seed(2)
-    head = HeadSpec("deeplabv2", CHANNELS, (1, 2), 0.0, 4)
-    return build_segmenter(ModelSpec("test_efficientnet", 16, CLASSES, head)).train()
-
-
-def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 2, 3, 32, 32, generator=generator)
-    return Batch(images[0], torch.randint(0, CLASSES, (2, 32, 32), generator=generator), images[1])
+from tiny_network import CHANNELS, CLASSES, batch, network
 
 
 def objective(**changes: Any) -> OnlineDistillation:
@@ -143,19 +125,11 @@ def test_the_stage_as_a_value() -> None:
         parse_recipe(tree_of(".", online={"distill_after": 4}))
 
 
-class Stop(NullCallback):
-    """A signal after step 2, where prototypes, teachers and the paths' students are in the checkpoint."""
-
-    def progress(self, node: Any, progress: Any) -> None:
-        if progress.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_a_resumed_run_has_the_weights_of_a_whole_one(generated_data: Path, tmp_path: Path) -> None:
     tree = tree_of(str(generated_data))
     tree["training"] |= {"activation_checkpointing": True}
     assert run_recipe(parse_recipe(tree), tmp_path / "whole")
-    assert not run_recipe(parse_recipe(tree), tmp_path / "cut", [Stop()])
+    assert not run_recipe(parse_recipe(tree), tmp_path / "cut", [StopAtStep("ddb-online", 2)])
     assert (tmp_path / "cut/ddb-online/state.pt").exists()
     assert run_recipe(parse_recipe(tree), tmp_path / "cut")
     whole, cut = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "cut"))

@@ -1,9 +1,7 @@
 """A distilled student of another size than its teachers: identity, checks, costs, and a run that stops and goes on."""
 
 import copy
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from domainbridge.build.stage_network import stage_recipe
 from domainbridge.errors import ModelError, RecipeError
 from domainbridge.methods.base import TrainingStage
 from domainbridge.models.model_folder import read_model_config
-from domainbridge.run.callbacks.base import NullCallback
 from domainbridge.run.graph import Node, stage_graph
 from domainbridge.run.results import read_results
 from domainbridge.run.run import run_recipe
@@ -25,6 +22,7 @@ from domainbridge.run.selection import candidates
 from domainbridge.tools.costs import costs_of, costs_of_stage
 from domainbridge.tools.estimate import estimate
 from domainbridge.tools.probe import probe
+from interrupted import StopAtStep
 from tiny_domain import RECIPE
 
 SMALL = {"backbone": "test_resnet", "output_stride": 32, "head": {"channels": 8}}
@@ -85,12 +83,6 @@ def test_costs_count_a_small_student_and_large_teachers() -> None:
     assert "student distillation" in estimate(recipe, stage_graph(recipe, None)).explanation
 
 
-class Stop(NullCallback):
-    def progress(self, node: Any, progress: Any) -> None:
-        if (node.name, progress.step) == ("r1-distill", 2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_a_run_ships_the_small_student(recipe_tree: dict[str, Any], tmp_path: Path) -> None:
     tree = {**recipe_tree, "distillation": {"student": SMALL}, "rounds": 1, "source_only": False, "paths": ["class"]}
     recipe = parse_recipe(tree)
@@ -101,7 +93,7 @@ def test_a_run_ships_the_small_student(recipe_tree: dict[str, Any], tmp_path: Pa
     assert read_results(tmp_path / "whole").stages["r1-distill"].targets["fog"].images == 4
     shutil.copytree(tmp_path / "whole", tmp_path / "cut", ignore=shutil.ignore_patterns("r1-distill", "model"))
     shutil.copytree(tmp_path / "whole/r1-class/model", tmp_path / "cut/r1-class/model")
-    assert not run_recipe(recipe, tmp_path / "cut", [Stop()])
+    assert not run_recipe(recipe, tmp_path / "cut", [StopAtStep("r1-distill", 2)])
     assert run_recipe(recipe, tmp_path / "cut")
     whole, cut = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())

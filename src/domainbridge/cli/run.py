@@ -79,8 +79,9 @@ def plan(
     from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
     from domainbridge.models.pretrained_files import place_sentence
-    from domainbridge.run.graph import begins_with_pretrained, measured_seconds, stage_graph
+    from domainbridge.run.graph import measured_seconds, stage_graph
     from domainbridge.run.graph import plan as plan_stages
+    from domainbridge.run.initial_files import begins_with_pretrained
     from domainbridge.run.kept_runs import describe_move
     from domainbridge.run.run_folder import check_images_apart, check_run_folder
     from domainbridge.run.selection import describe_selection

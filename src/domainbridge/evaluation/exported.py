@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +15,11 @@ from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image
 from domainbridge.errors import DataError, ModelError, RecipeError
 from domainbridge.evaluation.exported_file import ExportedConfig
+from domainbridge.evaluation.exported_planes import ClassPlanes, View, most_probable, probabilities_of, views_of
 from domainbridge.evaluation.inference_rule import InferenceRule, given_scales, windows_of
 from domainbridge.evaluation.segmentation_model import Maps, WindowedImage, at_size
 from domainbridge.evaluation.sessions import Session, open_session, unit_batch
-from domainbridge.evaluation.windows import Box, Windows, fits_in_one_piece, large_image_windows
+from domainbridge.evaluation.windows import Box, Windows
 from domainbridge.files import file_checksum
 
 __all__ = ["ExportedClassMap", "ExportedPredictor", "load_exported"]
@@ -114,7 +114,7 @@ class ExportedPredictor:
         if confidence:
             result = ExportedClassMap(result.classes, np.empty((height, width), np.uint8))
         for box, planes in self._parts(resize_image(image, size), (height, width)):
-            classes, sure = _best(planes, confidence=confidence)
+            classes, sure = most_probable(planes, confidence=confidence)
             place = slice(box.top, box.bottom), slice(box.left, box.right)
             result.classes[place] = classes
             if result.confidence is not None and sure is not None:
@@ -148,8 +148,8 @@ class ExportedPredictor:
             ModelError: the network gives values that are not numbers.
         """
         for box, planes in self._parts(image, size):
-            classes, sure = _best(planes, confidence=confidence)
-            yield box, Maps(classes, sure, _probabilities(planes) if probabilities else None)
+            classes, sure = most_probable(planes, confidence=confidence)
+            yield box, Maps(classes, sure, probabilities_of(planes) if probabilities else None)
 
     @property
     def training_sizes(self) -> TrainingSizes | None:
@@ -177,29 +177,29 @@ class ExportedPredictor:
         """
         return self.session.logits(unit_batch(images))
 
-    def _parts(self, image: WindowedImage, size: Size) -> "Iterator[tuple[Box, list[_Planes]]]":
+    def _parts(self, image: WindowedImage, size: Size) -> Iterator[tuple[Box, list[ClassPlanes]]]:
         """Boxes of the result, each with the planes of every pass: of the scales, mirrored or not."""
         shape = image.shape[0], image.shape[1]
         sizes = self.rule.sizes(*shape)
         if sizes == [size]:
-            for view in _views(*size):
+            for view in views_of(*size):
                 yield view.core, [self._planes(image, [view], mirror, view.core, size) for mirror in self.rule.mirrors]
             return
         whole = Box(0, size[0], 0, size[1])  # logits go to the input size first, so that all of them are needed
         passes = [
-            self._planes(scaled, _views(*scaled.shape[:2]), mirror, Box(0, scaled.shape[0], 0, scaled.shape[1]), size)
+            self._planes(scaled, views_of(*scaled.shape[:2]), mirror, Box(0, scaled.shape[0], 0, scaled.shape[1]), size)
             for scaled in (at_size(image, each) for each in sizes)
             for mirror in self.rule.mirrors
         ]
         yield whole, passes
 
-    def _planes(self, image: WindowedImage, views: "Sequence[_View]", mirror: bool, box: Box, size: Size) -> "_Planes":
+    def _planes(self, image: WindowedImage, views: Sequence[View], mirror: bool, box: Box, size: Size) -> ClassPlanes:
         """One pass over the windows that cover ``box`` of an image; ``size``: of the whole result."""
-        return _Planes(self._seen(image, views, mirror), (image.shape[0], image.shape[1]), box, size)
+        return ClassPlanes(self._seen(image, views, mirror), (image.shape[0], image.shape[1]), box, size)
 
     def _seen(
-        self, image: WindowedImage, views: "Sequence[_View]", mirror: bool
-    ) -> "list[tuple[_View, NDArray[np.float32]]]":
+        self, image: WindowedImage, views: Sequence[View], mirror: bool
+    ) -> list[tuple[View, NDArray[np.float32]]]:
         """Logits of the windows, (classes, h, w) each; ``mirror``: of the mirrored windows, mirrored back."""
         seen = []
         for each in views:
@@ -249,103 +249,3 @@ def load_exported(
     predictor = ExportedPredictor(session, config, rule)
     predictor.checksum = file_checksum(Path(path))
     return predictor
-
-
-@dataclass(frozen=True)
-class _View:
-    """A window: what the network sees, and the part of it that the window gives."""
-
-    box: Box
-    core: Box
-
-
-def _views(height: int, width: int) -> Sequence[_View]:
-    """Windows over an image of that size, or all of it."""
-    if fits_in_one_piece(height, width):
-        whole = Box(0, height, 0, width)
-        return [_View(whole, whole)]
-    windows = large_image_windows(height, width)
-    return [_View(box, core) for box, core in zip(windows.views, windows.cores, strict=True)]
-
-
-class _Planes:
-    """Logits of a part of the result, a class at a time."""
-
-    def __init__(
-        self, seen: Sequence[tuple[_View, NDArray[np.float32]]], input_size: Size, box: Box, size: Size
-    ) -> None:
-        """Logits of windows that cover ``box`` of an input of ``input_size``; ``size``: of the whole result."""
-        self.seen, self.input_size, self.box, self.size = seen, input_size, box, size
-
-    def __len__(self) -> int:
-        return len(self.seen[0][1])
-
-    def __getitem__(self, number: int) -> Plane:
-        """Float32 (height, width) of the part."""
-        plane = np.empty(self.box.size, np.float32)
-        for each, logits in self.seen:
-            view, core = each.box, each.core
-            large = _enlarged(logits[number], view.size)
-            plane[
-                core.top - self.box.top : core.bottom - self.box.top,
-                core.left - self.box.left : core.right - self.box.left,
-            ] = large[core.top - view.top : core.bottom - view.top, core.left - view.left : core.right - view.left]
-        return plane if self.size == self.input_size else _enlarged(plane, self.size)
-
-
-def _enlarged(plane: Plane, size: Size) -> Plane:
-    """Bilinear with half-pixel centers, as the torch network does, to (height, width)."""
-    if plane.shape == size:
-        return plane
-    return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
-
-
-def _best(passes: Sequence[_Planes], *, confidence: bool) -> tuple[Pixels, Pixels | None]:
-    """The most probable class and 255 * its probability: the mean of the passes' probabilities."""
-    if len(passes) == 1:
-        highest, classes = _largest(passes[0][number] for number in range(len(passes[0])))
-        if not confidence:
-            return classes, None
-        total = sum(np.exp(passes[0][number] - highest) for number in range(len(passes[0])))
-        return classes, _in_255(1 / total)
-    norms = [_log_sum_exp(planes) for planes in passes]
-    highest, classes = _largest(
-        sum(np.exp(planes[number] - norm) for planes, norm in zip(passes, norms, strict=True)) / len(passes)
-        for number in range(len(passes[0]))
-    )
-    return classes, _in_255(highest) if confidence else None
-
-
-def _probabilities(passes: Sequence[_Planes]) -> Pixels:
-    """255 * the probability of every class, uint8 (height, width, classes)."""
-    norms = [_log_sum_exp(planes) for planes in passes]
-    every = [
-        _in_255(sum(np.exp(planes[number] - norm) for planes, norm in zip(passes, norms, strict=True)) / len(passes))
-        for number in range(len(passes[0]))
-    ]
-    return np.stack(every, axis=-1)
-
-
-def _largest(planes: Iterator[Plane]) -> tuple[Plane, Pixels]:
-    """The largest value at every pixel and the position of its plane; the first one of equals."""
-    highest = next(planes).copy()
-    classes = np.zeros(highest.shape, np.uint8)
-    for number, plane in enumerate(planes, start=1):
-        higher = plane > highest
-        np.copyto(highest, plane, where=higher)
-        classes[higher] = number
-    return highest, classes
-
-
-def _log_sum_exp(planes: _Planes) -> Plane:
-    highest = planes[0].copy()
-    for number in range(1, len(planes)):
-        np.maximum(highest, planes[number], out=highest)
-    total = sum(np.exp(planes[number] - highest) for number in range(len(planes)))
-    result: Plane = highest + np.log(total)
-    return result
-
-
-def _in_255(probability: Plane) -> Pixels:
-    result: Pixels = np.rint(255 * probability).astype(np.uint8)
-    return result

@@ -15,20 +15,17 @@ from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import LATER_KEYS, TrainingConfig
-from domainbridge.data.digests import file_digests, file_states
 from domainbridge.data.fingerprint import files_fingerprint
-from domainbridge.errors import ModelError, RecipeError
+from domainbridge.errors import RecipeError
 from domainbridge.files import digest
 from domainbridge.methods.base import AdaBNStage, ModelStage, PrototypeStage, StageSpec, TrainingStage
-from domainbridge.models.model_folder import DESCRIPTION, WEIGHTS
-from domainbridge.models.pretrained_files import local_file
 from domainbridge.run.callbacks.jsonl import seconds_per_step
+from domainbridge.run.initial_files import model_digest, pretrained_files, weights_digest
 from domainbridge.run.stage_status import StageState, StageStatus, status_of
 
 __all__ = [
     "Node",
     "PlannedStage",
-    "begins_with_pretrained",
     "final_stage",
     "kept_runs",
     "learns_from_target_labels",
@@ -116,7 +113,7 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
                 {"oracle": _oracle_domains(recipe, data)} if learns_from_target_labels(spec) else {"sources": sources}
             )
         elif isinstance(spec, ModelStage):
-            values["model"] = {"files": _model_digest(given_model(spec))}
+            values["model"] = {"files": model_digest(given_model(spec))}
         else:
             values["training"] = {"batch_size": recipe.training.batch_size}
         if isinstance(spec, AdaBNStage):
@@ -124,7 +121,7 @@ def stage_graph(recipe: Recipe, data: DataSets | None) -> list[Node]:
         inputs = {name: nodes[name].fingerprint for name in spec.inputs}
         fingerprint = digest({"values": values, "inputs": inputs})
         steps = _steps(recipe, spec, training, data)
-        pretrained = _pretrained(recipe, spec, [nodes[name] for name in spec.inputs])
+        pretrained = pretrained_files(recipe, spec, [nodes[name].pretrained for name in spec.inputs])
         nodes[spec.name] = Node(spec, training, values, fingerprint, steps, pretrained)
     return list(nodes.values())
 
@@ -225,33 +222,13 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
     tree = recipe.model_dump(mode="json", include={"model", "sampling"})
     no_effect = _NO_EFFECT if spec.uses_target else _NO_EFFECT | {"adapt_batchnorm", "early_stopping"}
     initial_model = init_folder(recipe)
-    init = {} if initial_model is None else {"init": {"files": _model_digest(initial_model)}}
+    init = {} if initial_model is None else {"init": {"files": model_digest(initial_model)}}
     return {
         **init,
         "training": _without_later_defaults(training, no_effect),
-        "model": {**tree["model"], "weights_file": _file_digest(data_root(recipe) / recipe.model.weights)},
+        "model": {**tree["model"], "weights_file": weights_digest(data_root(recipe) / recipe.model.weights)},
         "sampling": tree["sampling"],
     }
-
-
-def begins_with_pretrained(recipe: Recipe, spec: StageSpec) -> bool:
-    """Whether a stage starts a network from ``weights: pretrained``."""
-    changed = stage_recipe(recipe, spec)
-    fresh = isinstance(spec, TrainingStage) and spec.init is None and init_folder(changed) is None
-    return fresh and changed.model.weights == "pretrained"
-
-
-def _pretrained(recipe: Recipe, spec: StageSpec, inputs: Iterable[Node]) -> dict[str, str]:
-    files = {name: digest for node in inputs for name, digest in node.pretrained.items()}
-    if begins_with_pretrained(recipe, spec):
-        backbone = stage_recipe(recipe, spec).model.backbone
-        try:
-            path = local_file(backbone)
-        except ModelError:  # said when the network is built
-            path = None
-        known = None if path is None else _file_digest(path)
-        files |= {} if known is None else {backbone: known}
-    return files
 
 
 def _without_later_defaults(training: TrainingConfig, no_effect: set[str]) -> dict[str, Any]:
@@ -289,15 +266,3 @@ def _domains(trees: list[dict[str, Any]], datasets: tuple[Any, ...] | None) -> d
         kept = {k: v for k, v in tree.items() if k not in left_out and (k, v) != ("share", None)}
         named[tree["name"]] = {**kept, "files": files}
     return named
-
-
-def _model_digest(folder: Path) -> list[str | None]:
-    return [_file_digest(folder / name) for name in (WEIGHTS, DESCRIPTION)]
-
-
-def _file_digest(path: Path) -> str | None:
-    """Of a file's content; None when there is no such file."""
-    if not path.is_file():
-        return None
-    name = str(path.absolute())
-    return file_digests("model.weights", [name], file_states("model.weights", [name]), [True])[0]

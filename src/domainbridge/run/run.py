@@ -26,12 +26,12 @@ from domainbridge.run.example_images import example_images
 from domainbridge.run.graph import (
     Node,
     PlannedStage,
-    begins_with_pretrained,
     final_stage,
     plan,
     selected,
     stage_graph,
 )
+from domainbridge.run.initial_files import begins_with_pretrained
 from domainbridge.run.kept_runs import arrange, describe_move, recover
 from domainbridge.run.label_free import score_without_labels
 from domainbridge.run.lock import FolderLock
