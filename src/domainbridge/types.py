@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
@@ -79,12 +79,14 @@ class Batch:
         source_label: shape (batch, height, width); uint8 from the loader, int64 on the device; 255 = ignore.
         target_image: like ``source_image``.
         rows: which rows of the whole batch these are; None: all of them.
+        target_domain: name of the target that each row of ``target_image`` comes from; (): not told.
     """
 
     source_image: torch.Tensor
     source_label: torch.Tensor
     target_image: torch.Tensor
     rows: Rows | None = None
+    target_domain: tuple[str, ...] = ()
 
     @property
     def place(self) -> Rows:
@@ -103,23 +105,26 @@ class Batch:
                 self.source_label[rows],
                 self.target_image[rows],
                 Rows(place.first + rows.start, size, place.total),
+                self.target_domain[rows],
             )
             for rows in slices
         ]
 
     def on(self, device: torch.device) -> Batch:
         """Move to ``device`` as uint8 (a quarter of the bytes) and convert there."""
-        return Batch(
-            as_unit_float(self.source_image.to(device, non_blocking=True)),
-            self.source_label.to(device, non_blocking=True).long(),
-            as_unit_float(self.target_image.to(device, non_blocking=True)),
-            self.rows,
+        return replace(
+            self,
+            source_image=as_unit_float(self.source_image.to(device, non_blocking=True)),
+            source_label=self.source_label.to(device, non_blocking=True).long(),
+            target_image=as_unit_float(self.target_image.to(device, non_blocking=True)),
         )
 
     def pin_memory(self) -> Batch:
         """Page-locked copy, called by torch's DataLoader, so that ``on`` can copy asynchronously."""
         image, label, target = self.source_image, self.source_label, self.target_image
-        return Batch(image.pin_memory(), label.pin_memory(), target.pin_memory(), self.rows)
+        return replace(
+            self, source_image=image.pin_memory(), source_label=label.pin_memory(), target_image=target.pin_memory()
+        )
 
 
 def as_unit_float(image: torch.Tensor) -> torch.Tensor:

@@ -118,6 +118,7 @@ def paired_crops(recipe: Recipe, stage: TrainingStage, batch_size: int, data: Tr
         rare=labeled.rare,
         source_mixture=labeled.mixture,
         target_mixture=data.target_mixture,
+        target_names=tuple(target.name for target in recipe.targets),
         rows=rows,
     )
 

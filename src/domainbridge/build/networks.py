@@ -14,6 +14,7 @@ from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
 from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.target_sections import labeled_sections
+from domainbridge.build.teacher_statistics import single_rows
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.data.training_sizes import TrainingSizes
@@ -212,18 +213,22 @@ def meta_pass(recipe: Recipe, training: TrainingConfig, processes: int = 1) -> t
         RecipeError: the rows are too few and small for BatchNorm.
     """
     rows = training.batch_size // training.gradient_accumulation_steps // processes
+    alone = ""
     with torch.device("meta"):
         student = build_segmenter(model_spec(recipe)).train()
         prepare_trunk(student, training, recipe.seed, "check")
         image = torch.empty(rows, 3, recipe.crop.height, recipe.crop.width)
     try:
         student(image)
+        if single_rows(recipe):
+            alone = ", and with statistics per target a teacher's pass may have one row alone"
+            student(image[:1])
     except ValueError as error:
         raise RecipeError(
             f"training: {rows} rows of {recipe.crop.width}x{recipe.crop.height} pixels at a time (batch_size "
             f"{training.batch_size}, gradient_accumulation_steps {training.gradient_accumulation_steps}) are too few "
-            f"for BatchNorm ({error}); use a larger batch_size or crop, a smaller gradient_accumulation_steps or "
-            "model.output_stride, or fewer processes"
+            f"for BatchNorm{alone} ({error}); use a larger batch_size or crop, a smaller "
+            "gradient_accumulation_steps or model.output_stride, or fewer processes"
         ) from error
     except NotImplementedError:
         raise

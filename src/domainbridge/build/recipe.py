@@ -23,6 +23,7 @@ from domainbridge.build.given_models import no_sources, problems_of_models, prob
 from domainbridge.build.initial_model import architecture_of_init
 from domainbridge.build.stage_network import problems_of_networks
 from domainbridge.build.target_sections import with_few_labels
+from domainbridge.build.teacher_statistics import problems_of_teacher_statistics
 from domainbridge.config.load import read_document, recipe_path
 from domainbridge.config.messages import Written, problems_of
 from domainbridge.config.overrides import Override, apply_overrides
@@ -89,7 +90,7 @@ def _parsed(tree: object, overrides: Sequence[str], where: str, document: Docume
         problems += unknown or (_problems_of_names(recipe) + _problems_of_stages(recipe))
         recipe, of_init = _with_init(recipe)
         recipe, of_few = with_few_labels(recipe)
-        problems += of_init + of_few
+        problems += of_init + of_few + problems_of_teacher_statistics(recipe)
     problems += _problems_of_sources(tree, recipe)
     if recipe is None or problems:
         raise RecipeError(problem_list(f"{where}: {len(problems)} problem(s)", problems))

@@ -69,9 +69,11 @@ def _is_mark(part: object) -> bool:
 
 
 def _is_covered(place: Location, group: Sequence[ErrorDetails], groups: dict[Location, list[ErrorDetails]]) -> bool:
-    """Whether problems inside this value say it all: 'too short' for a list with a wrong element, or 'not a text'."""
+    """Whether problems inside this value say it all: 'too short' for a list with a wrong element, or 'not a word'."""
     inner = any(len(other) > len(place) and other[: len(place)] == place for other in groups)
-    return inner and all(detail["type"] in ("too_short", "string_type", "int_type") for detail in group)
+    return inner and all(
+        detail["type"] in ("too_short", "string_type", "int_type", "literal_error") for detail in group
+    )
 
 
 def _lines(

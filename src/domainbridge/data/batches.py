@@ -83,6 +83,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
         rare: RareClasses | None = None,
         source_mixture: Mixture | None = None,
         target_mixture: Mixture | None = None,
+        target_names: tuple[str, ...] = (),
         rows: Rows | None = None,
     ) -> None:
         """Keep the arguments.
@@ -99,6 +100,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             rare: rare class sampling in place of shuffled epochs of the source.
             source_mixture: shares of several sources; default: by size.
             target_mixture: shares of several targets; default: by size.
+            target_names: of the targets, for ``Batch.target_domain``; default: not told.
             rows: rows of each batch that this process loads; default: all rows.
         """
         self.source, self.target, self.rule = source, target, rule
@@ -107,20 +109,25 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
         self.rare = rare
         self.source_mixture = source_mixture or Mixture((len(source or ()),))
         self.target_mixture = target_mixture or Mixture((len(target),))
+        self.target_names = target_names
         self.rows = rows or Rows.whole(batch_size)
 
     def __getitem__(self, step: int) -> Batch:
         """Batch of ``step`` as uint8 tensors."""
         first, count = self.rows.first, self.rows.count
         pairs = [self._pair(step, row) for row in range(first, first + count)]
-        image, label, target = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-        return Batch(image, label, target, self.rows)
+        *crops, numbers = zip(*pairs, strict=True)
+        image, label, target = (torch.from_numpy(np.stack(part)) for part in crops)
+        domains = (self.target_mixture.domain_of(number) for number in numbers) if self.target_names else ()
+        return Batch(image, label, target, self.rows, tuple(self.target_names[domain] for domain in domains))
 
-    def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], int]:
+        """Source crop, its label, target crop, and the number of the target image."""
         generator = numpy_generator(self.seed, self.stage, step, row, "crop")
         if self.source is None:
-            crop = _random_crop(self.target[self.target_mixture.draw(generator)].image, self.rule, generator)
-            return crop, np.full(self.rule.size, IGNORE, np.uint8), crop
+            number = self.target_mixture.draw(generator)
+            crop = _random_crop(self.target[number].image, self.rule, generator)
+            return crop, np.full(self.rule.size, IGNORE, np.uint8), crop, number
         wanted = None
         if self.rare is None:
             index = self.source_mixture.index(self.seed, self.stage, step * self.batch_size + row)
@@ -148,9 +155,10 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             draws = draw_strong(numpy_generator(self.seed, self.stage, step, row, "strong augmentation"))
             image = augment_strongly(np.ascontiguousarray(image), draws)
         label = pad_to(label, self.rule.size, IGNORE)
-        target = self.target[self.target_mixture.draw(generator)].image
+        number = self.target_mixture.draw(generator)
         window = draw_window(self.rule.size, self.rule.target_scale, scales)
-        return _channels_first(image, self.rule), label, _random_crop(target, self.rule, generator, window)
+        target = _random_crop(self.target[number].image, self.rule, generator, window)
+        return _channels_first(image, self.rule), label, target, number
 
 
 class TargetCrops(torch.utils.data.Dataset[torch.Tensor]):

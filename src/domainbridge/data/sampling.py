@@ -87,5 +87,9 @@ class Mixture:
     def _quota(self, domain: int) -> int:
         return int(self._ends[domain] - (self._ends[domain - 1] if domain else 0))
 
+    def domain_of(self, index: int) -> int:
+        """The domain of a sample, whose ``index`` counts through the samples of all domains."""
+        return int(np.searchsorted(np.cumsum(self.sizes), index, side="right"))
+
     def _start(self, domain: int) -> int:
         return sum(self.sizes[:domain])

@@ -101,8 +101,7 @@ class OnlineDistillation(Distillation):
         """``PATH_source`` and ``PATH_bridged`` of each path, then ``source`` and ``target``."""
         self._outputs, shares = [], []
         for name, path in self.paths.items():
-            with torch.no_grad():
-                output = path.teacher.model(batch.target_image)
+            output = path.teacher.output(batch.target_image, batch.target_domain)
             pseudo = path.pseudo_label_of(upsample(output.logits.float(), _size(batch.target_image)))
             for loss, value in path.student_losses(batch, pseudo, generator):
                 yield f"{name}_{loss}", value

@@ -6,7 +6,7 @@ Self-training on mixed images (step 1) with other pseudo-labels: a class whose p
 loses probability. ``f'`` is the EMA teacher, ``z`` its feature, and ``c_k`` the running mean of its features.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -93,10 +93,10 @@ class PrototypeDenoising(SelfTraining):
         }
 
     @torch.no_grad()
-    def pseudo_label(self, target_image: Tensor) -> PseudoLabel:
+    def pseudo_label(self, target_image: Tensor, target_domain: Sequence[str] = ()) -> PseudoLabel:
         """The denoised class; the weight is the share of confident pixels of the teacher, as in step 1."""
         size = (target_image.shape[-2], target_image.shape[-1])
-        output = self.teacher.model(target_image)
+        output = self.teacher.output(target_image, target_domain)
         pseudo = self.pseudo_label_of(upsample(output.logits.float(), size))
         with torch.autocast(target_image.device.type, enabled=False):
             label = denoised_label(output, self.bank, size)

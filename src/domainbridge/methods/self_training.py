@@ -7,7 +7,7 @@ batch is the weight of all pseudo-labels. CutMix or ClassMix pastes source pixel
 learns from the source image and from the mixed image.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from domainbridge.config.base import Probability, Section
 from domainbridge.methods.base import StageInputs, TrainingStage
-from domainbridge.methods.mean_teacher import EMA_DECAY, MeanTeacher, TeacherStatistics
+from domainbridge.methods.mean_teacher import EMA_DECAY, MeanTeacher, Statistics, TeacherStatistics
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.losses import PixelLoss
 from domainbridge.ops.mixing import AREA_SHARE, class_mix, cut_mix, paste
@@ -49,10 +49,11 @@ class SelfTrainingConfig(Section):
         CONFIDENCE, description="least value of the largest class probability of a confident pixel"
     )
     ema_decay: float = Field(EMA_DECAY, ge=0, lt=1, description="decay of the EMA teacher")
-    teacher_statistics: TeacherStatistics = Field(
+    teacher_statistics: Statistics | dict[str, Statistics] = Field(
         "batch",
         description="statistics of the teacher's BatchNorm: the target batch's (published; adapts to a camera or "
-        "weather) or the student's running ones (for other class proportions in source and target)",
+        "weather) or the student's running ones (for other class proportions in source and target); several targets: "
+        "one of both for each, e.g. {fog: batch, camvid: student}",
     )
     confidence_over: Literal["device", "all"] = Field(
         "device", description="several devices: the confident share is each device's own (published) or that of all"
@@ -134,7 +135,7 @@ class SelfTraining:
 
     def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """``source`` and ``bridged``, from two forward passes with batch statistics of their own."""
-        yield from self.student_losses(batch, self.pseudo_label(batch.target_image), generator)
+        yield from self.student_losses(batch, self.pseudo_label(batch.target_image, batch.target_domain), generator)
 
     def student_losses(
         self, batch: Batch, pseudo: PseudoLabel, generator: torch.Generator
@@ -153,9 +154,9 @@ class SelfTraining:
             return image
         return augment(image, self.augmentation, generator, rows, vertical_blur=self.vertical_blur)
 
-    def pseudo_label(self, target_image: Tensor) -> PseudoLabel:
-        """Class and weight per pixel, from the teacher's prediction of the clean target image."""
-        return self.pseudo_label_of(self.teacher.logits(target_image))
+    def pseudo_label(self, target_image: Tensor, target_domain: Sequence[str] = ()) -> PseudoLabel:
+        """Class and weight per pixel, from the teacher's prediction of the clean target images (see :class:`Batch`)."""
+        return self.pseudo_label_of(self.teacher.logits(target_image, target_domain))
 
     def pseudo_label_of(self, logits: Tensor) -> PseudoLabel:
         """The same from the teacher's logits at the image's size."""
