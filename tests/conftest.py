@@ -14,12 +14,15 @@ os.environ["DOMAINBRIDGE_CACHE"] = str(Path(tempfile.mkdtemp(prefix="domainbridg
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tiny_domain import RECIPE, write_domain
 
 
 def pytest_configure() -> None:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+    settings.register_profile("no time is asserted", deadline=None)
+    settings.load_profile("no time is asserted")
     os.fsync = lambda descriptor: None  # files of tests need not outlive a power failure
 
 

@@ -416,7 +416,7 @@ def test_found_says_what_is_there(tmp_path: Path) -> None:
 
 
 corners = st.lists(st.tuples(st.floats(-3, W + 3, width=32), st.floats(-3, H + 3, width=32)), min_size=3, max_size=8)
-AGAIN = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+AGAIN = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @AGAIN

@@ -67,7 +67,6 @@ class Pixelwise(torch.nn.Module):
         return Segmentation(torch.cat([image[:, :1], 1 - image[:, :1], 0.5 * image[:, 1:2]], 1) * 5, image)
 
 
-@settings(deadline=None)
 @given(st.integers(5, 40), st.integers(5, 40), st.integers(3, 20), st.booleans())
 def test_windows_and_flips_agree_with_the_whole_image(height: int, width: int, window: int, flip: bool) -> None:
     image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
@@ -77,7 +76,7 @@ def test_windows_and_flips_agree_with_the_whole_image(height: int, width: int, w
     assert probabilities(Pixelwise(), image, (7, 9), InferenceRule((window, window)), CPU).shape == (1, 3, 7, 9)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.tuples(st.integers(1, 90), st.integers(1, 90)),
     st.tuples(st.integers(1, 120), st.integers(1, 120)),
@@ -98,7 +97,7 @@ def test_the_class_map_is_that_of_the_probabilities(
     assert torch.equal(class_map(Pixelwise(), image, size, rule, CPU).classes, found.classes)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(40, 200), st.integers(40, 200), st.booleans(), st.sampled_from([None, (24, 40)]), st.floats(0.3, 2))
 @example(40, 193, False, None, 0.96875)  # a pixel exactly at the center of a cell
 def test_windows_of_a_large_image_agree_with_the_whole_image(

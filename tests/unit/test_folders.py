@@ -211,7 +211,7 @@ class TestDeepImages:
             read_image(tmp_path / "x.png")
 
     @given(st.integers(1, 8))
-    @settings(deadline=None, max_examples=8)
+    @settings(max_examples=8)
     def test_orientation_of_deep_images_is_that_of_plain_ones(self, orientation: int) -> None:
         import tempfile
 
@@ -258,7 +258,6 @@ class TestLabelFiles:
             assert decoder.read(tmp_path / "x.png").tolist() == [[0, 1]]
 
     @given(st.lists(st.integers(0, 255), min_size=1, max_size=30), st.sets(st.integers(0, 255), min_size=2, max_size=3))
-    @settings(deadline=None)
     def test_the_nearest_listed_value(self, values: list[int], listed: set[int]) -> None:
         keys = sorted(listed)
         decoder = label_map_decoder(dict(zip(keys, "abc", strict=False)), SPACE, "here").with_nearest()

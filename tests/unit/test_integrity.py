@@ -196,7 +196,7 @@ def edited(model: Path, tmp_path: Path) -> Iterator[Path]:
 
 class TestChecksums:
     @given(bit=st.integers(0, 10**9))
-    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=FILES)
+    @settings(max_examples=200, derandomize=True, suppress_health_check=FILES)
     def test_a_flipped_bit_of_a_checkpoint(self, bit: int, tmp_path: Path) -> None:
         path = tmp_path / "state.pt"
         save_checkpoint(path, Checkpoint(3, "abc", {"w": torch.arange(6.0)}, {}, {"state": {}}, 1.5))
@@ -205,7 +205,7 @@ class TestChecksums:
             load_checkpoint(path)
 
     @given(length=st.integers(0, 2200))
-    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=FILES)
+    @settings(max_examples=40, derandomize=True, suppress_health_check=FILES)
     def test_a_checkpoint_that_is_cut_off(self, length: int, tmp_path: Path) -> None:
         path = tmp_path / "state.pt"
         save_checkpoint(path, Checkpoint(3, "abc", {"w": torch.arange(6.0)}, {}, {"state": {}}, 1.5))
@@ -230,7 +230,7 @@ class TestChecksums:
             load_checkpoint(tmp_path / "state.pt")
 
     @given(bit=st.integers(0, 10**9))
-    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=FILES)
+    @settings(max_examples=60, derandomize=True, suppress_health_check=FILES)
     def test_a_flipped_bit_of_a_model(self, bit: int, model: Path, tmp_path: Path) -> None:
         publish_model(model, tmp_path / "model")
         path = tmp_path / "model/model.safetensors"
@@ -253,7 +253,7 @@ class TestChecksums:
         assert load_model(edited)[1] == CONFIG
 
     @given(bit=st.integers(0, 10**9))
-    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=FILES)
+    @settings(max_examples=200, derandomize=True, suppress_health_check=FILES)
     def test_a_flipped_bit_of_prototypes_gives_no_other_prototypes(self, bit: int, tmp_path: Path) -> None:
         bank = PrototypeBank(torch.rand(3, 4, generator=torch.manual_seed(0)), torch.ones(3))
         save_prototypes(tmp_path, "r1-cut", bank)

@@ -70,7 +70,7 @@ def compare(found_classes: Tensor, found_confidence: Tensor, expected: Tensor, m
     assert (found_confidence.float() - 255 * expected.amax(0)).abs().max() < 0.6 + 255 * most
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.tuples(st.integers(8, 60), st.integers(8, 60)),
     st.tuples(st.integers(1, 90), st.integers(1, 90)),
@@ -88,7 +88,7 @@ def test_the_mean_of_probabilities_over_scales(
     assert torch.allclose(probabilities(Coarse(), noise(*shape), size, rule, CPU)[0], expected, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.tuples(st.integers(20, 110), st.integers(20, 110)),
     st.floats(0.3, 2),
