@@ -79,7 +79,7 @@ def ensemble(size: int = 512, rows: int = 1, rounds: int = 7) -> Answer:
         difference = (weights - plain).abs().max().item()
         figures = interleaved(ways, rounds=rounds)
     return answer(
-        figures, crop=size, batch=rows, pixels_labelled_otherwise=other, largest_difference_of_weights=difference
+        figures, crop=size, batch=rows, pixels_labeled_otherwise=other, largest_difference_of_weights=difference
     )
 
 

@@ -17,9 +17,9 @@ from domainbridge.cli.app import run_app
 def call(*arguments: object, cwd: Path | None = None) -> CompletedProcess[str]:
     """Run ``domainbridge ARGUMENTS``; a wide terminal, so that no name is cut. An unknown exception is raised."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
-    words = ["domainbridge", *map(str, arguments)]
+    command = ["domainbridge", *map(str, arguments)]
     with (
-        patch.object(sys, "argv", words),
+        patch.object(sys, "argv", command),
         patch.dict(os.environ, {"COLUMNS": "200"}),
         contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(streams[0]),
@@ -31,7 +31,7 @@ def call(*arguments: object, cwd: Path | None = None) -> CompletedProcess[str]:
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     output, errors = (_written(stream) for stream in streams)
-    return CompletedProcess(words, code, output, errors)
+    return CompletedProcess(command, code, output, errors)
 
 
 def _written(stream: io.TextIOWrapper) -> str:

@@ -86,8 +86,8 @@ def test_the_end_of_a_run_says_what_came_out(done: tuple[Path, str]) -> None:
 def test_the_next_command_works(done: tuple[Path, str], generated_data: Path) -> None:
     folder, text = done
     command = next(line for line in text.splitlines() if line.startswith("next: domainbridge "))
-    words = command.removeprefix("next: domainbridge ").replace("IMAGES", str(generated_data / "target")).split()
-    result = call(*words, cwd=folder)
+    arguments = command.removeprefix("next: domainbridge ").replace("IMAGES", str(generated_data / "target")).split()
+    result = call(*arguments, cwd=folder)
     assert result.returncode == 0, result.stderr
     assert list((folder / "segmented").rglob("*_overlay.jpg"))
 

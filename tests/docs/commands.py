@@ -19,30 +19,30 @@ _PROGRAMS = ("domainbridge", "torchrun", ".venv/bin/domainbridge")
 def shell_lines(page: Path, language: str | None = None) -> list[str]:
     """Lines of the fenced blocks, without comments and prompts; continued lines are joined."""
     lines: list[str] = []
-    for found, text in _FENCED.findall(page.read_text()):
-        if language in (None, found) and found in ("", "sh", "bash", "console"):
+    for kind, text in _FENCED.findall(page.read_text()):
+        if language in (None, kind) and kind in ("", "sh", "bash", "console"):
             joined = re.sub(r"\\\n\s*", "", text)
             lines += [_COMMENT.sub("", line).strip().removeprefix("$ ") for line in joined.splitlines()]
     return [line for line in lines if line]
 
 
 def shown_commands(page: Path) -> list[list[str]]:
-    """The words after ``domainbridge`` of every shown command, in shell blocks and between backticks."""
+    """The arguments after ``domainbridge`` of every shown command, in shell blocks and between backticks."""
     prose = _FENCED.sub("", page.read_text())
     lines = [*shell_lines(page), *re.findall(r"`([^`\n]+)`", prose)]
     calls = [line for line in lines if line.startswith(_PROGRAMS)]
-    found = (_CALL.match(_OPTIONAL.sub(r"\1", line.split(" | ")[0])) for line in calls)
-    return [shlex.split(match[1] or "") for match in found if match]
+    matches = (_CALL.match(_OPTIONAL.sub(r"\1", line.split(" | ")[0])) for line in calls)
+    return [shlex.split(match[1] or "") for match in matches if match]
 
 
-def resolved(words: list[str]) -> tuple[Any, list[str]]:
-    """The command or group (of click, as typer has it) that the words name, and the other words.
+def resolved(arguments: list[str]) -> tuple[Any, list[str]]:
+    """The command or group (of click, as typer has it) that the arguments name, and the other arguments.
 
     Raises:
         KeyError: no such command.
     """
     command: Any = get_command(app)
-    rest = list(words)
+    rest = list(arguments)
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         command = command.commands[rest.pop(0)]
     return command, rest

@@ -38,11 +38,11 @@ def test_links_to_headings_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_options_and_keys_exist(page: Path) -> None:
     """Every command that a page shows, without running the command; those of the tutorial are run elsewhere."""
-    for words in shown_commands(page):
-        command, rest = resolved(words)
+    for arguments in shown_commands(page):
+        command, rest = resolved(arguments)
         known = options_of(command)
         for option in (word for word in rest if word.startswith("--")):
-            assert option.partition("=")[0] in known, f"domainbridge {' '.join(words)}: {option}"
+            assert option.partition("=")[0] in known, f"domainbridge {' '.join(arguments)}: {option}"
         if command.name in ("run", "plan", "check", "preview", "cache", "pack", "stats") and rest:
             shipped = rest[0] if rest[0] in shipped_recipes() else "quickstart"
             keys = [word for word in rest[1:] if re.fullmatch(r"[a-z][\w.-]*=.+", word) and "..." not in word]

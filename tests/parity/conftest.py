@@ -16,13 +16,13 @@ def compare(request: pytest.FixtureRequest) -> Compare:
     """compare(case, ours, theirs, tolerance): assert that they agree and remember by how much."""
 
     def check(case: str, ours: object, theirs: object, tolerance: float) -> None:
-        found = ours.detach().cpu().numpy() if isinstance(ours, torch.Tensor) else np.asarray(ours)
+        actual = ours.detach().cpu().numpy() if isinstance(ours, torch.Tensor) else np.asarray(ours)
         expected = np.asarray(theirs)
-        assert found.shape == expected.shape, f"{case}: {found.shape} instead of {expected.shape}"
+        assert actual.shape == expected.shape, f"{case}: {actual.shape} instead of {expected.shape}"
         if expected.size == 0:
             return
-        assert (np.isnan(found.astype(float)) == np.isnan(expected.astype(float))).all(), case
-        difference = float(np.nanmax(np.abs(found.astype(np.float64) - expected.astype(np.float64))))
+        assert (np.isnan(actual.astype(float)) == np.isnan(expected.astype(float))).all(), case
+        difference = float(np.nanmax(np.abs(actual.astype(np.float64) - expected.astype(np.float64))))
         request.node.user_properties.append((CASE + case, difference))
         assert difference <= tolerance, f"{case}: differs by {difference:.3g}, allowed {tolerance:.3g}"
 

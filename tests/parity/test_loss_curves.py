@@ -59,10 +59,10 @@ def test_losses_follow_the_recorded_curves(variant: str, generated_data: Path) -
         recorded = (CURVES / name).read_text().splitlines()
         assert len(text.splitlines()) == len(recorded) == STEPS
         for line, expected in zip(text.splitlines(), recorded, strict=True):
-            words, wanted = line.split(), expected.split()
-            assert words[1::2] == wanted[1::2], name
-            for value, number in zip(words[2::2], wanted[2::2], strict=True):
-                assert float(value) == pytest.approx(float(number), rel=RELATIVE, abs=1e-4), f"{name}, step {words[0]}"
+            fields, wanted = line.split(), expected.split()
+            assert fields[1::2] == wanted[1::2], name
+            for value, number in zip(fields[2::2], wanted[2::2], strict=True):
+                assert float(value) == pytest.approx(float(number), rel=RELATIVE, abs=1e-4), f"{name}, step {fields[0]}"
     assert sorted(names) == sorted(path.name for path in CURVES.glob(f"{variant}-*.txt"))
 
 

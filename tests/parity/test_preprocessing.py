@@ -21,9 +21,9 @@ CASES = [entry for entry in RECORDED if "case" in entry]
 
 
 def rule_of(text: str) -> ResizeRule:
-    words = ast.literal_eval(text)
-    width, height = words["img_scale"]
-    return ResizeRule(width, height, True, words.get("min_size"))
+    values = ast.literal_eval(text)
+    width, height = values["img_scale"]
+    return ResizeRule(width, height, True, values.get("min_size"))
 
 
 def test_resized_sizes(compare) -> None:

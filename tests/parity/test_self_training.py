@@ -163,16 +163,16 @@ def check_gradients(student: Segmenter, case: dict, prefix: str, norms: str, com
 
 
 def check_parameters(student: Segmenter, objective: GivenMask, case: dict, compare) -> None:
-    own, averaged = student.state_dict(), objective.teacher.model.state_dict()
+    trained, averaged = student.state_dict(), objective.teacher.model.state_dict()
     for key, value in case.items():
         kind, _, name = key.partition("/")
         if kind == "student_after":
             rate = 6e-4 if name.startswith("decode_head") else 6e-5
-            compare("d parameters after AdamW, in rates", own[golden.our_name(name)] / rate, value / rate, 0.1)
+            compare("d parameters after AdamW, in rates", trained[golden.our_name(name)] / rate, value / rate, 0.1)
         elif kind == "ema_used":
             compare("d teacher parameters", averaged[golden.our_name(name)], value, 5e-5)
         elif kind == "student_buf_after":
-            compare("d student buffers", own[golden.our_name(name)], value, 2e-3)
+            compare("d student buffers", trained[golden.our_name(name)], value, 2e-3)
         elif kind == "ema_buf_after":
             compare("d teacher buffers", averaged[golden.our_name(name)], value, 2e-3)
 

@@ -97,16 +97,16 @@ def fabricate_folder(root: Path, split: str, labels: str | None) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("quickstart", "own-data"))])
 def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
     fabricate(load_recipe(name), tmp_path / "data")
-    words = [f"data_root={tmp_path / 'data'}", "training.batch_size=2", "stages={}"]
-    words += [f"training.steps={3 if name in FOUNDATION else 1}"]
-    words += ["crop.width=64", "crop.height=64", "runtime.num_workers=0", "model.weights=none"]
-    words += ["evaluation.label_free.images=0"]  # hundreds of passes; tests/run/test_selection.py has them
-    words += ["prototypes.passes=1"] if load_recipe(name).method == "ddb" else []
+    arguments = [f"data_root={tmp_path / 'data'}", "training.batch_size=2", "stages={}"]
+    arguments += [f"training.steps={3 if name in FOUNDATION else 1}"]
+    arguments += ["crop.width=64", "crop.height=64", "runtime.num_workers=0", "model.weights=none"]
+    arguments += ["evaluation.label_free.images=0"]  # hundreds of passes; tests/run/test_selection.py has them
+    arguments += ["prototypes.passes=1"] if load_recipe(name).method == "ddb" else []
     if load_recipe(name).model.backbone == "resnet101_v1c":
-        words += ["model.backbone=resnet18_v1c", "model.output_stride=32"]
+        arguments += ["model.backbone=resnet18_v1c", "model.output_stride=32"]
     if name in FOUNDATION:  # the same kind of trunk, smaller; three steps, so that rates by layer and EMA are in use
-        words += ["model.backbone=test_vit"]
-    recipe = load_recipe(name, words)
+        arguments += ["model.backbone=test_vit"]
+    recipe = load_recipe(name, arguments)
     last = "self-training" if recipe.method == "self-training" else "r1-distill"
     assert run_recipe(recipe, tmp_path / "run", until=last)
     assert (tmp_path / "run" / last / "model" / "config.json").exists()
@@ -118,9 +118,9 @@ def test_starts_on_its_layout(name: str, tmp_path: Path) -> None:
 def test_own_data_starts_on_folders_with_its_names(tmp_path: Path) -> None:
     fabricate_folder(tmp_path / "source", "train.txt", "labels")
     fabricate_folder(tmp_path / "target", "train.txt", None)
-    words = [f"data_root={tmp_path}", "training.steps=1", "crop.width=64", "crop.height=64", "model.weights=none"]
-    words += ["runtime.num_workers=0", "evaluation.label_free.images=0"]
-    assert run_recipe(load_recipe("own-data", words), tmp_path / "run", until="r1-cut")
+    arguments = [f"data_root={tmp_path}", "training.steps=1", "crop.width=64", "crop.height=64", "model.weights=none"]
+    arguments += ["runtime.num_workers=0", "evaluation.label_free.images=0"]
+    assert run_recipe(load_recipe("own-data", arguments), tmp_path / "run", until="r1-cut")
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name.startswith("quickstart")])

@@ -44,10 +44,10 @@ def differences(backbone: str, *, precision: str, checkpointing: bool, average: 
             norm.momentum = None
     image = torch.rand(ROWS, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     half = slice(dist.get_rank() * ROWS // 2, (dist.get_rank() + 1) * ROWS // 2)
-    expected, found = passed(alone, image, precision), passed(shared, image[half], precision)
-    largest = float((found["logits"] - expected["logits"][half]).abs().max())
+    expected, actual = passed(alone, image, precision), passed(shared, image[half], precision)
+    largest = float((actual["logits"] - expected["logits"][half]).abs().max())
     for name in expected:
-        value = found[name]
+        value = actual[name]
         if name.startswith("gradient"):
             dist.all_reduce(value)
             value = value / 2  # each process's loss is the mean over half of the rows

@@ -49,13 +49,13 @@ class Listener(NullCallback):
     """Remembers what was said and done; sends a signal when a stage reports a step, or begins (step 0)."""
 
     def __init__(self, stop_at: tuple[str, int] | None = None, number: signal.Signals = signal.SIGINT) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.begun: dict[str, str] = {}
         self.tested: list[str] = []
         self.stop_at, self.number = stop_at, number
 
     def message(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
     def stage_begins(self, planned: Any) -> None:
         self.begun[planned.name] = planned.status.action
@@ -199,8 +199,8 @@ def test_adabn_needs_source_only_and_batchnorm(short: dict[str, Any], tmp_path: 
     # ConvNeXt normalizes by LayerNorm; the head has BatchNorm.
     mixed = {**short, "adabn": True, "model": {**short["model"], "backbone": "convnext_atto", "output_stride": 32}}
     mixed |= {"crop": {"width": 64, "height": 64}}
-    said = run(mixed, tmp_path / "mixed", until="adabn").said
-    assert "note: adabn: convnext_atto has no BatchNorm layer; only the head takes the target's statistics" in said
+    messages = run(mixed, tmp_path / "mixed", until="adabn").messages
+    assert "note: adabn: convnext_atto has no BatchNorm layer; only the head takes the target's statistics" in messages
 
 
 class PlainHead(Head):
@@ -381,7 +381,7 @@ def test_test_images_score_the_final_model_and_the_baselines(labeled: dict[str, 
     assert entry["images"] == 4
     assert entry["test"].keys() == entry.keys() - {"test"}
     assert "held_out" not in results(tmp_path / "run")
-    assert any("fog: 3 test images beside 4 validation images" in text for text in listener.said)
+    assert any("fog: 3 test images beside 4 validation images" in text for text in listener.messages)
     read = read_results(tmp_path / "run")
     assert read.to_json() == results(tmp_path / "run")
     assert read.stages["adabn"].tests["fog"].images == 3
@@ -423,7 +423,7 @@ def test_held_out_images_decide_nothing(labeled: dict[str, Any], tmp_path: Path)
     assert content["held_out"] == {"fog": 1}
     fog = content["stages"]["self-training"]["targets"]["fog"]
     assert (fog["images"], fog["test"]["images"]) == (3, 1)
-    assert any("fog: 1 of 4 validation images are held out (evaluation.hold_out)" in text for text in listener.said)
+    assert any("fog: 1 of 4 validation images are held out (evaluation.hold_out)" in text for text in listener.messages)
     assert listener.tested == ["source-only", "self-training"]
     assert fingerprints(tree) == fingerprints(labeled)
     assert read_results(tmp_path / "run").to_json() == content

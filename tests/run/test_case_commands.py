@@ -23,7 +23,7 @@ from tiny_domain import RECIPE
 
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=ABSENT)
 
-Place = Callable[[str], Path]
+CaseFolder = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CaseFolder:
     """A copy of a case, as the current folder."""
 
     def place(name: str) -> Path:
@@ -46,20 +46,20 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return place
 
 
-def call(*words: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, words)))
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def passes(*words: object) -> str:
+def passes(*arguments: object) -> str:
     """The output of a command that must succeed."""
-    result = call(*words)
+    result = call(*arguments)
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
 
 
-def refusal(*words: object) -> str:
+def refusal(*arguments: object) -> str:
     """The message of a command that must fail with a message of ours."""
-    result = call(*words)
+    result = call(*arguments)
     assert isinstance(result.exception, DomainbridgeError), (result.output, result.exception)
     return str(result.exception)
 
@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 class TestPredict:
-    def test_a_foreign_mask_is_not_replaced(self, case: Place, model: Path) -> None:
+    def test_a_foreign_mask_is_not_replaced(self, case: CaseFolder, model: Path) -> None:
         folder = case("predict/ow")
         before = contents(folder)
         assert "masks/a.png: exists, and predict did not write it" in refusal(
@@ -79,27 +79,27 @@ class TestPredict:
         assert contents(folder) == before
 
     @pytest.mark.parametrize("name", ["dupe", "mix", "nest", "one", "twenty"])
-    def test_inputs_are_not_replaced(self, name: str, case: Place, model: Path) -> None:
+    def test_inputs_are_not_replaced(self, name: str, case: CaseFolder, model: Path) -> None:
         folder = case(f"predict/{name}")
         before = contents(folder)
         call("predict", model, folder, "--out", folder)
         after = contents(folder)
         assert {path: after[path] for path in before} == before
 
-    def test_images_with_one_stem(self, case: Place, model: Path, tmp_path: Path) -> None:
+    def test_images_with_one_stem(self, case: CaseFolder, model: Path, tmp_path: Path) -> None:
         assert "3 images segmented" in passes("predict", model, case("predict/dupe"), "--out", tmp_path / "out")
         assert {"x_jpg.png", "x_png.png", "x_overlay.png"} <= set(contents(tmp_path / "out"))
 
-    def test_nested_folders(self, case: Place, model: Path, tmp_path: Path) -> None:
+    def test_nested_folders(self, case: CaseFolder, model: Path, tmp_path: Path) -> None:
         passes("predict", model, case("predict/nest"), "--out", tmp_path / "out")
         assert {"a/x.png", "b/x.png", "b/c/x.png"} <= set(contents(tmp_path / "out"))
 
-    @pytest.mark.parametrize(("name", "good", "bad"), [("one", 21, 12), ("mix", 21, 12), ("twenty", 20, 1)])
+    @pytest.mark.parametrize(("name", "good", "broken"), [("one", 21, 12), ("mix", 21, 12), ("twenty", 20, 1)])
     def test_what_cannot_be_read_stops_nothing(
-        self, name: str, good: int, bad: int, case: Place, model: Path, tmp_path: Path
+        self, name: str, good: int, broken: int, case: CaseFolder, model: Path, tmp_path: Path
     ) -> None:
         message = refusal("predict", model, case(f"predict/{name}"), "--out", tmp_path / "out")
-        assert f"predict: {good} images were segmented, {bad} not" in message
+        assert f"predict: {good} images were segmented, {broken} not" in message
         maps = [path for path in contents(tmp_path / "out") if path.endswith(".png")]
         assert len(maps) == good
         if name == "one":
@@ -109,23 +109,25 @@ class TestPredict:
             for file in (*unusable, "gray16.png", "gray16.tif", "ftw4x16.tif", "naip4.tif", "video.mp4"):
                 assert file in message.partition("12 not")[2]
 
-    def test_deep_and_multi_band_files_with_a_scale_and_bands(self, case: Place, model: Path, tmp_path: Path) -> None:
+    def test_deep_and_multi_band_files_with_a_scale_and_bands(
+        self, case: CaseFolder, model: Path, tmp_path: Path
+    ) -> None:
         folder = case("predict/one")
         files = [folder / name for name in ("rgb16.png", "rgb16.tif", "rgb16full.png")]
         passes("predict", model, *files, "--out", tmp_path / "deep", "--scale", "0,65535")
         passes("predict", model, *files, "--out", tmp_path / "shares", "--percentiles", "2,98")
-        for words in (("--percentiles", "2,101"), ("--percentiles", "2,98", "--scale", "0,1")):
-            refusal("predict", model, *files, "--out", tmp_path / "shares", *words)
+        for arguments in (("--percentiles", "2,101"), ("--percentiles", "2,98", "--scale", "0,1")):
+            refusal("predict", model, *files, "--out", tmp_path / "shares", *arguments)
         passes("predict", model, folder / "naip4.tif", "--out", tmp_path / "bands", "--bands", "4,1,2")
 
-    def test_hidden_folders_are_left_out(self, case: Place, model: Path, tmp_path: Path) -> None:
+    def test_hidden_folders_are_left_out(self, case: CaseFolder, model: Path, tmp_path: Path) -> None:
         folder = case("reports/01e-predict-hidden-folder")
         output = passes("predict", model, folder / "photos", "--out", tmp_path / "out")
         assert "hidden or of the system" in output
         assert not any("eaDir" in path or path.startswith(".ipynb") for path in contents(tmp_path / "out"))
 
 
-def test_an_edited_label_of_the_same_size_runs_the_stage_again(case: Place) -> None:
+def test_an_edited_label_of_the_same_size_runs_the_stage_again(case: CaseFolder) -> None:
     folder = case("reports/08a-label-edited-same-size")
     run = ("run", "r.yaml", "--until", "source-only")
     passes(*run)
@@ -143,7 +145,7 @@ def test_an_edited_label_of_the_same_size_runs_the_stage_again(case: Place) -> N
 
 
 @pytest.mark.parametrize("name", ["11j-hrnet", "11l-hrnet-crop-80"])
-def test_a_backbone_of_some_sizes_only_is_trained_and_scored(name: str, case: Place) -> None:
+def test_a_backbone_of_some_sizes_only_is_trained_and_scored(name: str, case: CaseFolder) -> None:
     case(f"reports/{name}")
     keys = ["model.backbone=hrnet_w18_small", "model.weights=none", "model.output_stride=32", "training.steps=1"]
     keys += ["crop.width=80", "crop.height=80"] if name.endswith("80") else []
@@ -151,7 +153,7 @@ def test_a_backbone_of_some_sizes_only_is_trained_and_scored(name: str, case: Pl
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
-def test_without_fcntl(command: str, case: Place) -> None:
+def test_without_fcntl(command: str, case: CaseFolder) -> None:
     case("reports/12-no-fcntl-windows")
     code = (
         f"import sys; sys.modules['fcntl'] = None; sys.argv = ['domainbridge', '{command}', 'r.yaml']; "
@@ -170,7 +172,7 @@ def test_thin_poles_stay_where_they_are() -> None:
     assert (one & two).sum() / (one | two).sum() == pytest.approx(0.857, abs=1e-3)
 
 
-def test_a_model_as_weights_and_as_the_start(case: Place) -> None:
+def test_a_model_as_weights_and_as_the_start(case: CaseFolder) -> None:
     folder = case("reports/34-own-model-as-weights")
     step = ("run", "r.yaml", "--until", "source-only", "training.steps=1")
     passes(*step)
@@ -183,7 +185,7 @@ def test_a_model_as_weights_and_as_the_start(case: Place) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--slide",), ("--flip",)])
-def test_memory_of_predict_is_bounded(options: tuple[str, ...], case: Place, tmp_path: Path) -> None:
+def test_memory_of_predict_is_bounded(options: tuple[str, ...], case: CaseFolder, tmp_path: Path) -> None:
     """Report 10: 150 classes on two megapixels; a float32 tensor of all logits would take 1.2 GB."""
     folder = case("reports/10-memory-of-predict")
     shutil.copytree(folder / "photos", tmp_path / "photos")

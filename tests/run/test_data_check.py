@@ -13,8 +13,8 @@ from command_line import call
 from tiny_domain import RECIPE, write_domain
 
 
-def check(recipe: Path, *words: str) -> CompletedProcess[str]:
-    return call("data", *words, recipe)
+def check(recipe: Path, *arguments: str) -> CompletedProcess[str]:
+    return call("data", *arguments, recipe)
 
 
 def save(path: Path, array: np.ndarray) -> None:

@@ -36,8 +36,8 @@ def test_three_steps_of_every_stage(tmp_path: Path) -> None:
             image = generator.integers(0, 256, (1024, 2048, 3), np.uint8)
             write(city / f"leftImg8bit/{split}/ulm/{stem}_leftImg8bit.png", image)
             write(city / f"gtFine/{split}/ulm/{stem}_gtFine_labelIds.png", np.full((1024, 2048), 7, np.uint8))
-    words = [f"data_root={tmp_path}", f"training.steps={STEPS}", "training.warmup_steps=1", "training.log_every=1"]
-    recipe = load_recipe("gta-to-cityscapes", [*words, "model.weights=none", "prototypes.passes=1"])
+    arguments = [f"data_root={tmp_path}", f"training.steps={STEPS}", "training.warmup_steps=1", "training.log_every=1"]
+    recipe = load_recipe("gta-to-cityscapes", [*arguments, "model.weights=none", "prototypes.passes=1"])
     assert run_recipe(recipe, tmp_path / "run", [JSONLCallback()])
     results = json.loads((tmp_path / "run/results.json").read_text())
     trained = {name: entry for name, entry in results["stages"].items() if "prototypes" not in name}

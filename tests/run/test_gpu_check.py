@@ -12,8 +12,8 @@ NAMES = ["losses as on the CPU", "the same steps twice", "out of memory", "class
 
 
 def test_checks_run_and_are_written(tmp_path: Path) -> None:
-    words = ["--small", "--device", "cpu", "--out", str(tmp_path / "gpu.json")]
-    assert main([*words, *(word for name in NAMES for word in ("--only", name))]) == 0
+    arguments = ["--small", "--device", "cpu", "--out", str(tmp_path / "gpu.json")]
+    assert main([*arguments, *(word for name in NAMES for word in ("--only", name))]) == 0
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert set(NAMES) | {"environment", "tf32", "size"} == set(results)
     assert results["losses as on the CPU"] == {"largest_relative_difference": 0.0, "within": True}
@@ -25,8 +25,8 @@ def test_checks_run_and_are_written(tmp_path: Path) -> None:
 
 def test_a_failing_check_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.rand", lambda *_, **__: 1 / 0)
-    words = ["--small", "--device", "cpu", "--out", str(tmp_path / "gpu.json")]
-    assert main([*words, "--only", "scoring, float32", "--only", "out of memory"]) == 1
+    arguments = ["--small", "--device", "cpu", "--out", str(tmp_path / "gpu.json")]
+    assert main([*arguments, "--only", "scoring, float32", "--only", "out of memory"]) == 1
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert "ZeroDivisionError" in results["scoring, float32"]["failed"]
     assert results["out of memory"]["message"]

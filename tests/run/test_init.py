@@ -29,8 +29,8 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "target"
 
 
-def init(*words: object) -> Result:
-    result = CliRunner().invoke(app, ["init", *map(str, words)], env={"COLUMNS": "200"})
+def init(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, ["init", *map(str, arguments)], env={"COLUMNS": "200"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -93,14 +93,14 @@ class TestMasks:
             save(source / f"gtFine/train/x_{number}_gtFine_labelIds.png", ids()[::2, ::2] * 10)
             save(source / f"gtFine/train/x_{number}_gtFine_instanceIds.png", ids()[::2, ::2] * 10)
         (source / "train.txt").write_text("train/x_0\ntrain/x_1\ntrain/x_2\n")
-        found = look(source, target, None)
-        folders = found.source.folders
+        inspected = look(source, target, None)
+        folders = inspected.source.folders
         assert (folders.images, folders.labels) == ("leftImg8bit", "gtFine")
         assert folders.image_pattern == "{stem}_leftImg8bit"
         assert folders.label_pattern == "{stem}_gtFine_labelIds"
-        assert found.source.split == "train.txt"
-        assert found.source.keys == {"label_resize": "true"}
-        classes = found.source.classes
+        assert inspected.source.split == "train.txt"
+        assert inspected.source.keys == {"label_resize": "true"}
+        classes = inspected.source.classes
         assert classes is not None
         assert list(classes.names) == [0, 10, 20]
 
@@ -120,31 +120,31 @@ class TestMasks:
         )
         (tmp_path / name).write_text(content)
         labels = sorted((tmp_path / "labels").iterdir())
-        found = find_classes(tmp_path, [name], labels)
-        assert list(found.names.values()) == (
+        inspected = find_classes(tmp_path, [name], labels)
+        assert list(inspected.names.values()) == (
             ["soil", "weed", "crop"] if kind == "colors" else ["soil", "crop", "weed"]
         )
-        assert found.named
+        assert inspected.named
 
     def test_smoothed_colors_are_not_classes(self, tmp_path: Path) -> None:
         colors = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]], np.uint8)
         image = Image.fromarray(np.kron(colors[ids()], np.ones((4, 4, 1), np.uint8))).resize((190, 140), 3)
         image.save(tmp_path / "m.png")
-        found = find_classes(tmp_path, [], [tmp_path / "m.png"])
-        assert found.nearest
-        assert sorted(found.names) == [0, 0x00C800, 0xC80000]
+        inspected = find_classes(tmp_path, [], [tmp_path / "m.png"])
+        assert inspected.nearest
+        assert sorted(inspected.names) == [0, 0x00C800, 0xC80000]
 
     def test_names_are_given_or_numbered(self, target: Path, tmp_path: Path) -> None:
         photos(tmp_path / "source/images")
         for stem in STEMS:
             save(tmp_path / f"source/labels/{stem}.png", ids())
-        words = ["--source", tmp_path / "source", "--target", target]
-        assert init(*words, "--out", tmp_path / "a.yaml").exit_code == 0
+        arguments = ["--source", tmp_path / "source", "--target", target]
+        assert init(*arguments, "--out", tmp_path / "a.yaml").exit_code == 0
         assert "class_0, class_1, class_2" in (tmp_path / "a.yaml").read_text()
-        assert init(*words, "--out", tmp_path / "b.yaml", "--classes", "no, crop,weed").exit_code == 0
+        assert init(*arguments, "--out", tmp_path / "b.yaml", "--classes", "no, crop,weed").exit_code == 0
         assert load_recipe(str(tmp_path / "b.yaml")).label_space.classes == ("no", "crop", "weed")  # type: ignore[union-attr]
         with pytest.raises(RecipeError, match="2 names for 3 values"):
-            init(*words, "--out", tmp_path / "c.yaml", "--classes", "crop,weed")
+            init(*arguments, "--out", tmp_path / "c.yaml", "--classes", "crop,weed")
 
     def test_a_validation_set_in_the_folder_of_the_target(self, target: Path, tmp_path: Path) -> None:
         photos(tmp_path / "source/images")
@@ -155,8 +155,8 @@ class TestMasks:
         (target / "train.txt").write_text("0\n1\n2\n")
         (target / "val.txt").write_text("\n".join(STEMS))
         recipe = tmp_path / "mine.yaml"
-        words = ["--source", tmp_path / "source", "--target", target, "--validation", target, "--out", recipe]
-        assert init(*words, "--classes", "soil,crop,weed").exit_code == 0
+        arguments = ["--source", tmp_path / "source", "--target", target, "--validation", target, "--out", recipe]
+        assert init(*arguments, "--classes", "soil,crop,weed").exit_code == 0
         data = open_data(load_recipe(str(recipe)))
         assert (len(data.target), len(data.validation["target"])) == (3, 3)
         assert "4: ignore     # value 4, which the source does not have" in recipe.read_text()

@@ -34,12 +34,12 @@ class Listener(NullCallback):
     """Remembers what was said and done; sends a signal when a stage begins."""
 
     def __init__(self, stop_at: str = "", number: signal.Signals = signal.SIGINT) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.begun: dict[str, str] = {}
         self.stop_at, self.number = stop_at, number
 
     def message(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
     def stage_begins(self, planned: Any) -> None:
         self.begun[planned.name] = planned.status.action
@@ -96,7 +96,7 @@ def test_a_key_typed_once_moves_the_old_run_and_leaving_it_out_brings_all_back(
 ) -> None:
     before = contents(finished)
     listener = start({**tree, "seed": 4}, finished, until="source-only")
-    (line,) = [text for text in listener.said if "is moved to" in text]
+    (line,) = [text for text in listener.messages if "is moved to" in text]
     assert "tiny.1" in line
     assert "seed 3 -> 4" in line
     assert listener.begun == {"source-only": "run"}
@@ -107,7 +107,7 @@ def test_a_key_typed_once_moves_the_old_run_and_leaving_it_out_brings_all_back(
 
     again = start(tree, finished)
     assert set(again.begun.values()) == {"done"}
-    assert any("taken over from" in text and "tiny.1" in text for text in again.said)
+    assert any("taken over from" in text and "tiny.1" in text for text in again.messages)
     assert stage_contents(finished, [*ROUND, "model"]) == {
         name: content for name, content in before.items() if name.split("/")[0] in [*ROUND, "model"]
     }
@@ -324,8 +324,8 @@ class TestDamage:
         environment = json.loads(path.read_text())
         environment["packages"]["torch"], environment["threads"] = "1.0", 64
         path.write_text(json.dumps(environment))
-        said = start(tree, tmp_path / "run", until="source-only").said
-        assert any("torch 1.0 -> " in text and "threads 64 -> 1" in text for text in said)
+        messages = start(tree, tmp_path / "run", until="source-only").messages
+        assert any("torch 1.0 -> " in text and "threads 64 -> 1" in text for text in messages)
 
 
 def _die_between_the_renames(tree: dict[str, Any], folder: str) -> None:

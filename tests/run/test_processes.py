@@ -30,8 +30,8 @@ ENVIRONMENT = {
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def together(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, *map(str, words)]
+def together(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False)
 
 
@@ -261,8 +261,8 @@ def test_a_failure_of_the_main_process_ends_the_others(recipe: Path, generated_d
 
 def test_rows_cover_the_batch_and_draws_follow_them() -> None:
     draws = torch.arange(6)
-    found = [Processes(rank, 3).rows(6).of(draws) for rank in range(3)]
-    assert torch.equal(torch.cat(found), draws)
+    parts = [Processes(rank, 3).rows(6).of(draws) for rank in range(3)]
+    assert torch.equal(torch.cat(parts), draws)
     assert Processes().rows(5) == Rows(0, 5, 5)
     with pytest.raises(RecipeError, match="batch_size: 5 rows for 2 processes"):
         Processes(0, 2).rows(5)

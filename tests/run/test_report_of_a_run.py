@@ -186,8 +186,8 @@ def test_two_processes_keep_the_same_counts(recipe_tree: dict, generated_data: P
     command = ["-m", "domainbridge", "run", tmp_path / "tiny.yaml", "--until", "source-only"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [*torchrun, *map(str, command), "--out", str(tmp_path / "two")]
-    result = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    arguments = [*torchrun, *map(str, command), "--out", str(tmp_path / "two")]
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert result.returncode == 0, result.stderr
     alone = domainbridge.adapt(tmp_path / "tiny.yaml", out=tmp_path / "one", until="source-only")
     assert alone.write_report(tmp_path / "page.html").read_text() == (tmp_path / "one/report.html").read_text()

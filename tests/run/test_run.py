@@ -408,9 +408,9 @@ def test_a_stop_of_the_whole_group_saves_and_goes_on(
         assert running.poll() is None
         time.sleep(0.05)
     os.killpg(running.pid, number)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 1, said
-    assert "the same command goes on from here" in said
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 1, errors
+    assert "the same command goes on from here" in errors
     saved = load_checkpoint(stage / "state.pt").step
     steps = [json.loads(line)["step"] for line in (stage / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] == saved > 0
@@ -462,7 +462,7 @@ def test_a_foreign_run_folder_is_left_alone(finished: Path, recipe_tree: dict, t
         run(recipe_tree, tmp_path / "letters")
 
 
-def test_a_non_finite_loss_stops_before_the_optimiser_moves(recipe_tree: dict, tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_before_the_optimizer_moves(recipe_tree: dict, tmp_path: Path) -> None:
     recipe_tree["training"] |= {"learning_rate": 1e30, "checkpoint_every": 1, "log_every": 1, "warmup_steps": 0}
     with pytest.raises(
         TrainingError, match=r"stage source-only, step \d+: the loss \(source\) or its gradient is not finite"

@@ -91,9 +91,9 @@ def test_damaged_annotations(name: str, tmp_path: Path) -> None:
         damaged.write_bytes(next(iter(mutated_bytes(damaged.read_bytes(), 1, seed=number))))
         began = time.perf_counter()
         try:
-            found = look(root, root, None).source
+            inspected = look(root, root, None).source
         except DomainbridgeError:
             pass
         else:
-            survey(root, found.annotations or found.folders.labels or ".")
+            survey(root, inspected.annotations or inspected.folders.labels or ".")
         assert time.perf_counter() - began < 2 * SECONDS

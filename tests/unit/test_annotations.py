@@ -48,7 +48,7 @@ def text(path: Path, content: Any) -> None:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def opened(root: Path, labels: str, **keys: Any) -> tuple[FileDataset, list[str]]:
+def open_labels(root: Path, labels: str, **keys: Any) -> tuple[FileDataset, list[str]]:
     """The source of a recipe, and the problems of its data."""
     tree = {**RECIPE, "label_space": {"name": "mine", "classes": keys.pop("classes", CLASSES)}, "data_root": str(root)}
     tree["sources"] = [{"name": "s", "root": ".", "images": "images", "labels": labels, **keys}]
@@ -58,7 +58,7 @@ def opened(root: Path, labels: str, **keys: Any) -> tuple[FileDataset, list[str]
 
 
 def label(root: Path, labels: str, index: int = 0, **keys: Any) -> np.ndarray:
-    data, problems = opened(root, labels, **keys)
+    data, problems = open_labels(root, labels, **keys)
     assert problems == []
     return pickle.loads(pickle.dumps(data)).load_label(index)  # loader processes get it so
 
@@ -116,10 +116,10 @@ def test_categories_background_overlap_and_notes(tmp_path: Path) -> None:
     upper = {"label": "Traffic_Light", "points": [[0, 2], [4, 2], [4, 5], [0, 5]]}
     text(tmp_path / "labels/a.json", labelme([lower, upper, {"label": "dog", "points": [[8, 0], [9, 0], [9, 1]]}]))
     text(tmp_path / "labels/lonely.json", labelme([lower]))
-    found = label(tmp_path, "labels")
-    assert found[2:6].tolist() == [[2, 2, 2, 2, 2, 1, 1, 1, 0, 0]] * 4
-    assert found[0, 8:].tolist() == [255, 255]
-    notes = " | ".join(opened(tmp_path, "labels")[0].notes)
+    decoded = label(tmp_path, "labels")
+    assert decoded[2:6].tolist() == [[2, 2, 2, 2, 2, 1, 1, 1, 0, 0]] * 4
+    assert decoded[0, 8:].tolist() == [255, 255]
+    notes = " | ".join(open_labels(tmp_path, "labels")[0].notes)
     for part in (
         "pixels without annotation: background",
         "categories without a class, ignored: dog",
@@ -136,12 +136,12 @@ def test_categories_background_overlap_and_notes(tmp_path: Path) -> None:
 def test_wrong_keys_are_named_at_once(tmp_path: Path) -> None:
     image(tmp_path / "images/a.png")
     text(tmp_path / "labels/a.json", labelme([{"label": "crack", "points": SQUARE}]))
-    problems = opened(tmp_path, "labels", label_map={"crak": "crack", "crack": "crackk"}, unannotated="sky")[1]
+    problems = open_labels(tmp_path, "labels", label_map={"crak": "crack", "crack": "crackk"}, unannotated="sky")[1]
     for part in ("no category 'crak'; did you mean crack?", "value 'crackk' of 'crack'", "unannotated: 'sky'"):
         assert part in problems[0]
-    assert "is unknown, known are channels" in opened(tmp_path, "labels", annotation_format="labelmee")[1][0]
-    assert "no category of" in opened(tmp_path, "labels", classes=["a", "b"])[1][0]
-    assert "no annotation is at" in opened(tmp_path, "images", unannotated="crack")[1][0]
+    assert "is unknown, known are channels" in open_labels(tmp_path, "labels", annotation_format="labelmee")[1][0]
+    assert "no category of" in open_labels(tmp_path, "labels", classes=["a", "b"])[1][0]
+    assert "no annotation is at" in open_labels(tmp_path, "images", unannotated="crack")[1][0]
 
 
 def coco(segmentations: list[Any], **more: Any) -> dict[str, Any]:
@@ -177,10 +177,10 @@ def test_coco(tmp_path: Path, segmentation: Any) -> None:
 def test_coco_boxes_are_refused_and_two_files_are_named(tmp_path: Path) -> None:
     image(tmp_path / "images/a.png")
     text(tmp_path / "a.json", coco([[]]))
-    assert "boxes are no masks" in opened(tmp_path, "a.json")[1][0]
+    assert "boxes are no masks" in open_labels(tmp_path, "a.json")[1][0]
     text(tmp_path / "more/a.json", coco([]))
     text(tmp_path / "more/b.json", coco([]))
-    assert "2 COCO files are here (a.json, b.json)" in opened(tmp_path, "more")[1][0]
+    assert "2 COCO files are here (a.json, b.json)" in open_labels(tmp_path, "more")[1][0]
 
 
 def test_coco_panoptic_and_stuff(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_yolo(tmp_path: Path) -> None:
     assert not label(tmp_path, "labels", 1).any()
     text(tmp_path / "labels/b.txt", "0 0.5 0.5 0.1 0.1\n")
     with pytest.raises(DataError, match=r"b.txt.*line 1 has 5 columns, a box; boxes are no masks"):
-        opened(tmp_path, "labels")[0].load_label(1)
+        open_labels(tmp_path, "labels")[0].load_label(1)
 
 
 CVAT = """<annotations><version>1.1</version><meta><task><labels><label><name>crack</name></label>
@@ -226,7 +226,7 @@ def test_cvat(tmp_path: Path) -> None:
     expected[:, :4] = 2
     expected[0, 9] = expected[1, 8] = 1
     assert np.array_equal(label(tmp_path, "annotations.xml"), expected)
-    assert "shapes without area are left out: 1 polyline" in " ".join(opened(tmp_path, "annotations.xml")[0].notes)
+    assert "shapes without area are left out: 1 polyline" in " ".join(open_labels(tmp_path, "annotations.xml")[0].notes)
 
 
 @pytest.mark.parametrize("kind", ["color", "palette", "number"])
@@ -262,7 +262,7 @@ def test_supervisely(tmp_path: Path) -> None:
     expected[6:, 8:] = 2
     assert np.array_equal(label(tmp_path, "ann"), expected)
     assert {"shapes without area are left out: 1 line", "categories without a class, ignored: dog"} <= set(
-        opened(tmp_path, "ann")[0].notes
+        open_labels(tmp_path, "ann")[0].notes
     )
 
 
@@ -308,7 +308,7 @@ def test_label_studio_masks(tmp_path: Path) -> None:
     for task, value in ((1, 255), (2, 0)):
         png(tmp_path / f"masks/task-{task}-annotation-4-by-1-tag-crack-0.png", box(value))
         png(tmp_path / f"masks/task-{task}-annotation-4-by-1-tag-dog-0.png", box(0))
-    data = opened(tmp_path, "masks")[0]
+    data = open_labels(tmp_path, "masks")[0]
     assert any("paired in the order of their names, e.g. task 1 with 9.png" in note for note in data.notes)
     by_name = {path.stem: data.load_label(i) for i, path in enumerate(data.images)}
     assert np.array_equal(by_name["9"], box())
@@ -328,7 +328,7 @@ def test_one_mask_per_class(tmp_path: Path, pattern: str) -> None:
     expected = box()
     expected[2:6, 7] = 2
     assert np.array_equal(label(tmp_path, "masks"), expected)
-    data = opened(tmp_path, "masks")[0]
+    data = open_labels(tmp_path, "masks")[0]
     before = read_bytes(data.labels[0]), size_and_mtime(str(data.labels[0]))[0]
     png(tmp_path / "masks" / pattern.format(name="traffic_light", image="a_1"), box(255, left=6))
     assert read_bytes(data.labels[0]) != before[0]
@@ -364,7 +364,7 @@ def test_edited_annotations_are_other_data_and_copies_are_of_each_image(tmp_path
     for name in ("a", "b"):
         text(tmp_path / f"labels/{name}.txt", "0 0.1 0.1 0.5 0.1 0.5 0.6")
     for labels, edited in (("c.json", "c.json"), ("labels", "data.yaml"), ("labels", "labels/b.txt")):
-        data = opened(tmp_path, labels)[0]
+        data = open_labels(tmp_path, labels)[0]
         copies = build_cache(data, CacheRule(tmp_path / "cache", "lossless"), lambda done: None)
         for index in range(2):
             assert np.array_equal(copies.load_label(index), data.load_label(index))
@@ -378,9 +378,9 @@ def test_edited_annotations_are_other_data_and_copies_are_of_each_image(tmp_path
         )
         assert len(new) == len(old)
         file.write_text(new)
-        assert files_fingerprint(opened(tmp_path, labels)[0]) != before
+        assert files_fingerprint(open_labels(tmp_path, labels)[0]) != before
         file.write_text(old)
-        assert files_fingerprint(opened(tmp_path, labels)[0]) == before
+        assert files_fingerprint(open_labels(tmp_path, labels)[0]) == before
 
 
 def test_plain_masks_stay_plain(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_plain_masks_stay_plain(tmp_path: Path) -> None:
         image(tmp_path / f"images/{name}.png")
         png(tmp_path / f"masks/{name}.png", box(2))
     text(tmp_path / "masks/notes.json", {"shapes": 1, "imagePath": 2})
-    data, problems = opened(tmp_path, "masks")
+    data, problems = open_labels(tmp_path, "masks")
     assert problems == []
     assert not isinstance(data.decoder, AnnotationLabels)
     assert np.array_equal(data.load_label(0), box(2))
@@ -408,9 +408,13 @@ def test_convert(tmp_path: Path) -> None:
 
 def test_found_says_what_is_there(tmp_path: Path) -> None:
     text(tmp_path / "annotations.json", coco([]))
-    found = find_annotations(tmp_path / "annotations.json")
-    assert found is not None
-    assert (found.format, found.num_images, found.categories) == ("coco", 1, ("crack", "traffic light"))
+    annotations = find_annotations(tmp_path / "annotations.json")
+    assert annotations is not None
+    assert (annotations.format, annotations.num_images, annotations.categories) == (
+        "coco",
+        1,
+        ("crack", "traffic light"),
+    )
     image(tmp_path / "plain/a.png")
     assert find_annotations(tmp_path / "plain") is None
 
@@ -491,7 +495,7 @@ def test_a_segment_that_no_pixel_can_have(number: str, tmp_path: Path) -> None:
     image(tmp_path / "images/a.png")
     path, labels = write_panoptic(tmp_path)
     path.write_text(path.read_text().replace("770", number))
-    listed, _ = opened(tmp_path, labels)
+    listed, _ = open_labels(tmp_path, labels)
     with pytest.raises(DataError, match=r"pixels have a segment, such as 770, that .*pan.json does not list"):
         listed.load_label(0)
 
@@ -519,7 +523,7 @@ def test_damaged_files_give_one_error(tmp_path: Path, write: Callable[[Path], tu
     end = data.draw(st.integers(start, min(start + 6, len(content))))
     new = data.draw(st.sampled_from(NEW))
     path.write_text(content[:start] + new + content[end:] if data.draw(st.booleans()) else content[:start])
-    listed, problems = opened(tmp_path, labels)
+    listed, problems = open_labels(tmp_path, labels)
     assert all("Traceback" not in problem for problem in problems)
     messages: list[str] = []
     for index in range(len(listed)):

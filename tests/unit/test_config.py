@@ -70,8 +70,8 @@ def test_wrong_overrides(word: str, message: str) -> None:
 
 
 def test_overrides_reach_lists_and_new_sections() -> None:
-    words = ["sources.0.root=elsewhere", "stages.r1-cut.learning_rate=1e-5", "evaluation.exclude_classes=[sky]"]
-    recipe = parse_recipe(copy.deepcopy(RECIPE), words)
+    arguments = ["sources.0.root=elsewhere", "stages.r1-cut.learning_rate=1e-5", "evaluation.exclude_classes=[sky]"]
+    recipe = parse_recipe(copy.deepcopy(RECIPE), arguments)
     assert recipe.sources[0].root == "elsewhere"
     assert training_of(recipe, "r1-cut").learning_rate == 1e-5
     assert training_of(recipe, "r1-class").learning_rate == 1e-3

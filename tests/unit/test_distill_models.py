@@ -48,7 +48,7 @@ SMALL = ["training.steps=2", "training.batch_size=2", "crop.width=32", "crop.hei
 SMALL += ["model.head.channels=4", "prototypes.passes=1", "prototypes.min_pixels=1", "runtime.threads=1"]
 
 
-def words(teachers: list[Path], generated_data: Path, out: Path) -> list[str]:
+def arguments(teachers: list[Path], generated_data: Path, out: Path) -> list[str]:
     options = ["--target", str(generated_data / "target/images"), "--backbone", "test_resnet", "--out", str(out)]
     return ["distill", *map(str, teachers), *options, *SMALL]
 
@@ -57,7 +57,7 @@ def test_the_command_goes_from_model_folders_to_one_model(
     teachers: list[Path], generated_data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "small"
-    result = CliRunner().invoke(app, words(teachers, generated_data, out))
+    result = CliRunner().invoke(app, arguments(teachers, generated_data, out))
     assert result.exit_code == 0, result.output
     results = read_results(out)
     assert list(results.stages) == ["teacher-1", "teacher-2", "prototypes", "distill"]
@@ -74,7 +74,7 @@ def test_the_command_goes_from_model_folders_to_one_model(
         bank = load_prototypes(out / "prototypes", f"teacher-{number}", torch.device("cpu"))
         assert bank.vectors.shape == (3, channels)
     begun = load_file(out / "model/model.safetensors")
-    again = CliRunner().invoke(app, words(teachers, generated_data, out))
+    again = CliRunner().invoke(app, arguments(teachers, generated_data, out))
     assert again.exit_code == 0, again.output
     assert all(torch.equal(value, begun[name]) for name, value in load_file(out / "model/model.safetensors").items())
 

@@ -34,26 +34,26 @@ values = st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40)
 def test_iou_is_intersection_over_union(data: st.DataObject) -> None:
     label = torch.tensor(data.draw(values))
     guess = torch.tensor(data.draw(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=len(label), max_size=len(label))))
-    found = scores(confusion_matrix(label, guess, 3), ("a", "b", "c"), 1)
+    actual = scores(confusion_matrix(label, guess, 3), ("a", "b", "c"), 1)
     counted = label != 255
     for k, name in enumerate("abc"):
         union = (((label == k) | (guess == k)) & counted).sum()
         expected = None if union == 0 else 100 * ((label == k) & (guess == k)).sum() / union
-        assert found.iou[name] == (None if expected is None else pytest.approx(float(expected)))
+        assert actual.iou[name] == (None if expected is None else pytest.approx(float(expected)))
 
 
 def test_absent_and_excluded_classes_are_not_in_the_mean() -> None:
     matrix = torch.tensor([[3, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    found = scores(matrix, ("a", "b", "c"), 2, exclude_classes=("b",))
-    assert found.iou == {"a": 75.0, "b": 0.0, "c": None}
-    assert found.miou == 75.0
+    actual = scores(matrix, ("a", "b", "c"), 2, exclude_classes=("b",))
+    assert actual.iou == {"a": 75.0, "b": 0.0, "c": None}
+    assert actual.miou == 75.0
     assert scores(torch.zeros(2, 3, dtype=torch.int64), ("a", "b"), 0).miou is None
 
 
 def test_means_over_subsets() -> None:
     matrix = torch.tensor([[3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
-    found = scores(matrix, ("a", "b", "c"), 1, subsets={"first": ("a",), "with absent": ("b", "c"), "none": ("c",)})
-    assert found.subsets == {"first": 75.0, "with absent": pytest.approx(200 / 3), "none": None}
+    actual = scores(matrix, ("a", "b", "c"), 1, subsets={"first": ("a",), "with absent": ("b", "c"), "none": ("c",)})
+    assert actual.subsets == {"first": 75.0, "with absent": pytest.approx(200 / 3), "none": None}
     assert [len(members) for members in SUBSETS.values()] == [16, 13]
 
 
@@ -88,13 +88,13 @@ def test_the_class_map_is_that_of_the_probabilities(
 ) -> None:
     image = np.random.default_rng(sum(shape)).integers(0, 256, (*shape, 3), np.uint8)
     rule = InferenceRule(window, flip)
-    found = class_map(Pixelwise(), image, size, rule, CPU, confidence=True)
+    actual = class_map(Pixelwise(), image, size, rule, CPU, confidence=True)
     every = probabilities(Pixelwise(), image, size, rule, CPU)[0]
-    assert found.classes.shape == found.confidence.shape == size
-    chosen = every.gather(0, found.classes.long()[None])[0]
+    assert actual.classes.shape == actual.confidence.shape == size
+    chosen = every.gather(0, actual.classes.long()[None])[0]
     assert torch.allclose(chosen, every.amax(0), atol=1e-5), "the most probable class, or one as probable"
-    assert (found.confidence.float() - 255 * every.amax(0)).abs().max() < 0.51
-    assert torch.equal(class_map(Pixelwise(), image, size, rule, CPU).classes, found.classes)
+    assert (actual.confidence.float() - 255 * every.amax(0)).abs().max() < 0.51
+    assert torch.equal(class_map(Pixelwise(), image, size, rule, CPU).classes, actual.classes)
 
 
 @settings(max_examples=50)
@@ -175,19 +175,19 @@ def test_no_tensor_has_a_value_per_class_for_every_pixel(monkeypatch: pytest.Mon
     image = np.full((400, 400, 3), 200, np.uint8)
     scales = InferenceRule(scales=(0.5, 1.5))
     for rule in (InferenceRule(), InferenceRule(flip=True), InferenceRule((64, 64)), scales):
-        found = class_map(Coarse(), image, (2000, 2000), rule, CPU, confidence=True)
-        assert (found.classes == 39).all()
+        actual = class_map(Coarse(), image, (2000, 2000), rule, CPU, confidence=True)
+        assert (actual.classes == 39).all()
     assert 0 < largest < 40 * 2000 * 100
 
 
 def test_windows_cover_large_images_once_and_lie_on_the_grid() -> None:
     for height, width in ((10000, 10000), (9000, 300), (2049, 2049), (20, 200000)):
-        found = windows.large_image_windows(height, width)
-        assert sum(part.size[0] * part.size[1] for part in found.parts) == height * width
-        assert all(view.size[0] * view.size[1] <= windows.ONE_PIECE * 1.1 for view in found.views)
-        assert all(view.top % 32 == view.left % 32 == 0 for view in found.views)
-        assert len({(view.size[0] // 32, view.size[1] // 32) for view in found.views}) == 1, "of one size"
-        for view, core in zip(found.views, found.cores, strict=True):
+        actual = windows.large_image_windows(height, width)
+        assert sum(part.size[0] * part.size[1] for part in actual.parts) == height * width
+        assert all(view.size[0] * view.size[1] <= windows.ONE_PIECE * 1.1 for view in actual.views)
+        assert all(view.top % 32 == view.left % 32 == 0 for view in actual.views)
+        assert len({(view.size[0] // 32, view.size[1] // 32) for view in actual.views}) == 1, "of one size"
+        for view, core in zip(actual.views, actual.cores, strict=True):
             around = (core.top - view.top, view.bottom - core.bottom, core.left - view.left, view.right - core.right)
             at_edge = (core.top == 0, core.bottom == height, core.left == 0, core.right == width)
             assert all(edge or more >= windows.CONTEXT for more, edge in zip(around, at_edge, strict=True))
@@ -211,11 +211,11 @@ def test_scoring_in_the_own_and_in_a_coarser_space() -> None:
     space = label_space("three", ["bright", "dark", "green"])
     network = Pixelwise().train()
     rule = ScoringRule(space, space_table(space, space))
-    found = score(network, Given(), rule, Runtime(torch.device("cpu"), 0))
-    assert found.images == 3
-    assert found.iou["dark"] > 80
-    assert found.ignored == pytest.approx(100 / 3), "one image of three has no label"
-    assert type(found).from_json(found.to_json()) == found
+    actual = score(network, Given(), rule, Runtime(torch.device("cpu"), 0))
+    assert actual.images == 3
+    assert actual.iou["dark"] > 80
+    assert actual.ignored == pytest.approx(100 / 3), "one image of three has no label"
+    assert type(actual).from_json(actual.to_json()) == actual
     assert network.training, "the mode is put back"
     merged = np.full(256, 255, np.uint8)
     merged[:3] = 0

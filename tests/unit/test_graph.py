@@ -115,8 +115,8 @@ def test_statuses(tmp_path: Path) -> None:
     cut, distill = graph["r1-cut"], graph["r1-distill"]
 
     def status(name: str) -> tuple[str, str]:
-        found = {item.name: item.status for item in plan(graph.values(), tmp_path)}[name]
-        return found.action, found.reason
+        actual = {item.name: item.status for item in plan(graph.values(), tmp_path)}[name]
+        return actual.action, actual.reason
 
     assert status("r1-cut") == ("run", "not done yet")
     written(tmp_path, cut, "started.json")

@@ -421,11 +421,11 @@ class TestLocks:
             raise OSError(getattr(errno, number), "no locks")
 
         monkeypatch.setattr(fcntl, "flock", failing)
-        said: list[str] = []
-        with FolderLock(tmp_path, said.append):
+        messages: list[str] = []
+        with FolderLock(tmp_path, messages.append):
             pass
-        assert len(said) == 1
-        assert "this disk has no locks" in said[0]
+        assert len(messages) == 1
+        assert "this disk has no locks" in messages[0]
 
 
 def test_counts_of_classes_that_are_damaged_are_made_again(recipe_tree: dict, tmp_path: Path) -> None:

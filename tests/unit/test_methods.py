@@ -337,9 +337,9 @@ def test_augmentation_is_float32_under_autocast(precision: torch.dtype) -> None:
     how = AugmentationConfig(jitter_probability=1.0, blur_probability=1.0)
     expected = augment(image, how, torch.Generator().manual_seed(1))
     with torch.autocast("cpu", precision):
-        found = augment(image, how, torch.Generator().manual_seed(1))
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
+        actual = augment(image, how, torch.Generator().manual_seed(1))
+    assert actual.dtype == torch.float32
+    assert torch.equal(actual, expected)
 
 
 def test_source_only_never_looks_at_the_target() -> None:

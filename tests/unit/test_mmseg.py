@@ -44,24 +44,24 @@ def test_depth_and_classes_follow_from_the_shapes(depth: int, tmp_path: Path) ->
     model = build_segmenter(ModelSpec(f"resnet{depth}_v1c", 8, 4)).eval()
     meta = {"CLASSES": ("soil", "crop", "weed", "stone")}
     torch.save({"meta": meta, "state_dict": published(model, "model.")}, tmp_path / "mine.pth")
-    found = import_checkpoint(tmp_path / "mine.pth", None, 8, (6, 12))
-    assert found.spec == ModelSpec(f"resnet{depth}_v1c", 8, 4)
-    assert found.space.classes == ("soil", "crop", "weed", "stone")
+    imported = import_checkpoint(tmp_path / "mine.pth", None, 8, (6, 12))
+    assert imported.spec == ModelSpec(f"resnet{depth}_v1c", 8, 4)
+    assert imported.space.classes == ("soil", "crop", "weed", "stone")
     image = torch.rand(1, 3, 32, 32)
-    assert torch.equal(found.model(image).logits, model(image).logits)
+    assert torch.equal(imported.model(image).logits, model(image).logits)
 
 
 def test_what_cannot_be_imported(tmp_path: Path) -> None:
     path = tmp_path / "weight.pth"
     weights = published(build_segmenter(ModelSpec("resnet18_v1c", 8, 5)))
-    for content, words in (
+    for content, message in (
         ({"layer1.0.conv1.weight": torch.zeros(1)}, "no student in it"),
         ({k: v for k, v in weights.items() if "stem" not in k}, "no ResNet v1c"),
         ({k: v for k, v in weights.items() if not k.endswith("layer2.1.bn2.bias")}, "layer2.1.bn2.bias: missing"),
         ({**weights, "decode_head.image_pool.1.conv.weight": torch.zeros(1)}, "its backbone or head has image_pool"),
     ):
         torch.save(content, path)
-        with pytest.raises(ModelError, match=words):
+        with pytest.raises(ModelError, match=message):
             import_checkpoint(path, None, 8, (6, 12))
     torch.save(weights, path)
     with pytest.raises(ModelError, match=r"5 classes, but label space camvid11 has 11"):
@@ -93,7 +93,7 @@ def test_tensors_that_are_not_what_they_claim(tmp_path: Path) -> None:
     path = tmp_path / "odd.pth"
     weights = published(build_segmenter(ModelSpec("resnet18_v1c", 8, 5)))
     classifier = "decode_head.conv_seg.weight"
-    for changes, words in (
+    for changes, message in (
         ({classifier: torch.zeros(1).expand(10**9, 256, 1, 1)}, "does not hold so many"),
         ({classifier: torch.tensor(1.0)}, r"expected \[classes, channels, 1, 1\] with 2 to 255 classes, found \[\]"),
         ({classifier: torch.zeros(300, 256, 1, 1)}, r"found \[300, 256, 1, 1\]"),
@@ -101,7 +101,7 @@ def test_tensors_that_are_not_what_they_claim(tmp_path: Path) -> None:
         ({7: torch.zeros(1)}, "found the name 7"),
     ):
         torch.save({**weights, **changes}, path)
-        with pytest.raises(ModelError, match=words):
+        with pytest.raises(ModelError, match=message):
             import_checkpoint(path, None, 8, (6, 12))
     torch.save({"meta": {"CLASSES": 3}, "state_dict": weights}, path)
     with pytest.raises(ModelError, match="expected a list of names"):

@@ -58,8 +58,8 @@ class TestBackbonesThatTakeSomeSizes:
             assert mean.shape != image.shape
             whole = network.backbone(((mean - network.mean) / network.std).contiguous())
             part = network.backbone(((image - network.mean) / network.std).contiguous())
-        for larger, own in zip(whole, part, strict=True):
-            assert torch.equal(larger[..., : own.shape[-2], : own.shape[-1]], own)
+        for larger, cropped in zip(whole, part, strict=True):
+            assert torch.equal(larger[..., : cropped.shape[-2], : cropped.shape[-1]], cropped)
 
     def test_nothing_is_padded_where_it_is_not_needed(self, network: Segmenter) -> None:
         for size in ((64, 96), (63, 63)):

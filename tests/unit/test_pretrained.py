@@ -112,9 +112,9 @@ def test_from_the_hub_once_and_then_without_a_network(
     assert len(stand_in.asked) == asked
     path = pretrained_files.local_file(NAME)
     assert path is not None
-    said = CliRunner().invoke(app, ["doctor", NAME]).output
-    assert f"initial weights: {REPOSITORY}, license apache-2.0" in said
-    assert str(path) in said
+    output = CliRunner().invoke(app, ["doctor", NAME]).output
+    assert f"initial weights: {REPOSITORY}, license apache-2.0" in output
+    assert str(path) in output
 
     path.resolve().write_bytes(content[:-4] + b"\0\0\0\1")
     with pytest.raises(ModelError, match="do not have the SHA-256"):

@@ -192,7 +192,7 @@ def test_comments_and_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (["name="], "name: no value after ="),
         (["seed=1", "seed=2"], "seed: is given twice on the command line"),
@@ -206,9 +206,9 @@ def test_comments_and_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
         (["3=4"], "3: unknown key"),
     ],
 )
-def test_wrong_words_of_the_command_line(words: list[str], expected: str) -> None:
+def test_wrong_words_of_the_command_line(arguments: list[str], expected: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(expected)):
-        parse_recipe(copy.deepcopy(RECIPE), words)
+        parse_recipe(copy.deepcopy(RECIPE), arguments)
 
 
 def test_words_of_the_command_line_may_hold_colons_and_quotes() -> None:

@@ -82,9 +82,9 @@ def test_the_mean_of_probabilities_over_scales(
 ) -> None:
     rule = InferenceRule(flip=flip, scales=scales)
     expected = by_formula(Coarse(), noise(*shape), size, rule)
-    found = class_map(Coarse(), noise(*shape), size, rule, CPU, confidence=True)
-    assert found.confidence is not None
-    compare(found.classes, found.confidence, expected)
+    actual = class_map(Coarse(), noise(*shape), size, rule, CPU, confidence=True)
+    assert actual.confidence is not None
+    compare(actual.classes, actual.confidence, expected)
     assert torch.allclose(probabilities(Coarse(), noise(*shape), size, rule, CPU)[0], expected, atol=1e-5)
 
 

@@ -75,11 +75,11 @@ def test_costs_count_a_small_student_and_large_teachers() -> None:
     node = {node.name: node for node in stage_graph(recipe, None)}["r2-distill"]
     stage = stage_of(node)
     assert node.training is not None
-    own, large = costs_of(stage_recipe(recipe, stage), node.training), costs_of(recipe, node.training)
+    small, large = costs_of(stage_recipe(recipe, stage), node.training), costs_of(recipe, node.training)
     costs = costs_of_stage(recipe, stage, node.training)
-    assert own.parameters != large.parameters
-    assert costs.memory(stage) == (4 * own.parameters + 2 * large.parameters) * 4 + own.activations
-    assert costs.step_operations(stage) == 6 * own.operations + 2 * large.operations
+    assert small.parameters != large.parameters
+    assert costs.memory(stage) == (4 * small.parameters + 2 * large.parameters) * 4 + small.activations
+    assert costs.step_operations(stage) == 6 * small.operations + 2 * large.operations
     assert "student distillation" in estimate(recipe, stage_graph(recipe, None)).explanation
 
 

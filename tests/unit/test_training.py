@@ -318,15 +318,15 @@ class TestLoaderProcesses:
 
     def test_fewer_where_shared_memory_is_small(self) -> None:
         batch = 4 * 512 * 512 * 7
-        workers, (note,) = fitting_workers(4, 8, batch, free=64 * 2**20)
-        assert workers == 1
+        started, (note,) = fitting_workers(4, 8, batch, free=64 * 2**20)
+        assert started == 1
         assert "64 MiB are free, 4 loader processes need 149 MiB: 1 are started" in note
         assert "--shm-size" in note
         assert fitting_workers(4, 8, batch, free=2**20)[0] == 0
 
     def test_every_cut_is_told(self) -> None:
-        workers, notes = fitting_workers(8, 1, 4 * 512 * 512 * 7, free=2**20)
-        assert workers == 0
+        started, notes = fitting_workers(8, 1, 4 * 512 * 512 * 7, free=2**20)
+        assert started == 0
         assert "runtime.num_workers: 8, but this process may use 1 core(s)" in notes[0]
         assert "--cpus-per-task of srun" in notes[0]
         assert "0 are started" in notes[1]

@@ -17,7 +17,7 @@ from domainbridge.tools.probe import Probe
 __all__ = ["Estimate", "StageToDo", "device_memory", "estimate", "memory_notes"]
 
 _GPU_RATE = 40e12
-"""Operations a second that a large data-centre GPU sustains on such networks, about an A100 with mixed precision."""
+"""Operations a second that a large data-center GPU sustains on such networks, about an A100 with mixed precision."""
 _LAUNCHES = 0.02
 """Seconds that the host takes to launch the kernels of a step, thousands at 5 to 10 us each; however small they are."""
 _THREAD_RATE = 20e9
