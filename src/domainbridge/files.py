@@ -16,6 +16,7 @@ from domainbridge.errors import StorageError
 __all__ = [
     "LOADER_ENDED",
     "digest",
+    "digest_bytes",
     "file_checksum",
     "read_json",
     "remove_temporaries",
@@ -79,6 +80,11 @@ def remove_temporaries(folder: Path) -> None:
 def digest(content: Any) -> str:
     """Short hash of plain values, independent of the order of keys."""
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def digest_bytes(*parts: bytes) -> str:
+    """Short hash of some contents in an order, 24 hexadecimal digits."""
+    return hashlib.blake2b(b"|".join(parts), digest_size=12).hexdigest()
 
 
 def file_checksum(path: Path) -> str:

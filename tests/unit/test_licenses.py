@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import timm
+from typer.testing import CliRunner
 
 from domainbridge.build.networks import model_config
 from domainbridge.build.recipe import parse_recipe, stages_of
 from domainbridge.build.stage_network import stage_recipe
 from domainbridge.build.weight_licenses import license_notes, teacher_weights
+from domainbridge.cli.app import app
 from domainbridge.errors import ModelError
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.licenses import LICENSES, InitialWeights, initial_weights, weights_from_json, weights_sentences
@@ -87,6 +89,7 @@ def test_a_student_keeps_the_licenses_of_its_teachers(tmp_path: Path) -> None:
     recipe = parse_recipe(copy.deepcopy(RECIPE) | {"model": model, "distillation": {"student": student}})
     stages = {stage.name: stage for stage in stages_of(recipe)}
     dinov3 = initial_weights("vit_small_patch16_dinov3", "pretrained")
+    assert dinov3 is not None
     assert teacher_weights(recipe, stages["r2-distill"]) == (dinov3,)
     assert teacher_weights(recipe, stages["r1-distill"]) == (), "it began with the same weights"
     notes = license_notes(recipe, stages.values())
@@ -97,6 +100,9 @@ def test_a_student_keeps_the_licenses_of_its_teachers(tmp_path: Path) -> None:
     config = model_config(of_student, None, teacher_weights(recipe, stages["r2-distill"]))
     save_model(tmp_path / "student", build_segmenter(config.spec), config)
     assert read_model_config(tmp_path / "student") == config
+    told = CliRunner().invoke(app, ["doctor", str(tmp_path / "student")])
+    assert told.exit_code == 0
+    assert told.output.splitlines() == weights_sentences(dinov3, of_teacher=True)
     later = parse_recipe(copy.deepcopy(RECIPE) | {"init": str(tmp_path / "student"), "model": {}})
     assert teacher_weights(later, stages_of(later)[0]) == (dinov3,)
     description = json.loads((tmp_path / "student/config.json").read_text())

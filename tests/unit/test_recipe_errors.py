@@ -12,9 +12,10 @@ import pytest
 from domainbridge.build.datasets import open_data
 from domainbridge.build.recipe import load_recipe, parse_recipe
 from domainbridge.config.schema import Recipe
+from domainbridge.data.color_labels import ColorLabels
 from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import label_space
-from domainbridge.data.labels import ColorLabels, IdLabels
+from domainbridge.data.labels import IdLabels
 from domainbridge.errors import RecipeError
 from tiny_domain import RECIPE, write_domain
 

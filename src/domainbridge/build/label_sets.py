@@ -7,9 +7,10 @@ import numpy as np
 
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.annotations.reading import BACKGROUND_NAMES, normal
+from domainbridge.data.color_labels import ColorLabels
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.label_spaces import LabelSpace
-from domainbridge.data.labels import ColorLabels, IdLabels, LabelDecoder, PolygonLabels
+from domainbridge.data.labels import IdLabels, LabelDecoder, PolygonLabels
 from domainbridge.types import IGNORE
 
 __all__ = ["annotated_classes", "with_partial_backgrounds"]

@@ -9,9 +9,10 @@ from domainbridge.build.paths import below
 from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
+from domainbridge.data.color_labels import ColorLabels
 from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import BUILT_IN, LabelSpace, label_space, space_table, table_by_names
-from domainbridge.data.labels import ColorLabels, IdLabels, LabelDecoder
+from domainbridge.data.labels import IdLabels, LabelDecoder
 from domainbridge.data.layout_listing import known_layout
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation.evaluate import ScoringRule

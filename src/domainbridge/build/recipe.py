@@ -5,7 +5,6 @@ which is found in the registry. So config/ imports no method, and a method of an
 """
 
 import copy
-import difflib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -13,28 +12,20 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from domainbridge.build.extended_stages import (
-    extension_training,
-    extensions_of,
-    problems_of_extensions,
-    with_extensions,
-)
-from domainbridge.build.given_models import no_sources, problems_of_models, problems_of_sources
+from domainbridge.build.extended_stages import extension_training, extensions_of, with_extensions
+from domainbridge.build.given_models import no_sources, problems_of_sources
 from domainbridge.build.initial_model import architecture_of_init
-from domainbridge.build.stage_network import problems_of_networks
+from domainbridge.build.recipe_problems import problems_of_names, problems_of_stages
 from domainbridge.build.target_sections import with_few_labels
 from domainbridge.build.teacher_statistics import problems_of_teacher_statistics
 from domainbridge.config.load import read_document, recipe_path
 from domainbridge.config.messages import Written, problems_of
 from domainbridge.config.overrides import Override, apply_overrides
 from domainbridge.config.reference import keys_page
-from domainbridge.config.renamed import renamed_stage
 from domainbridge.config.schema import Recipe
 from domainbridge.config.spelled import shown
 from domainbridge.config.training import StageOverride, TrainingConfig
 from domainbridge.config.yaml_text import Document, Location
-from domainbridge.data.label_spaces import BUILT_IN
-from domainbridge.data.layouts.base import LAYOUTS
 from domainbridge.errors import ModelError, RecipeError, problem_list
 from domainbridge.methods.base import METHODS, Method, StageSpec, TrainingStage
 from domainbridge.methods.source_only import oracle_stage
@@ -87,7 +78,7 @@ def _parsed(tree: object, overrides: Sequence[str], where: str, document: Docume
         raise RecipeError(f"{where}: values are nested too deeply, or contain themselves") from None
     problems += unknown + [_of_another_method(place, text, tree) or text for place, text in listed]
     if recipe is not None:
-        problems += unknown or (_problems_of_names(recipe) + _problems_of_stages(recipe))
+        problems += unknown or (problems_of_names(recipe) + _problems_of_stages(recipe))
         recipe, of_init = _with_init(recipe)
         recipe, of_few = with_few_labels(recipe)
         problems += of_init + of_few + problems_of_teacher_statistics(recipe)
@@ -215,6 +206,12 @@ def _of_another_method(place: tuple[Any, ...], text: str, tree: dict[str, Any]) 
     return f"{key}: is a key of method {' and '.join(others)}, but the recipe's method is {chosen}; leave the key out"
 
 
+def _problems_of_stages(recipe: Recipe) -> list[str]:
+    stages = stages_of(recipe)
+    settings = {stage.name: training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)}
+    return problems_of_stages(recipe, method_of(recipe), stages, settings)
+
+
 def _with_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe with the network of its initial model, and what is wrong with that."""
     try:
@@ -231,92 +228,3 @@ def _problems_of_sources(tree: dict[str, Any], recipe: Recipe | None) -> list[st
     if recipe is not None:
         return problems_of_sources(recipe, need)
     return [no_sources(name)] if need == "needed" and tree.get("sources") in ([], ()) else []
-
-
-def _problems_of_names(recipe: Recipe) -> list[str]:
-    """Names of data sets and label spaces that nothing has."""
-    problems = []
-    datasets = {
-        "sources": [source.dataset for source in recipe.sources],
-        "targets": [target.dataset for target in recipe.targets],
-    }
-    for side, names in datasets.items():
-        for number, name in enumerate(names):
-            if name != "folder" and name not in LAYOUTS.names():
-                close = difflib.get_close_matches(name[:80], [*LAYOUTS.names(), "folder"], n=1)
-                hint = f"did you mean {close[0]}? For" if close else "for"
-                problems.append(
-                    f"{side}.{number}.dataset: no data set {shown(name)} is known; {hint} folders "
-                    f"of your own, leave the key out; known are {', '.join(LAYOUTS.names())}"
-                )
-    for key, space in (("label_space", recipe.label_space), ("evaluation.label_space", recipe.evaluation.label_space)):
-        if isinstance(space, str) and space not in BUILT_IN:
-            problems.append(
-                f"{key}: {shown(space)} is unknown; built in are {', '.join(BUILT_IN)}; for classes of your own write "
-                "{name: mine, classes: [background, crack]}"
-            )
-    return problems
-
-
-def _problems_of_stages(recipe: Recipe) -> list[str]:
-    """What is wrong with keys that depend on the method's stages."""
-    method = method_of(recipe)
-    trained = [stage for stage in stages_of(recipe) if isinstance(stage, TrainingStage)]
-    problems = []
-    for name in recipe.stages:
-        if name not in (*method.stage_names, oracle_stage().name, *extensions_of(recipe)):
-            new = renamed_stage(name)
-            known = ", ".join(stage.name for stage in trained)
-            hint = f"this stage is now called {new}" if new in method.stage_names else f"this recipe trains {known}"
-            problems.append(f"stages.{name}: unknown stage; {hint}")
-    if recipe.selection != "last" and recipe.evaluation.label_free.images == 0:
-        problems.append(
-            f"selection: {recipe.selection} is a score without labels, but evaluation.label_free.images is 0; take "
-            "more images, or selection: last"
-        )
-    problems += problems_of_extensions(recipe, trained, method.stage_names[-1])
-    problems += problems_of_networks(recipe, trained) + problems_of_models(recipe, stages_of(recipe))
-    settings = {stage.name: training_config(recipe, stage) for stage in trained}
-    for stage in trained:
-        least, key = stage.least_steps or (0, "")
-        steps = settings[stage.name].steps
-        if steps <= least:
-            problems.append(
-                f"training.steps: {stage.name}: {steps} steps, but a part of its training begins after {key} {least}; "
-                f"take more steps, or a smaller {key}"
-            )
-    for name, training in settings.items():
-        steps = training.gradient_accumulation_steps
-        if training.batch_size % steps:
-            problems.append(
-                f"training.gradient_accumulation_steps: {name}: {steps} does not divide batch_size "
-                f"{training.batch_size}"
-            )
-    if recipe.runtime.compile and any(training.activation_checkpointing for training in settings.values()):
-        problems.append(
-            "runtime.compile and training.activation_checkpointing: torch cannot compile blocks that are computed "
-            "again without counting their statistics twice; choose one of the two"
-        )
-    return problems + _problems_of_trunks(settings)
-
-
-def _problems_of_trunks(settings: dict[str, TrainingConfig]) -> list[str]:
-    """Keys about the trunk that no stage heeds."""
-    fields = TrainingConfig.model_fields
-    changed = {
-        key
-        for key in ("lora_rank", "lora_alpha", "lora_targets", "layer_decay", "drop_path")
-        if any(getattr(training, key) != fields[key].default for training in settings.values())
-    }
-    trunks = {training.trunk for training in settings.values()}
-    problems = [
-        f"training.{key}: has an effect with trunk: lora alone, which no stage has; set training.trunk: lora, or "
-        "leave the key out"
-        for key in ("lora_rank", "lora_alpha", "lora_targets")
-        if key in changed and "lora" not in trunks
-    ]
-    return problems + [
-        f"training.{key}: has no effect on a frozen trunk; leave the key out, or set another training.trunk"
-        for key in ("layer_decay", "drop_path")
-        if key in changed and trunks == {"frozen"}
-    ]

@@ -1,5 +1,6 @@
 """``doctor``: what this machine and this installation offer."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,13 +11,18 @@ __all__ = ["doctor"]
 
 
 def doctor(
-    backbone: Annotated[
-        str | None, typer.Argument(help="name of a backbone: license and place of its pretrained weights")
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="name of a backbone: license and place of its pretrained weights; or path to a model folder: licenses "
+            "of all weights that its training began with or learned from",
+            metavar="BACKBONE|MODEL",
+        ),
     ] = None,
 ) -> None:
     """Say what this machine offers: versions, device, threads, weights, data root, and what extras lack."""
-    if backbone is not None:
-        _print_weights(backbone)
+    if name is not None:
+        _print_licenses(Path(name)) if Path(name).is_dir() else _print_weights(name)
         return
     import importlib.util
     import os
@@ -50,6 +56,18 @@ def _print_weights(backbone: str) -> None:
     facts = initial_weights(backbone, "pretrained")
     assert facts is not None
     for sentence in (*weights_sentences(facts), place):
+        echo(sentence)
+
+
+def _print_licenses(folder: Path) -> None:
+    """Licenses and duties of a model's initial weights, and of those of the networks that taught the model."""
+    from domainbridge.models.licenses import weights_sentences
+    from domainbridge.models.model_folder import read_model_config
+
+    config = read_model_config(folder)
+    known = [] if config.initial_weights is None else weights_sentences(config.initial_weights)
+    known += [each for weights in config.teacher_weights for each in weights_sentences(weights, of_teacher=True)]
+    for sentence in known or ["initial weights: none are recorded; random ones, or a model of an earlier version"]:
         echo(sentence)
 
 

@@ -8,7 +8,11 @@ import typer
 from domainbridge.cli.terminal import echo
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from domainbridge.build.datasets import DataSets
     from domainbridge.config.schema import Recipe
+    from domainbridge.methods.base import StageSpec
 
 __all__ = ["carry_out", "plan", "run"]
 
@@ -69,25 +73,17 @@ def plan(
 ) -> None:
     """Show the stages: done or not and why, and an estimate of time and memory."""
     from domainbridge.build.datasets import open_data
-    from domainbridge.build.fine_tuning import trunk_notes
-    from domainbridge.build.initial_model import init_notes
     from domainbridge.build.label_space import scoring_rule
-    from domainbridge.build.networks import adabn_notes
     from domainbridge.build.recipe import load_recipe
-    from domainbridge.build.stage_network import stage_recipe
-    from domainbridge.build.weight_licenses import license_notes
     from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
-    from domainbridge.models.pretrained_files import place_sentence
     from domainbridge.run.graph import measured_seconds, stage_graph
     from domainbridge.run.graph import plan as plan_stages
-    from domainbridge.run.initial_files import begins_with_pretrained
     from domainbridge.run.kept_runs import describe_move
     from domainbridge.run.run_folder import check_images_apart, check_run_folder
     from domainbridge.run.selection import describe_selection
     from domainbridge.tools.estimate import estimate
     from domainbridge.tools.loading import loading_rate, loading_text
-    from domainbridge.tools.scored_images import scored_image_notes, tuning_notes
 
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
@@ -113,16 +109,30 @@ def plan(
         loading = loading_rate(loaded, data)
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
     echo(describe_selection(nodes, loaded, folder))
-    specs = [node.spec for node in nodes]
-    notes = license_notes(loaded, specs)
-    pretrained = [stage_recipe(loaded, spec).model.backbone for spec in specs if begins_with_pretrained(loaded, spec)]
-    notes += map(place_sentence, dict.fromkeys(pretrained))
-    notes += [*init_notes(loaded), *trunk_notes(loaded, specs), *adabn_notes(loaded, specs)]
-    notes += [] if data is None else [*scored_image_notes(loaded, data), *tuning_notes(loaded)]
-    for note in notes:
+    for note in _notes(loaded, data, [node.spec for node in nodes]):
         echo(f"note: {note}", err=True)
     move = describe_move(planned, folder) if data is not None else None
     if move:
         echo(f"\n`run` begins with this: {move}")
     if missing:
         echo(f"\nnot ready to run: {missing}", err=True)
+
+
+def _notes(recipe: "Recipe", data: "DataSets | None", stages: "Sequence[StageSpec]") -> list[str]:
+    """What to know before the run: licenses, where weights come from, what starts where, what scores will tell."""
+    from domainbridge.build.fine_tuning import trunk_notes
+    from domainbridge.build.initial_model import init_notes
+    from domainbridge.build.networks import adabn_notes
+    from domainbridge.build.stage_network import stage_recipe
+    from domainbridge.build.weight_licenses import license_notes
+    from domainbridge.models.pretrained_files import place_sentence
+    from domainbridge.run.initial_files import begins_with_pretrained
+    from domainbridge.tools.scored_images import scored_image_notes, tuning_notes
+
+    notes = license_notes(recipe, stages)
+    pretrained = [
+        stage_recipe(recipe, stage).model.backbone for stage in stages if begins_with_pretrained(recipe, stage)
+    ]
+    notes += map(place_sentence, dict.fromkeys(pretrained))
+    notes += [*init_notes(recipe), *trunk_notes(recipe, stages), *adabn_notes(recipe, stages)]
+    return notes if data is None else [*notes, *scored_image_notes(recipe, data), *tuning_notes(recipe)]

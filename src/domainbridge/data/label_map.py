@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from domainbridge.data.color_labels import color_labels
 from domainbridge.data.label_map_keys import OTHERS, VALUES, color_key, has_colors, id_key, turned_round
 from domainbridge.data.label_spaces import LabelSpace
-from domainbridge.data.labels import IdLabels, LabelDecoder, color_labels
+from domainbridge.data.labels import IdLabels, LabelDecoder
 from domainbridge.errors import RecipeError
 from domainbridge.types import IGNORE
 

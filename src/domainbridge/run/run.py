@@ -116,27 +116,35 @@ def run_recipe(
                     planned_work(recipe, data, [wave[0] for wave in parts], folder, final_stage(nodes))
                 )
             context = Context(recipe, training, folder, runtime, callback, stop_requested)
-            finished = True
-            for wave in parts:
-                if len(wave) > 1:
-                    trained = run_side_by_side(wave, planned, context, data, followers)
-                else:
-                    trained = _run_alone(wave[0], context)
-                if not (trained and all(_score(item, nodes, context, data, lock) for item in wave)):
-                    finished = False
-                    break
-                if processes.any(stop_requested()):
-                    finished = wave[-1] is planned[-1]
-                    break
+            finished = _carry_out(parts, planned, nodes, context, data, lock, followers)
             if processes.is_main:
                 callback.run_ends(gather_results(nodes, recipe, data, folder), finished=finished)
             return finished
 
 
-def _run_alone(item: PlannedStage, context: Context) -> bool:
-    """Carry out one stage by all processes; False after a requested stop."""
-    context.callback.stage_begins(item)
-    return not item.open or run_stage(item.node, context, resume=item.status.action == "resume")
+def _carry_out(
+    waves_of_stages: Sequence[Sequence[PlannedStage]],
+    planned: Sequence[PlannedStage],
+    nodes: Sequence[Node],
+    context: Context,
+    data: DataSets,
+    lock: FolderLock | None,
+    followers: CallbackList,
+) -> bool:
+    """Carry out what is open of each wave and score it; False after a requested stop."""
+    processes = context.runtime.processes
+    for wave in waves_of_stages:
+        if len(wave) > 1:
+            trained = run_side_by_side(wave, planned, context, data, followers)
+        else:
+            (item,) = wave
+            context.callback.stage_begins(item)
+            trained = not item.open or run_stage(item.node, context, resume=item.status.action == "resume")
+        if not (trained and all(_score(item, nodes, context, data, lock) for item in wave)):
+            return False
+        if processes.any(context.stop_requested()):
+            return wave[-1] is planned[-1]
+    return True
 
 
 def _checked(

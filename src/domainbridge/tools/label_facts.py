@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from domainbridge.data.color_labels import ColorLabels
 from domainbridge.data.headers import UNREADABLE
-from domainbridge.data.labels import ColorLabels, IdLabels
+from domainbridge.data.labels import IdLabels
 from domainbridge.data.storage.tar import open_path
 from domainbridge.types import IGNORE
 

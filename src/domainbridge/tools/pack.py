@@ -54,7 +54,7 @@ def recipe_lines(recipe: Recipe, out: Path) -> str:
     """The recipe's sources and targets as YAML that reads the shards."""
     folder = str(out.absolute())
     sources = [
-        {"name": source.name, "root": folder, **_labeled(_shards("source", source.name)), **_resize(source)}
+        {"name": source.name, "root": folder, **_shard_keys(_shards("source", source.name)), **_resize(source)}
         for source in recipe.sources
     ]
     targets: list[dict[str, Any]] = []
@@ -62,7 +62,7 @@ def recipe_lines(recipe: Recipe, out: Path) -> str:
         images = {"images": shard_pattern(_shards("target", target.name)), "image_pattern": IMAGE_PATTERN}
         lines: dict[str, Any] = {"name": target.name, "root": folder, **images, **_resize(target)}
         for role, section in _labeled(recipe, target).items():
-            lines[role] = {**_labeled(_shards(role, target.name)), **_resize(section)}
+            lines[role] = {**_shard_keys(_shards(role, target.name)), **_resize(section)}
             if isinstance(section, ValidationConfig):  # labels are stored as scoring reads them
                 lines[role] |= {"label_space": scoring_rule(recipe).space.name, "label_scale": section.label_scale}
         targets.append(lines)
@@ -81,7 +81,7 @@ def _domains(recipe: Recipe) -> list[tuple[str, SourceConfig | TargetConfig]]:
     return [*(("source", source) for source in recipe.sources), *(("target", target) for target in recipe.targets)]
 
 
-def _labeled(shards: str) -> dict[str, str]:
+def _shard_keys(shards: str) -> dict[str, str]:
     files = shard_pattern(shards)
     return {"images": files, "image_pattern": IMAGE_PATTERN, "labels": files, "label_pattern": LABEL_PATTERN}
 

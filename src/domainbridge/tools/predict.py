@@ -1,12 +1,12 @@
 """Segmenting the user's own files: which, with what outcome, by how many processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbridge.errors import DomainbridgeError, FileError, SomeFilesError, problem_list
+from domainbridge.errors import DataError, DomainbridgeError, FileError, SomeFilesError, problem_list
 from domainbridge.evaluation.segmentation_model import SegmentationModel
 from domainbridge.files import digest
 from domainbridge.tools.findings import grouped
@@ -81,12 +81,17 @@ def predict_files(
     _write_common(out, work.items, model, options, outputs)
     done = sum(number for number, _ in every) - sum(len(some) for _, some in every)
     if failures:
-        ordered = [*(item.path for item in work.items if item.path in failures), *work.missing]
-        told = grouped([failures[path] for path in ordered], named=None)
-        left = f", {len(work.items) - len(work.open)} were there already" if resume else ""
-        title = f"predict: {done} images were segmented, {len(failures)} not{left}"
-        raise SomeFilesError(problem_list(title, told, limit=100))
+        raise _failure(work, failures, done, resume=resume)
     return done
+
+
+def _failure(work: "_Work", failures: Mapping[Path, DataError], done: int, *, resume: bool) -> SomeFilesError:
+    """What to say when some inputs could not be segmented, in the order of the inputs."""
+    ordered = [*(item.path for item in work.items if item.path in failures), *work.missing]
+    told = grouped([failures[path] for path in ordered], named=None)
+    left = f", {len(work.items) - len(work.open)} were there already" if resume else ""
+    title = f"predict: {done} images were segmented, {len(failures)} not{left}"
+    return SomeFilesError(problem_list(title, told, limit=100))
 
 
 @dataclass

@@ -12,9 +12,10 @@ from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule, training_space
 from domainbridge.build.recipe import stages_of
 from domainbridge.config.schema import Recipe
+from domainbridge.data.color_labels import ColorLabels
 from domainbridge.data.dataset import FileDataset
 from domainbridge.data.label_spaces import LabelSpace
-from domainbridge.data.labels import ColorLabels, IdLabels
+from domainbridge.data.labels import IdLabels
 from domainbridge.data.transforms import resize_image, resize_label
 from domainbridge.errors import DataError
 from domainbridge.files import write_file

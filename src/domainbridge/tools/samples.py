@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.annotations.labels import AnnotationLabels
+from domainbridge.data.color_labels import ColorLabels
 from domainbridge.data.dataset import FileDataset, check_same_size
 from domainbridge.data.decode import count_colors, image_size
 from domainbridge.data.headers import page_count, read_header
 from domainbridge.data.index_image import label_size
-from domainbridge.data.labels import ColorLabels, IdLabels
+from domainbridge.data.labels import IdLabels
 from domainbridge.data.pairing import mask_ending
 from domainbridge.data.statistics import class_counts
 from domainbridge.errors import DataError

@@ -1,6 +1,5 @@
 """The decoder of annotations: from the label of an image to train ids."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from domainbridge.data.annotations.base import FORMATS, Drawing
 from domainbridge.data.annotations.reading import damage_named
 from domainbridge.data.annotations.shapes import Canvas
 from domainbridge.data.storage.virtual import is_set_path, real_files
+from domainbridge.files import digest_bytes
 from domainbridge.types import IGNORE
 
 __all__ = ["AnnotationLabels"]
@@ -40,7 +40,7 @@ class AnnotationLabels:
     def fingerprint(self) -> str:
         """A text that changes if the same files would give other train ids."""
         content = [self.format, sorted(self.train_ids.items()), self.unannotated]
-        return hashlib.blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
+        return digest_bytes(json.dumps(content).encode())
 
     def compose(self, table: NDArray[np.uint8]) -> "AnnotationLabels":
         """Decoder of the same files that maps the train ids further by ``table``, uint8 (256,)."""

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from domainbridge.data.color_labels import color_labels
 from domainbridge.data.label_ids import CAMVID_COLORS
 from domainbridge.data.label_spaces import BUILT_IN
-from domainbridge.data.labels import LabelDecoder, color_labels
+from domainbridge.data.labels import LabelDecoder
 from domainbridge.data.layouts.base import DirectoryScheme, Layout, native_id_decoder, register_layout
 
 

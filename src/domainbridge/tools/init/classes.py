@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbridge.data.color_labels import ColorLabels, color_labels
 from domainbridge.data.index_image import read_index_image
-from domainbridge.data.labels import ColorLabels, IdLabels, color_labels
+from domainbridge.data.labels import IdLabels
 from domainbridge.errors import DataError, FileError
 from domainbridge.tools.init.class_lists import find_class_list
 from domainbridge.tools.init.clusters import evenly
