@@ -3,7 +3,7 @@
 import gc
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,6 @@ from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import (
     AdaBNStage,
     ModelStage,
-    Objective,
     PrototypeStage,
     TrainingStage,
     trained_objectives,
@@ -49,6 +48,7 @@ from domainbridge.runtime.memory import enough_memory
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import TrainConfig, fit
 from domainbridge.training.optimizer import Schedule, one_optimizer
+from domainbridge.types import Batch
 
 __all__ = ["run_stage", "train_config"]
 
@@ -108,12 +108,7 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
     recipe, runtime, training, stage = context.recipe, context.runtime, node.training, node.spec
     assert isinstance(stage, TrainingStage)
     assert training is not None
-    if stage.init is None:
-        student = initial_student(stage_recipe(recipe, stage), stage.stream)
-    else:
-        student, _ = load_model(context.folder / stage.init / "model")
-    student = runtime.place(student.train(), channels_last=training.channels_last)
-    prepare_trunk(student, training, recipe.seed, stage.stream)
+    student = _student(stage, training, context)
     inputs = FinishedStages(context.folder, runtime, channels_last=training.channels_last)
     objective = build_objective(recipe, stage, student, inputs)
     optimizer = one_optimizer([optimizer_of(part.student, training) for part in trained_objectives(objective)])
@@ -124,56 +119,66 @@ def _train(node: Node, context: Context, folder: Path) -> tuple[int, float] | No
         part.student = averaging_gradients(part.student, runtime.processes, runtime.device)
     context.callback.training_begins(node, start)
     context.callback.advance(node, "training", start)
-    ended = early is not None and early.ended is not None  # before a process was killed
-    if not ended and not _fit(objective, optimizer, state, start, node, context):
-        return None
+    if early is None or early.ended is None:  # else the stage ended, and a process was killed then
+        with closing(_batches(stage, training, start, context)) as loaded, crops_of_one_size(runtime.device):
+            if not fit(
+                objective,
+                optimizer,
+                loaded,
+                train_config(recipe, stage, training, start),
+                runtime,
+                report=lambda progress: context.callback.progress(node, progress),
+                checkpoint=state.save,
+                stop_requested=context.stop_requested,
+                scale=scale,
+                stepped=lambda done: context.callback.advance(node, "training", done),
+                look=early.look if early is not None else lambda _: None,
+            ):
+                return None
+    _keep_model(student, early, node, context, folder)
+    return (early and early.ended) or training.steps, state.seconds()
+
+
+def _student(stage: TrainingStage, training: TrainingConfig, context: Context) -> Segmenter:
+    """The network that the stage trains, on its device, as it is before the first step."""
+    if stage.init is None:
+        student = initial_student(stage_recipe(context.recipe, stage), stage.stream)
+    else:
+        student, _ = load_model(context.folder / stage.init / "model")
+    student = context.runtime.place(student.train(), channels_last=training.channels_last)
+    prepare_trunk(student, training, context.recipe.seed, stage.stream)
+    return student
+
+
+def _batches(
+    stage: TrainingStage, training: TrainingConfig, start: int, context: Context
+) -> Generator[Batch, None, None]:
+    """The batches of the steps from ``start`` on, this process's rows of them."""
+    runtime = context.runtime
+    rows = runtime.processes.rows(training.batch_size)
+    crops = paired_crops(context.recipe, stage, training.batch_size, context.data, rows)
+    pin = runtime.device.type == "cuda"
+    return batches(crops, range(start, training.steps), num_workers=runtime.num_workers, pin_memory=pin)
+
+
+def _keep_model(student: Segmenter, early: EarlyStopping | None, node: Node, context: Context, folder: Path) -> None:
+    """Make the trained student the stage's model: the best weights, merged, with the statistics asked for."""
+    recipe, training, stage = context.recipe, node.training, node.spec
+    assert isinstance(stage, TrainingStage)
+    assert training is not None
+    is_main = context.runtime.processes.is_main
     if early is not None:
         early.keep_best()
         context.callback.message(f"{node.name}: {early}")
-        if runtime.processes.is_main:
+        if is_main:
             early.write(folder)
     merge_lora(student)
     if stage.uses_target and training.adapt_batchnorm == "target":
         _adapt_batchnorm(student, node, stage, training, context)
-    if runtime.processes.is_main:
+    if is_main:
         sizes = training_sizes(recipe, stage, context.data.files)
         config = model_config(stage_recipe(recipe, stage), sizes, teacher_weights(recipe, stage))
         save_model(folder / "model", student, config)
-    return (early and early.ended) or training.steps, state.seconds()
-
-
-def _fit(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    state: StageCheckpoint,
-    start: int,
-    node: Node,
-    context: Context,
-) -> bool:
-    """Take the steps from ``start`` on; False after a requested stop."""
-    recipe, runtime, training, stage = context.recipe, context.runtime, node.training, node.spec
-    assert isinstance(stage, TrainingStage)
-    assert training is not None
-    rows = runtime.processes.rows(training.batch_size)
-    crops = paired_crops(recipe, stage, training.batch_size, context.data, rows)
-    steps, pin = range(start, training.steps), runtime.device.type == "cuda"
-    with (
-        closing(batches(crops, steps, num_workers=runtime.num_workers, pin_memory=pin)) as loaded,
-        crops_of_one_size(runtime.device),
-    ):
-        return fit(
-            objective,
-            optimizer,
-            loaded,
-            train_config(recipe, stage, training, start),
-            runtime,
-            report=lambda progress: context.callback.progress(node, progress),
-            checkpoint=state.save,
-            stop_requested=context.stop_requested,
-            scale=state.scale,
-            stepped=lambda done: context.callback.advance(node, "training", done),
-            look=state.early_stopping.look if state.early_stopping is not None else lambda _: None,
-        )
 
 
 def _early_stopping(
