@@ -46,6 +46,13 @@ def test_names_are_those_of_the_field(path: Path) -> None:
     assert not (identifiers(path) & IDENTIFIERS) - FOREIGN.get(path.name, set())
 
 
+def test_documents_name_nothing_by_a_former_name() -> None:
+    pages = [page for page in (*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")) if page.name != "glossary.md"]
+    assert len(pages) > 20
+    names = [(page.name, name) for page in pages for name in re.findall(r"`(\w+)`", page.read_text())]
+    assert [each for each in names if each[1] in IDENTIFIERS] == []
+
+
 def test_old_keys_occur_in_the_table_of_old_keys_only() -> None:
     pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md"), *SOURCES]
     pages = [page for page in pages if page not in (REFUSED_HERE, PROJECT / "docs/glossary.md")]
