@@ -22,7 +22,10 @@ def doctor(
 ) -> None:
     """Say what this machine offers: versions, device, threads, weights, data root, and what extras lack."""
     if name is not None:
-        _print_licenses(Path(name)) if Path(name).is_dir() else _print_weights(name)
+        if Path(name).is_dir():
+            _print_licenses(Path(name))
+        else:
+            _print_weights(name)
         return
     import importlib.util
     import os
