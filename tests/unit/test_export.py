@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 import domainbridge
 from domainbridge.cli.app import app
 from domainbridge.data.label_spaces import label_space
-from domainbridge.errors import ExportError, RecipeError
+from domainbridge.data.training_sizes import TrainingSizes
+from domainbridge.errors import ExportError, ModelError, RecipeError
+from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.export.export import export_model
 from domainbridge.export.graph import Traceable
 from domainbridge.export.pooling import pool
@@ -96,6 +98,11 @@ def test_an_earlier_export_is_replaced_and_no_other_file(place: Path, onnx_file:
     with pytest.raises(RecipeError) as refused:
         export_model(place / "model", tmp_path / "a.onnx", **wrong)
     assert all(f"--{name} {value}" in str(refused.value) for name, value in wrong.items())
+    with pytest.raises(RecipeError, match=r"size \(0, 64\): expected height and width"):
+        export_model(place / "model", tmp_path / "a.onnx", size=(0, 64))
+    wide = ["--format", "onnx", "--out", str(tmp_path / "a.onnx"), "--size", "64"]
+    result = CliRunner().invoke(app, ["export", str(place / "model"), *wide])
+    assert "expected HEIGHTxWIDTH such as 512x1024" in str(result.exception)
     with pytest.raises(RecipeError, match=r"ends in \.pt2"):
         export_model(place / "model", tmp_path / "a.onnx", format="torch")
     with pytest.raises(RecipeError, match="--images DIR"):
@@ -112,6 +119,42 @@ def test_torch_export_and_its_check(place: Path, monkeypatch: pytest.MonkeyPatch
         export_model(place / "model", tmp_path / "wrong.pt2", format="torch", images=place / "images")
     assert "is not written" in str(failed.value)
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", "masks"}
+
+
+def test_a_transformer_exports_for_one_size(place: Path, tmp_path: Path) -> None:
+    spec = ModelSpec("test_vit", 16, 3, HeadSpec("linear"))
+    space = label_space("abc", ["a", "b", "c"])
+    torch.manual_seed(0)
+    network = build_segmenter(spec)
+    with torch.no_grad():
+        network.head.classifier.weight.normal_(std=20)
+    crop = TrainingSizes((40, 56))
+    save_model(
+        tmp_path / "vit",
+        network,
+        ModelConfig(spec, space.name, space.classes, space.colors, None, training_sizes=crop),
+    )
+    with pytest.raises(ModelError, match=r"--size 70x97 is the size of most of the 3 --images") as refused:
+        export_model(tmp_path / "vit", tmp_path / "a.onnx", images=place / "images")
+    assert "cannot be exported for every image size" in str(refused.value)
+    with pytest.raises(ModelError, match="--size 40x56 is the crop of the training"):
+        export_model(tmp_path / "vit", tmp_path / "a.onnx")
+    out, given = tmp_path / "vit.onnx", ["--images", str(place / "images"), "--size", "40x56"]
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "vit"), "--format", "onnx", "--out", str(out), *given])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"equal pixels +100\.000 %", result.output)
+    assert re.search(r"whole images +\d+\.\d+ % equal pixels", result.output)
+    exported = domainbridge.load_exported(out, device="cpu")
+    assert (exported.config.size, exported.config.batch) == ((40, 56), None)
+    folder = domainbridge.load_model(tmp_path / "vit", device="cpu")
+    image = exported.read(place / "images/0.png")
+    exact = image[:40, :56]
+    assert (exported.class_map(exact).classes == folder.predict(exact)).all(), "in one piece"
+    folder.rule = InferenceRule(window=(40, 56))
+    assert (exported.class_map(image).classes == folder.predict(image)).mean() > 0.999, "in windows"
+    told: list[str] = []
+    assert domainbridge.predict(out, place / "images", tmp_path / "masks", report=told.append) == len(SIZES)
+    assert [line for line in told if "takes images of height 40 and width 56 only" in line] == told
 
 
 @pytest.mark.slow

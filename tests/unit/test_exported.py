@@ -15,6 +15,8 @@ from domainbridge.evaluation.exported import ExportedPredictor, load_exported
 from domainbridge.evaluation.exported_file import ExportedConfig
 from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.predictor import Predictor
+from domainbridge.evaluation.sessions import padded
+from domainbridge.evaluation.windows import Box
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
@@ -108,6 +110,94 @@ def test_large_images_go_through_windows_with_context(network: Segmenter, monkey
         assert (result[place] == alone[place]).all()
         seen[place] += 1
     assert (seen == 1).all()
+
+
+class OneSize(TorchNetwork):
+    """A session that takes images of one size, one at a time."""
+
+    def __init__(self, network: Segmenter, size: tuple[int, int]) -> None:
+        super().__init__(network)
+        self.size = size
+
+    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert batch.shape == (1, 3, *self.size)
+        return super().logits(batch)
+
+
+def of_one_size(
+    network: Segmenter, rule: InferenceRule = ONCE, resize: tuple[int, int, bool, int | None] | None = None
+) -> tuple[Predictor, ExportedPredictor]:
+    """The model folder with sliding windows of 32x48 pixels, and a file for this size alone."""
+    under_torch, exported = pair(network, replace(rule, window=(32, 48)), resize)
+    red, green, blue = network.mean.flatten().tolist()
+    config = replace(exported.config, size=(32, 48), batch=1, padding=(red, green, blue))
+    return under_torch, ExportedPredictor(OneSize(network, (32, 48)), config, rule)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [InferenceRule(), InferenceRule(flip=True, scales=(1.0, 1.5))],
+    ids=["once", "flip and scales"],
+)
+@pytest.mark.parametrize("resize", [None, (90, 60, True, None)], ids=["as stored", "resized"])
+@pytest.mark.parametrize("size", [(32, 48), (70, 101)])
+def test_a_file_of_one_size_takes_sliding_windows(
+    network: Segmenter, rule: InferenceRule, resize: tuple[int, int, bool, int | None] | None, size: tuple[int, int]
+) -> None:
+    under_torch, exported = of_one_size(network, rule, resize)
+    expected, sure = under_torch.class_maps([noise(*size)], confidence=True)[0].arrays()
+    result = exported.class_map(noise(*size), confidence=True)
+    assert (result.classes == expected).mean() > 0.99
+    assert sure is not None
+    assert result.confidence is not None
+    assert np.abs(result.confidence.astype(int) - sure).max() <= 2
+    assert exported.windows_for(*size) == under_torch.windows_for(*size)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (50, 30), (1, 1)])
+def test_smaller_images_are_padded_with_the_mean_color_and_cropped(network: Segmenter, size: tuple[int, int]) -> None:
+    _, exported = of_one_size(network)
+    image = noise(*size)
+    result = exported.class_map(image).classes
+    assert result.shape == size
+    top = image[:32]
+    batch = padded(top.transpose(2, 0, 1)[None].astype(np.float32) / 255, (32, 48), exported.config.padding)
+    assert np.allclose(batch[..., size[1] :], network.mean.numpy(), atol=1e-6)
+    logits = torch.from_numpy(OneSize(network, (32, 48)).logits(batch))
+    large = torch.nn.functional.interpolate(logits, (32, 48), mode="bilinear")[0].argmax(0).numpy()
+    alone = 10  # rows above the second window
+    assert (result[:alone] == large[:alone, : size[1]][: size[0]]).mean() > 0.99
+    assert (exported.maps([image])[0].classes == result).all()
+
+
+def test_parts_of_a_file_of_one_size_cover_a_large_image(network: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, exported = of_one_size(network)
+    image = noise(140, 150)
+    whole = exported.class_map(image).classes
+    monkeypatch.setattr("domainbridge.evaluation.windows.ONE_PIECE", 64 * 64)
+    boxes: list[Box] = []
+    for box, maps in exported.parts(image, (140, 150)):
+        boxes.append(box)
+        part = whole[box.top : box.bottom, box.left : box.right]
+        assert (maps.classes == part).all(), "a window counts the same in every part"
+    assert len(boxes) > 1
+    assert sum(box.size[0] * box.size[1] for box in boxes) == whole.size
+
+
+def test_a_fixed_size_survives_as_properties() -> None:
+    config = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, None, size=(32, 48), batch=1, padding=(0.5, 0, 1))
+    properties = config.to_properties()
+    assert ExportedConfig.from_properties(properties, "a.onnx") == config
+    assert "(1, 3, 32, 48), this size only" in properties["input"]
+    assert config.remark is not None
+    assert "height 32 and width 48 only" in config.remark
+    for name in ("size", "batch", "padding"):
+        del properties[name]
+    earlier = ExportedConfig.from_properties(properties, "a.onnx")
+    assert (earlier.size, earlier.batch, earlier.remark) == (None, None, None)
+    for wrong in ({"size": "[0, 3]"}, {"size": "[3]"}, {"batch": "0"}, {"padding": "[1]"}):
+        with pytest.raises(ModelError, match="damaged"):
+            ExportedConfig.from_properties(properties | wrong, "a.onnx")
 
 
 def test_the_description_survives_as_properties() -> None:

@@ -22,6 +22,14 @@ def export(
         str, typer.Option(help="float32, float16, or int8 by static quantization on --images (ONNX)")
     ] = "float32",
     opset: Annotated[int, typer.Option(help="version of ONNX's operators")] = 18,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="one size for all images at the network, for what does not export for every size (most transformers): "
+            "HEIGHTxWIDTH such as 512x1024; default: any size",
+            metavar="HEIGHTxWIDTH",
+        ),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="path to a folder of images for the check and for int8; default: images of the quickstart"),
@@ -48,7 +56,7 @@ def export(
 
     The check prints the largest difference, equal pixels, mIoU and speed. A file that fails is not written.
     """
-    from domainbridge.cli.parsing import writable
+    from domainbridge.cli.parsing import parse_height_width, writable
     from domainbridge.export.export import export_model
 
     writable(out, "--out")
@@ -58,6 +66,7 @@ def export(
         format=format,
         precision=precision,
         opset=opset,
+        size=None if size is None else parse_height_width(size, "--size"),
         images=images,
         labels=labels,
         label_map=label_map,

@@ -4,7 +4,7 @@ No array holds a value per class for every pixel of the result: classes are comp
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,17 @@ from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image
 from domainbridge.errors import DataError, ModelError, RecipeError
 from domainbridge.evaluation.exported_file import ExportedConfig
-from domainbridge.evaluation.exported_planes import ClassPlanes, View, most_probable, probabilities_of, views_of
+from domainbridge.evaluation.exported_planes import (
+    ClassPlanes,
+    Division,
+    SeenView,
+    View,
+    most_probable,
+    probabilities_of,
+)
 from domainbridge.evaluation.inference_rule import InferenceRule, given_scales, windows_of
 from domainbridge.evaluation.segmentation_model import Maps, WindowedImage, at_size
-from domainbridge.evaluation.sessions import Session, open_session, unit_batch
+from domainbridge.evaluation.sessions import Session, open_session, padded, unit_batch
 from domainbridge.evaluation.windows import Box, Windows
 from domainbridge.files import file_checksum
 
@@ -53,12 +60,13 @@ class ExportedPredictor:
         session: runs the network.
         config: classes, colors, size.
         image_rule: choice of bands and scale of the values of image files.
-        rule: flip, scales.
+        rule: flip, scales; of a file of a fixed size, also windows of this size.
         checksum: of the file.
     """
 
     def __init__(self, session: Session, config: ExportedConfig, rule: InferenceRule | None = None) -> None:
-        self.session, self.config, self.rule = session, config, rule or InferenceRule()
+        self.session, self.config = session, config
+        self.rule = replace(rule or InferenceRule(), window=config.size)
         self.space = config.space
         self.resize: ResizeRule | ScaleRule | None = config.resize_rule
         self.checksum = ""
@@ -169,49 +177,57 @@ class ExportedPredictor:
         """The same for several images."""
         return [self.class_map(image, confidence=confidence) for image in images]
 
-    def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-        """The network's output of images of one size as they are: float32 (batch, classes, h, w).
+    def batch(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Images of one size as the network takes them: float32 (batch, 3, height, width) in [0, 1].
 
         Args:
-            images: RGB, uint8 (height, width, 3), at the network's size.
+            images: RGB, uint8 (height, width, 3), at the network's size; of a fixed size, or smaller.
         """
-        return self.session.logits(unit_batch(images))
+        batch = unit_batch(images)
+        return batch if self.config.size is None else padded(batch, self.config.size, self.config.padding)
+
+    def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """The network's output of images of one size: float32 (batch, classes, h, w); arguments as for ``batch``."""
+        return self.session.logits(self.batch(images))
 
     def _parts(self, image: WindowedImage, size: Size) -> Iterator[tuple[Box, list[ClassPlanes]]]:
         """Boxes of the result, each with the planes of every pass: of the scales, mirrored or not."""
         shape = image.shape[0], image.shape[1]
         sizes = self.rule.sizes(*shape)
         if sizes == [size]:
-            for view in views_of(*size):
-                yield view.core, [self._planes(image, [view], mirror, view.core, size) for mirror in self.rule.mirrors]
+            division = Division(*size, self.rule)
+            for number, part in enumerate(division.parts):
+                yield (
+                    part,
+                    [
+                        ClassPlanes(self._seen(image, division.views(number, mirror=mirror), mirror), size, part, size)
+                        for mirror in self.rule.mirrors
+                    ],
+                )
             return
-        whole = Box(0, size[0], 0, size[1])  # logits go to the input size first, so that all of them are needed
-        passes = [
-            self._planes(scaled, views_of(*scaled.shape[:2]), mirror, Box(0, scaled.shape[0], 0, scaled.shape[1]), size)
-            for scaled in (at_size(image, each) for each in sizes)
-            for mirror in self.rule.mirrors
-        ]
-        yield whole, passes
+        passes = []  # logits go to the input size first, so that all of them are needed
+        for scaled, each in ((at_size(image, each), each) for each in sizes):
+            division = Division(*each, self.rule)
+            passes += [
+                ClassPlanes(self._seen(scaled, division.every_view(mirror=mirror), mirror), each, division.whole, size)
+                for mirror in self.rule.mirrors
+            ]
+        yield Box(0, size[0], 0, size[1]), passes
 
-    def _planes(self, image: WindowedImage, views: Sequence[View], mirror: bool, box: Box, size: Size) -> ClassPlanes:
-        """One pass over the windows that cover ``box`` of an image; ``size``: of the whole result."""
-        return ClassPlanes(self._seen(image, views, mirror), (image.shape[0], image.shape[1]), box, size)
-
-    def _seen(
-        self, image: WindowedImage, views: Sequence[View], mirror: bool
-    ) -> list[tuple[View, NDArray[np.float32]]]:
-        """Logits of the windows, (classes, h, w) each; ``mirror``: of the mirrored windows, mirrored back."""
+    def _seen(self, image: WindowedImage, views: Sequence[View], mirror: bool) -> list[SeenView]:
+        """The windows put through the network; ``mirror``: the mirrored ones, mirrored back."""
         seen = []
         for each in views:
             view = each.box
-            crop = image[view.top : view.bottom, view.left : view.right]
-            logits = self.logits([np.ascontiguousarray(crop[:, ::-1]) if mirror else crop])[0]
+            batch = self.batch([image[view.top : view.bottom, view.left : view.right]])
+            logits = self.session.logits(np.ascontiguousarray(batch[..., ::-1]) if mirror else batch)[0]
             if not np.isfinite(logits).all():
                 raise ModelError(
                     "the network gives values that are not finite numbers, so its classes mean nothing: its weights "
                     "are damaged, or float16 is too small for them (export with --precision float32)"
                 )
-            seen.append((each, np.ascontiguousarray(logits[:, :, ::-1]) if mirror else logits))
+            height, width = batch.shape[2:]
+            seen.append(SeenView(each, np.ascontiguousarray(logits[:, :, ::-1]) if mirror else logits, (height, width)))
         return seen
 
 
@@ -229,7 +245,8 @@ def load_exported(
 
     Args:
         path: of the file.
-        slide: must be False; exported files see the whole image, or windows with context above four megapixels.
+        slide: must be False; exported files see the whole image, or windows with context above four megapixels. A
+            file of a fixed size has windows of this size.
         flip: average with the mirrored image.
         scales: factors of the image's size at the network, whose results are averaged.
         device: auto, cpu, cuda, cuda:1 ...

@@ -18,7 +18,7 @@ SUFFIXES = {".onnx": "onnx", ".pt2": "torch"}
 EXTRA_FILE = "domainbridge.json"
 """Name of the description inside a file of torch.export."""
 _FORMAT = 1
-_INPUT = "image: RGB in [0, 1], float32 (batch, 3, height, width), any size and batch; normalization is inside"
+_INPUT = "image: RGB in [0, 1], float32 ({batch}, 3, {height}, {width}), {which}; normalization is inside"
 _OUTPUT = (
     "logits: float32 (batch, classes, h, w), below the size of the image; class map: bilinear to the size of the image "
     "(half-pixel centers), then argmax"
@@ -43,6 +43,9 @@ class ExportedConfig:
         precision: float32, float16 or int8.
         smallest_side: pixels of the shortest side that the network takes.
         training_sizes: of the images of training; None where nothing is known. They change no result.
+        size: (height, width) that the network takes, and no other; None: any size.
+        batch: images that the network takes at once; None: any number.
+        padding: color around smaller images where the size is fixed, RGB in [0, 1]: the mean that is subtracted.
     """
 
     label_space: str
@@ -53,6 +56,9 @@ class ExportedConfig:
     precision: str = "float32"
     smallest_side: int = 1
     training_sizes: TrainingSizes | None = field(default=None, repr=False)
+    size: tuple[int, int] | None = field(default=None, repr=False)
+    batch: int | None = field(default=None, repr=False)
+    padding: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), repr=False)
 
     @property
     def space(self) -> LabelSpace:
@@ -64,10 +70,24 @@ class ExportedConfig:
         """The size that images get before the network."""
         return ResizeRule(*self.resize) if self.resize else None
 
+    @property
+    def remark(self) -> str | None:
+        """How a file of a fixed size predicts images of other sizes, as a sentence; None for any size."""
+        if self.size is None:
+            return None
+        height, width = self.size
+        return (
+            f"the network of this file takes images of height {height} and width {width} only: larger ones are "
+            "predicted in overlapping windows of this size, smaller ones are padded"
+        )
+
     def to_properties(self) -> dict[str, str]:
         """The description as names and JSON texts, for ONNX's ``metadata_props``."""
         values = {name: json.dumps(value) for name, value in asdict(self).items()}
-        return {"domainbridge_format": str(_FORMAT), "input": _INPUT, "output": _OUTPUT, **values}
+        height, width = self.size or ("height", "width")
+        which = "any size" if self.size is None else "this size only"
+        told = _INPUT.format(batch=self.batch or "batch", height=height, width=width, which=which)
+        return {"domainbridge_format": str(_FORMAT), "input": told, "output": _OUTPUT, **values}
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], where: str) -> "ExportedConfig":
@@ -92,9 +112,29 @@ class ExportedConfig:
             values["resize"] = tuple(values["resize"]) if values["resize"] else None
             values["image"] = ImageRule.from_json(values["image"])
             values["training_sizes"] = TrainingSizes.from_json(values.get("training_sizes"))
+            values |= _fixed(values)
             config = cls(**values)
             if not 0 < len(config.classes) == len(config.colors):
                 raise ValueError(f"{len(config.classes)} classes and {len(config.colors)} colors")
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{where}: its description is damaged ({error}); export the model folder again") from error
         return config
+
+
+def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to a fixed size.
+
+    Raises:
+        ValueError: no sizes.
+    """
+    fixed: dict[str, Any] = {}
+    if values.get("size") is not None:
+        height, width = values["size"]
+        fixed["size"] = height, width
+    if values.get("padding") is not None:
+        red, green, blue = values["padding"]
+        fixed["padding"] = float(red), float(green), float(blue)
+    numbers = [*fixed.get("size", ()), *([] if values.get("batch") is None else [values["batch"]])]
+    if not all(type(number) is int and number > 0 for number in numbers):
+        raise ValueError(f"size {values.get('size')}, batch {values.get('batch')}")
+    return fixed

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.evaluation.windows import Box, fits_in_one_piece, large_image_windows
+from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
+from domainbridge.evaluation.windows import Box
 
-__all__ = ["ClassPlanes", "View", "most_probable", "probabilities_of", "views_of"]
+__all__ = ["ClassPlanes", "Division", "SeenView", "View", "most_probable", "probabilities_of"]
 
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
@@ -18,44 +19,91 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """A window: what the network sees, and the part of it that the window gives."""
+    """A window: what the network sees of an image, and the part of it that the window gives."""
 
     box: Box
     core: Box
 
 
-def views_of(height: int, width: int) -> Sequence[View]:
-    """Windows over an image of that size, or all of it."""
-    if fits_in_one_piece(height, width):
-        whole = Box(0, height, 0, width)
-        return [View(whole, whole)]
-    windows = large_image_windows(height, width)
-    return [View(box, core) for box, core in zip(windows.views, windows.cores, strict=True)]
+class Division:
+    """An image in one piece, in windows with context, or in windows of a fixed size whose mean counts.
+
+    Attributes:
+        parts: boxes that cover the image once, row by row.
+        whole: the whole image.
+    """
+
+    def __init__(self, height: int, width: int, rule: InferenceRule) -> None:
+        self.whole = Box(0, height, 0, width)
+        self.windows = windows_of(height, width, rule)
+        self.parts: tuple[Box, ...] = (self.whole,)
+        if self.windows is not None:
+            self.parts = self.windows.cores if self.windows.context else self.windows.parts
+
+    def views(self, number: int, *, mirror: bool) -> list[View]:
+        """The windows of a part; ``mirror``: of the mirrored image's, where these are others."""
+        part = self.parts[number]
+        if self.windows is None:
+            return [View(part, part)]
+        if self.windows.context:
+            return [View(self.windows.views[number], part)]
+        return [View(view, view.common(part)) for view in self.windows.mean_views(part, mirror=mirror)]
+
+    def every_view(self, *, mirror: bool) -> list[View]:
+        """The windows of the whole image."""
+        if self.windows is None or self.windows.context:
+            return [view for number in range(len(self.parts)) for view in self.views(number, mirror=mirror)]
+        return [View(view, view) for view in self.windows.mean_views(self.whole, mirror=mirror)]
+
+
+@dataclass(frozen=True)
+class SeenView:
+    """A window that passed the network.
+
+    Attributes:
+        view: see there.
+        logits: float32 (classes, h, w).
+        size: (height, width) of what the network saw: the window, with padding at the bottom and at the right.
+    """
+
+    view: View
+    logits: NDArray[np.float32]
+    size: Size
 
 
 class ClassPlanes:
     """Logits of a part of the result, a class at a time."""
 
-    def __init__(
-        self, seen: Sequence[tuple[View, NDArray[np.float32]]], input_size: Size, box: Box, size: Size
-    ) -> None:
-        """Logits of windows that cover ``box`` of an input of ``input_size``; ``size``: of the whole result."""
+    def __init__(self, seen: Sequence[SeenView], input_size: Size, box: Box, size: Size) -> None:
+        """Logits of windows that cover ``box`` of an input of ``input_size``, each with what the network saw of it.
+
+        ``size``: of the whole result.
+        """
         self.seen, self.input_size, self.box, self.size = seen, input_size, box, size
+        visits = np.zeros(box.size, np.float32)
+        for window in seen:
+            visits[self._place(window.view)] += 1
+        self.visits = visits if visits.max() > 1 else None
 
     def __len__(self) -> int:
-        return len(self.seen[0][1])
+        return len(self.seen[0].logits)
 
     def __getitem__(self, number: int) -> Plane:
-        """Float32 (height, width) of the part."""
-        plane = np.empty(self.box.size, np.float32)
-        for each, logits in self.seen:
-            view, core = each.box, each.core
-            large = _enlarged(logits[number], view.size)
-            plane[
-                core.top - self.box.top : core.bottom - self.box.top,
-                core.left - self.box.left : core.right - self.box.left,
-            ] = large[core.top - view.top : core.bottom - view.top, core.left - view.left : core.right - view.left]
+        """Float32 (height, width) of the part: the mean of the windows."""
+        plane = np.zeros(self.box.size, np.float32)
+        for each in self.seen:
+            view, core = each.view.box, each.view.core
+            large = _enlarged(each.logits[number], each.size)
+            plane[self._place(each.view)] += large[
+                core.top - view.top : core.bottom - view.top, core.left - view.left : core.right - view.left
+            ]
+        if self.visits is not None:
+            plane /= self.visits
         return plane if self.size == self.input_size else _enlarged(plane, self.size)
+
+    def _place(self, view: View) -> tuple[slice, slice]:
+        core, box = view.core, self.box
+        return slice(core.top - box.top, core.bottom - box.top), slice(core.left - box.left, core.right - box.left)
 
 
 def _enlarged(plane: Plane, size: Size) -> Plane:

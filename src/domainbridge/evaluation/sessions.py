@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from domainbridge.errors import ModelError, RecipeError
 from domainbridge.evaluation.exported_file import EXTRA_FILE, SUFFIXES, ExportedConfig
 
-__all__ = ["Session", "open_session", "unit_batch"]
+__all__ = ["Session", "open_session", "padded", "unit_batch"]
 
 Images = Sequence[NDArray[np.uint8]]
 
@@ -29,6 +29,16 @@ def unit_batch(images: Images) -> NDArray[np.float32]:
     batch = np.stack([np.stack(cv2.split(image)) for image in images]).astype(np.float32)
     batch /= 255
     return batch
+
+
+def padded(batch: NDArray[np.float32], size: tuple[int, int], color: tuple[float, float, float]) -> NDArray[np.float32]:
+    """Images (batch, 3, h, w) with a border of one color at the bottom and at the right: (batch, 3, *size)."""
+    if batch.shape[2:] == size:
+        return batch
+    whole = np.empty((len(batch), 3, *size), np.float32)
+    whole[:] = np.array(color, np.float32)[:, None, None]
+    whole[:, :, : batch.shape[2], : batch.shape[3]] = batch
+    return whole
 
 
 def open_session(path: Path, device: str = "auto", threads: int | None = None) -> tuple[Session, ExportedConfig]:
@@ -64,7 +74,7 @@ class _OnnxSession:
             height, width = batch.shape[-2:]
             raise ModelError(
                 f"onnxruntime cannot run this file on images of {width}x{height} pixels ({error}); the network does "
-                "not export for every size"
+                "not export for every size: `domainbridge export --size HEIGHTxWIDTH` makes a file for one size"
             ) from error
         return output
 

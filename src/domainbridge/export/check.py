@@ -1,8 +1,11 @@
-"""Whether an exported file does what the model folder does: on real images, of odd sizes, in batches; with speeds."""
+"""Whether an exported file does what the model folder does: on real images, of odd sizes, in batches; with speeds.
+
+A file of a fixed size is compared on windows of this size; whole images show what its windows change.
+"""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,9 @@ from domainbridge.evaluation.confusion import confusion_matrix, scores
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.exported import ExportedPredictor
 from domainbridge.evaluation.image_predictor import ImagePredictor
+from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.predictor import Predictor
-from domainbridge.types import as_unit_float
+from domainbridge.export.images import at_network, window_of
 
 __all__ = ["CheckResult", "check", "least_equal"]
 
@@ -38,11 +42,13 @@ class CheckResult:
         images: how many were compared.
         largest_difference: of the logits, over all images, odd sizes and batches.
         largest_logit: largest absolute value of a logit under torch, to compare with.
-        equal_pixels: percent of pixels with the same class.
+        equal_pixels: percent of pixels with the same class; of a file of a fixed size, in windows of this size.
         least_equal: percent that was asked for.
         miou: of the model folder and of the exported file, in percent; None without labels.
         seconds: per image, of torch and of the exported file: the network and the class map.
         threads: of both.
+        equal_whole: of a file of a fixed size, the percent in whole images, of which the model folder sees more.
+        batches: whether two images at once were compared too.
     """
 
     images: int
@@ -53,6 +59,8 @@ class CheckResult:
     miou: tuple[float | None, float | None] | None
     seconds: tuple[float, float]
     threads: int
+    equal_whole: float | None = None
+    batches: bool = True
 
     @property
     def passed(self) -> bool:
@@ -66,14 +74,18 @@ class CheckResult:
 
     def lines(self) -> list[str]:
         """The figures as text, a line each."""
-        miou = []
+        kinds, whole, miou = "odd sizes", list[str](), list[str]()
+        if self.equal_whole is not None:
+            kinds = "windows of the file's size"
+            whole = [f"whole images         {self.equal_whole:.3f} % equal pixels: the file sees windows or padding"]
         if self.miou is not None:
             before, after = ("none" if value is None else f"{value:.2f}" for value in self.miou)
             miou = [f"mIoU                 {after} %, of the model folder {before} %"]
         return [
-            f"images               {self.images}, and odd sizes and a batch of two",
+            f"images               {self.images}, and {kinds}{' and a batch of two' if self.batches else ''}",
             f"largest difference   {self.largest_difference:.3g} (logits, largest {self.largest_logit:.3g})",
             f"equal pixels         {self.equal_pixels:.3f} % (at least {self.least_equal:g} % asked for)",
+            *whole,
             *miou,
             f"seconds per image    {self.seconds[1]:.3f}, torch {self.seconds[0]:.3f}: {self.speed:.2f} times as fast "
             f"({self.threads} threads each)",
@@ -106,19 +118,26 @@ def check(
         ExportError: an output has another shape, or values that are not numbers.
     """
     difference = highest = 0.0
-    equal = pixels = 0
+    whole, windows = _Equal(), _Equal()
     seconds = np.zeros(2)
     matrices: list[torch.Tensor | int] = [0, 0]
+    alike = _without_resizing(predictor, exported)
+    size = exported.config.size
     for number, path in enumerate(images):
         image = predictor.read(path)
-        odd = _odd_batches(image, exported.config.smallest_side) if number == 0 else []
-        for batch in [[image[:_SIDE, :_SIDE]], *odd]:
+        if size is not None:
+            window, (tall, wide) = window_of(predictor, at_network(predictor, image), size)
+            windows.add([each.class_maps([window])[0].arrays()[0][:tall, :wide] for each in alike])
+            batches = [[window], *([[window, window[::-1]]] if number == 0 and exported.config.batch is None else [])]
+        else:
+            odd = _odd_batches(image, exported.config.smallest_side) if number == 0 else []
+            batches = [[image[:_SIDE, :_SIDE]], *odd]
+        for batch in batches:
             largest, logit = _difference(predictor, exported, batch)
             difference, highest = max(difference, largest), max(highest, logit)
         maps, fastest = _timed(predictor, exported, image)
         seconds += fastest
-        equal += int((maps[0] == maps[1]).sum())
-        pixels += maps[0].size
+        whole.add(maps)
         if labeled is not None:
             dataset, rule = labeled
             label = torch.from_numpy(dataset.load_label(number)).long()
@@ -129,11 +148,38 @@ def check(
         images=len(images),
         largest_difference=difference,
         largest_logit=highest,
-        equal_pixels=100 * equal / pixels,
+        equal_pixels=(whole if size is None else windows).percent,
         least_equal=at_least,
         miou=None if labeled is None else _mious(matrices, labeled[1].space.classes),
         seconds=(seconds[0] / len(images), seconds[1] / len(images)),
         threads=torch.get_num_threads(),
+        equal_whole=None if size is None else whole.percent,
+        batches=exported.config.batch is None,
+    )
+
+
+@dataclass
+class _Equal:
+    """Pixels with the same class in two class maps."""
+
+    equal: int = 0
+    pixels: int = 0
+
+    def add(self, maps: Sequence[Pixels]) -> None:
+        self.equal += int((maps[0] == maps[1]).sum())
+        self.pixels += maps[0].size
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.equal / self.pixels
+
+
+def _without_resizing(predictor: Predictor, exported: ExportedPredictor) -> tuple[ImagePredictor, ...]:
+    """Both for images at the network's size; a file's fixed size passes the model folder in one piece, too."""
+    rule = InferenceRule(window=exported.config.size)
+    return (
+        Predictor(predictor.network, replace(predictor.config, resize=None), rule),
+        ExportedPredictor(exported.session, replace(exported.config, resize=None)),
     )
 
 
@@ -161,8 +207,7 @@ def _timed(
 def _difference(predictor: Predictor, exported: ExportedPredictor, batch: Sequence[Pixels]) -> tuple[float, float]:
     """The largest difference of the logits, and the largest logit, of images of one size."""
     with torch.inference_mode():
-        tensor = torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in batch]))
-        expected = predictor(as_unit_float(tensor)).logits.numpy()
+        expected = predictor(torch.from_numpy(exported.batch(batch))).logits.numpy()
     logits = exported.logits(batch)
     if logits.shape != expected.shape:
         raise ExportError(

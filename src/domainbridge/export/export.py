@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -14,20 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from domainbridge.data.dataset import FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
-from domainbridge.data.spread import evenly_spread
-from domainbridge.data.transforms import resize_image
 from domainbridge.errors import ExportError, ModelError, RecipeError
-from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.exported import load_exported
 from domainbridge.evaluation.exported_file import EXTRA_FILE, SUFFIXES, ExportedConfig
-from domainbridge.evaluation.label_maps import check_classes_occur, read_label_map
-from domainbridge.evaluation.labeled_files import LabeledFiles, folder_files, scoring_of, space_of_labels
+from domainbridge.evaluation.label_maps import read_label_map
+from domainbridge.evaluation.labeled_files import LabeledFiles, folder_files, space_of_labels
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.evaluation.sessions import open_session
 from domainbridge.export.check import CheckResult, check, least_equal
-from domainbridge.export.graph import DEFAULT_OPSET, OPSETS, Traceable, trace, write_onnx
+from domainbridge.export.graph import DEFAULT_OPSET, OPSETS, FreeSizeError, Traceable, trace, write_onnx
+from domainbridge.export.images import chosen, suggested_size
 from domainbridge.export.quantize import CALIBRATION_IMAGES, quantize
 from domainbridge.files import write_file
 
@@ -38,10 +35,8 @@ PRECISIONS = ("float32", "float16", "int8")
 CHECKED_IMAGES = 20
 """Images on which the exported file is compared, where nothing is said."""
 
-_SIDE = 1024
-"""Pixels of the longest side of an image that ranges are measured on."""
-
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,7 @@ def export_model(
     format: str = "onnx",  # noqa: A002 - the name of the command's option
     precision: str = "float32",
     opset: int = DEFAULT_OPSET,
+    size: tuple[int, int] | None = None,
     images: Path | None = None,
     labels: Path | None = None,
     label_map: Mapping[Any, Any] | Path | str | None = None,
@@ -75,7 +71,7 @@ def export_model(
     at_least: float | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Write a model folder as one file, for any image size and batch, and check the file on real images.
+    """Write a model folder as one file, for any image size or for one, and check the file on real images.
 
     Args:
         model: path to a model folder.
@@ -83,6 +79,9 @@ def export_model(
         format: onnx, or torch for torch.export.
         precision: float32, float16 or int8; int8 is for ONNX and needs ``images`` of the target.
         opset: version of ONNX's operators.
+        size: (height, width) of all images at the network, for networks that do not export for every size (most
+            transformers): predicting with the file takes overlapping windows of larger images and pads smaller ones.
+            None: any size.
         images: path to a folder of images for the check, and for the ranges of int8. None: images of the quickstart.
         labels: path to a folder of labels with the same relative names: for mIoU before and after.
         label_map: label values to classes, as for ``evaluate``; None: the labels hold train ids.
@@ -93,14 +92,16 @@ def export_model(
         report: gets a line for each remark.
 
     Raises:
-        InputError: something is wrong with the arguments, the model or the images.
+        InputError: something is wrong with the arguments, the model or the images, or the network does not export
+            for every size and ``size`` is None.
         ExportError: the exported file does not do what the model folder does; no file is written.
         StorageError: the file cannot be written.
     """
     _check_arguments(
-        out, format, precision, opset, images, labels, both=label_map is not None and label_space is not None
+        out, format, precision, opset, size, images, labels, both=label_map is not None and label_space is not None
     )
     predictor = load_predictor(model, device="cpu")
+    theirs = images is not None
     if images is None:
         report("note: checked on images of the quickstart; --images DIR checks on yours")
         images = Path(str(files("domainbridge") / "quickstart/fog/images/val"))
@@ -109,36 +110,44 @@ def export_model(
     else:
         mapping = read_label_map(label_map) if label_map is not None else None
         listed = folder_files(images, labels, split, space_of_labels(predictor, label_space), mapping)
-    chosen = _chosen(predictor, listed, count, precision)
-    network = Traceable(predictor.network, precision)
-    config = _description(predictor, precision, network.smallest_side)
+    some = chosen(predictor, listed, count, precision, size)
     with tempfile.TemporaryDirectory(prefix="domainbridge-export-") as folder:
         path = Path(folder) / out.name
-        report(f"{model}: {format}, {precision}")
-        if format == "torch":
-            torch.export.save(trace(network), path, extra_files={EXTRA_FILE: json.dumps(config.to_properties())})
-        else:
-            _write_onnx(network, path, opset, config, chosen.calibration)
+        report(f"{model}: {format}, {precision}{'' if size is None else f', height {size[0]}, width {size[1]}'}")
+        try:
+            _write(predictor, path, format, precision, opset, size, some.calibration)
+        except FreeSizeError as error:
+            raise ModelError(f"{error}. {_size_advice(predictor, some.images if theirs else [])}") from error
+        exported = load_exported(path, device="cpu", threads=torch.get_num_threads())
+        if exported.config.remark is not None:
+            report(f"note: {exported.config.remark}")
         result = check(
-            predictor,
-            load_exported(path, device="cpu", threads=torch.get_num_threads()),
-            chosen.images,
-            chosen.labeled,
+            *(predictor, exported, some.images, some.labeled),
             at_least=least_equal(precision) if at_least is None else at_least,
         )
         if not result.passed:
             told = "\n".join(f"  {line}" for line in result.lines())
             raise ExportError(
                 f"export: the exported file differs too much from the model folder; {out} is not written.\n{told}\n"
-                f"{_advice(precision)}"
+                f"{_advice(precision, size)}"
             )
         write_file(out, partial(shutil.copyfile, path))
     return Exported(out, out.stat().st_size, result)
 
 
-def _advice(precision: str) -> str:
+def _size_advice(predictor: Predictor, images: Sequence[Path]) -> str:
+    """What to do where a network does not export for every size."""
+    (height, width), which = suggested_size(predictor, images)
+    return (
+        "Give --size HEIGHTxWIDTH: the file takes images of this size alone, and predicting with the file takes "
+        f"overlapping windows of larger images and pads smaller ones. --size {height}x{width} is {which}"
+    )
+
+
+def _advice(precision: str, size: Size | None) -> str:
     if precision == "float32":
-        return "This network does not export as it is; please report the backbone and the head."
+        other = " for every size; --size HEIGHTxWIDTH exports the network for one size" if size is None else ""
+        return f"This network does not export as it is{other}; please report the backbone and the head."
     return (
         f"Take a higher precision, or more and other --images (int8 reads {CALIBRATION_IMAGES} of them); --min-equal "
         "says how many pixels must be equal."
@@ -146,7 +155,15 @@ def _advice(precision: str) -> str:
 
 
 def _check_arguments(
-    out: Path, kind: str, precision: str, opset: int, images: Path | None, labels: Path | None, *, both: bool
+    out: Path,
+    kind: str,
+    precision: str,
+    opset: int,
+    size: Size | None,
+    images: Path | None,
+    labels: Path | None,
+    *,
+    both: bool,
 ) -> None:
     problems = []
     if kind not in FORMATS:
@@ -158,6 +175,8 @@ def _check_arguments(
         problems.append(f"--out {out}: a file of --format {kind} ends in {ending}")
     if opset not in OPSETS:
         problems.append(f"--opset {opset}: expected {OPSETS.start} to {OPSETS.stop - 1}")
+    if size is not None and (len(size) != 2 or not all(type(side) is int and side > 0 for side in size)):
+        problems.append(f"size {size}: expected height and width in pixels")
     if precision == "int8" and kind == "torch":
         problems.append("--precision int8: with --format onnx only")
     if precision == "int8" and images is None:
@@ -180,63 +199,38 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Images of the check, parts of images for the ranges of int8 (at the network's size), and the labels."""
-
-    images: list[Path]
-    calibration: list[Pixels]
-    labeled: tuple[FileDataset, ScoringRule] | None
-
-
-def _chosen(predictor: Predictor, files: LabeledFiles | Listing, count: int, precision: str) -> _Chosen:
-    """Images evenly spread over the folder.
+def _write(
+    predictor: Predictor,
+    path: Path,
+    kind: str,
+    precision: str,
+    opset: int,
+    size: Size | None,
+    calibration: Sequence[Pixels],
+) -> None:
+    """The file, with its description.
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        FreeSizeError: the network does not export for every size.
+        ModelError: the network does not export.
     """
-    labeled = None
-    if isinstance(files, LabeledFiles):
-        dataset, rule = scoring_of(predictor, files)
-        check_classes_occur(dataset, rule.space, "export: --labels")
-        some = evenly_spread(len(dataset), count)
-        assert dataset.labels is not None
-        images, labels = (tuple(paths[i] for i in some) for paths in (dataset.images, dataset.labels))
-        labeled = replace(dataset, images=images, labels=labels), rule
-    paths = files.listing.images if isinstance(files, LabeledFiles) else files.images
-    ranges = []
-    if precision == "int8":
-        ranges = [
-            _at_network(predictor, predictor.read(paths[i])) for i in evenly_spread(len(paths), CALIBRATION_IMAGES)
-        ]
-    return _Chosen([paths[i] for i in evenly_spread(len(paths), count)], ranges, labeled)
-
-
-def _at_network(predictor: Predictor, image: Pixels) -> Pixels:
-    """At the network's size, at most 1024x1024 pixels."""
-    resized = image if predictor.resize is None else resize_image(image, predictor.resize.size_for(*image.shape[:2]))
-    return np.ascontiguousarray(resized[:_SIDE, :_SIDE])
-
-
-def _description(predictor: Predictor, precision: str, smallest_side: int) -> ExportedConfig:
-    config = predictor.config
-    return ExportedConfig(
-        config.label_space,
-        config.classes,
-        config.colors,
-        config.resize,
-        config.image,
-        precision,
-        smallest_side,
-        config.training_sizes,
+    network = Traceable(predictor.network, precision, size)
+    program, batch = trace(network)
+    described = predictor.config
+    red, green, blue = predictor.network.mean.flatten().tolist()
+    config = ExportedConfig(
+        *(described.label_space, described.classes, described.colors, described.resize, described.image),
+        precision=precision,
+        smallest_side=network.smallest_side,
+        training_sizes=described.training_sizes,
+        size=size,
+        batch=batch,
+        padding=(red, green, blue),
     )
-
-
-def _write_onnx(
-    network: Traceable, path: Path, opset: int, config: ExportedConfig, calibration: Sequence[Pixels]
-) -> None:
-    program = trace(network)
-    if config.precision == "int8":
+    if kind == "torch":
+        torch.export.save(program, path, extra_files={EXTRA_FILE: json.dumps(config.to_properties())})
+        return
+    if precision == "int8":
         single = path.with_name("float32.onnx")
         write_onnx(program, single, opset, network)
         quantize(single, path, calibration)

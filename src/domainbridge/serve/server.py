@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from domainbridge.errors import RecipeError
+from domainbridge.evaluation.exported import ExportedPredictor
 from domainbridge.tools.open_model import open_model
 
 __all__ = ["serve_model"]
@@ -54,6 +55,8 @@ def serve_model(
         raise RecipeError(f"serve needs more packages: pip install 'domainbridge[serve]' ({error})") from error
     limits = Limits(int(megabytes * 2**20), int(megapixels * 1e6), seconds, places)
     predictor = open_model(model, device=device, precision=precision)
+    if isinstance(predictor, ExportedPredictor) and predictor.config.remark is not None:
+        report(f"note: {predictor.config.remark}")
     config = uvicorn.Config(
         service(predictor, model.name, limits),
         host=host,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbridge.errors import DataError, DomainbridgeError, FileError, SomeFilesError, problem_list
+from domainbridge.evaluation.exported import ExportedPredictor
 from domainbridge.evaluation.segmentation_model import SegmentationModel
 from domainbridge.files import digest
 from domainbridge.tools.findings import grouped
@@ -127,6 +128,8 @@ def _work(
         work.notes.append(f"{len(work.items) - len(work.open)} of {len(work.items)} inputs have their results already")
     if others:
         work.notes.append(f"{others} results are of another model, other options or a changed input, and are made anew")
+    if isinstance(model, ExportedPredictor) and model.config.remark is not None:
+        work.notes.append(model.config.remark)
     if (note := scale_note(model, work.open)) is not None:
         work.notes.append(note)
     return work

@@ -66,6 +66,17 @@ class PlainViT(Backbone):
             return tuple(at_stride(each, self.patch, self.output_stride, size) for each in maps)
         return at_stride(maps[0], self.patch, _FINE, size), at_stride(maps[-1], self.patch, self.output_stride, size)
 
+    def fix_size(self, size: tuple[int, int]) -> None:
+        """Resample the position embeddings once for all, for images of one size; the maps of such images stay.
+
+        Args:
+            size: height and width of the images.
+        """
+        model = self.body.model
+        if getattr(model, "dynamic_img_size", False) and hasattr(model, "set_input_size"):
+            whole = tuple(cells(side, self.patch) * self.patch for side in size)
+            model.set_input_size(img_size=whole)  # type: ignore[operator]
+
 
 def plain_vit(name: str, output_stride: int, **arguments: Any) -> PlainViT:
     """A timm model whose blocks all have the patch's stride.
