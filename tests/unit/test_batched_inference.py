@@ -92,12 +92,15 @@ def test_scores_of_batches(two_at_once: None) -> None:
     """Each image with its own label, whatever the batches are."""
     seen: list[int] = []
 
+    inner = network()
+
     class Watched(torch.nn.Module):
+        grid = inner.grid
+
         def forward(self, image: torch.Tensor) -> object:
             seen.append(len(image))
             return inner(image)
 
-    inner = network()
     batched = score(Watched(), Noise(), RULE, Runtime(CPU, 0))
     assert seen == [2, 1, 1, 1]
     matrix = torch.zeros(3, 4, dtype=torch.long)

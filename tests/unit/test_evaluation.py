@@ -63,6 +63,8 @@ CPU = torch.device("cpu")
 class Pixelwise(torch.nn.Module):
     """Logits that depend on each pixel alone, at full resolution."""
 
+    grid = 1
+
     def forward(self, image: torch.Tensor) -> Segmentation:
         return Segmentation(torch.cat([image[:, :1], 1 - image[:, :1], 0.5 * image[:, 1:2]], 1) * 5, image)
 
@@ -121,6 +123,8 @@ def test_windows_give_the_whole_image_where_the_overlap_covers_what_the_network_
     class Convolutions(torch.nn.Module):
         """Stride 4; a pixel's logits depend on pixels up to 26 away."""
 
+        grid = 1
+
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
@@ -167,6 +171,8 @@ def test_no_tensor_has_a_value_per_class_for_every_pixel(monkeypatch: pytest.Mon
         return softmax(self, dim)
 
     class Coarse(torch.nn.Module):
+        grid = 1
+
         def forward(self, image: torch.Tensor) -> Segmentation:
             cells = torch.nn.functional.avg_pool2d(image[:, :1], 4).repeat(1, 40, 1, 1)
             return Segmentation(cells * torch.arange(40).view(1, 40, 1, 1), cells)

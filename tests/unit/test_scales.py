@@ -25,6 +25,8 @@ Image = NDArray[np.uint8]
 class Coarse(torch.nn.Module):
     """Logits at a quarter of the image's size that see a few pixels around."""
 
+    grid = 1
+
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
@@ -36,6 +38,8 @@ class Coarse(torch.nn.Module):
 
 class Pixelwise(torch.nn.Module):
     """Logits of each pixel alone, so that windows change nothing; and how many pixels passed."""
+
+    grid = 1
 
     def __init__(self) -> None:
         super().__init__()

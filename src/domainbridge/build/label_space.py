@@ -44,7 +44,8 @@ def scoring_rule(recipe: Recipe) -> ScoringRule:
     for name in (*rule.exclude_classes, *(member for members in rule.subsets.values() for member in members)):
         space.index(name)
     window = (rule.window or (recipe.crop.height, recipe.crop.width)) if rule.mode == "slide" else None
-    inference = InferenceRule(window, rule.flip, rule.precision, rule.scales)
+    pad = rule.pad and recipe.fidelity != "published"
+    inference = InferenceRule(window, rule.flip, rule.precision, rule.scales, pad)
     return ScoringRule(space, table, rule.exclude_classes, inference, rule.subsets)
 
 

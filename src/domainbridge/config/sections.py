@@ -173,6 +173,11 @@ class EvaluationConfig(Section):
         None, description="height and width of a sliding window; default: the crop's"
     )
     flip: bool = Field(False, description="average with the mirrored image")
+    pad: bool = Field(
+        True,
+        description="continue images at the bottom and at the right until the network's largest stride divides their "
+        "sides, and cut the result; false, and always with `fidelity: published`: stretch the logits over the image",
+    )
     scales: tuple[float, ...] = Field(
         (1.0,),
         max_length=32,

@@ -30,9 +30,7 @@ from domainbridge.evaluation.windows import (
     Box,
 )
 from domainbridge.models.segmenter import Segmenter
-from domainbridge.ops.transfer import to_device
 from domainbridge.ops.upsample import upsample
-from domainbridge.types import as_unit_float
 
 __all__ = [
     "ClassMap",
@@ -144,7 +142,7 @@ def class_maps(
         probabilities: also those of all classes: a byte per class and pixel.
     """
     wanted = _Wanted(rule.several, confidence, probabilities)
-    network = Network(model, device, rule.precision)
+    network = Network.under(rule, model, device)
     if _in_windows(images[0], rule):
         in_parts = (parts_in_windows(network, image, size, rule) for image, size in zip(images, sizes, strict=True))
         every: Iterable[Blocks] = (chain.from_iterable(blocks for _, blocks in parts) for parts in in_parts)
@@ -174,7 +172,7 @@ def class_map_parts(
     come row by row from the top, each row from the left.
     """
     wanted = _Wanted(rule.several, confidence, probabilities)
-    network = Network(model, device, rule.precision)
+    network = Network.under(rule, model, device)
     if _in_windows(image, rule):
         for part, blocks in parts_in_windows(network, image, size, rule):
             yield part, _best(blocks, part, device, wanted)
@@ -247,26 +245,24 @@ def probabilities(
     Returns:
         float32 (1, classes, *size), the mean over the scales and, with ``rule.flip``, over the mirrored images too.
     """
-    passes = []
-    for scaled in rule.sizes(image.shape[0], image.shape[1]):
-        resized = np.ascontiguousarray(resize_image(image, scaled).transpose(2, 0, 1))
-        tensor = as_unit_float(to_device(torch.from_numpy(resized)[None], device))
-        passes.append(upsample(_all_logits(model, tensor, rule), size).softmax(1))
-        if rule.flip:
-            passes.append(upsample(_all_logits(model, tensor.flip(3), rule).flip(3), size).softmax(1))
-    return _mean(passes)
+    network = Network.under(rule, model, device)
+    images = [resize_image(image, scaled) for scaled in rule.sizes(image.shape[0], image.shape[1])]
+    every = [_all_logits(network, each, rule, mirror=mirror) for each in images for mirror in rule.mirrors]
+    return _mean([upsample(logits, size).softmax(1) for logits in every])
 
 
-def _all_logits(model: Segmenter, image: Tensor, rule: InferenceRule) -> Tensor:
-    height, width = image.shape[-2:]
+def _all_logits(network: Network, image: NDArray[np.uint8], rule: InferenceRule, *, mirror: bool) -> Tensor:
+    height, width = image.shape[:2]
     windows = windows_of(height, width, rule) if rule.window is not None else None
     if windows is None:
-        return upsample(model(image).logits.float(), (height, width))
-    total, visits = None, image.new_zeros(height, width)
-    for first in range(0, len(windows.views), _WINDOWS_AT_ONCE):
-        some = windows.views[first : first + _WINDOWS_AT_ONCE]
-        batch = torch.cat([image[:, :, view.top : view.bottom, view.left : view.right] for view in some])
-        for view, logits in zip(some, upsample(model(batch).logits.float(), some[0].size), strict=True):
+        return _upsampled(network, network.logits([image], mirror=mirror), (height, width))
+    total, visits = None, torch.zeros(height, width, device=network.device)
+    views = windows.mean_views(Box(0, height, 0, width), mirror=mirror)
+    for first in range(0, len(views), _WINDOWS_AT_ONCE):
+        some = views[first : first + _WINDOWS_AT_ONCE]
+        crops = [image[view.top : view.bottom, view.left : view.right] for view in some]
+        every = _upsampled(network, network.logits(crops, mirror=mirror), some[0].size)
+        for view, logits in zip(some, every, strict=True):
             if total is None:
                 total = logits.new_zeros(1, len(logits), height, width)
             total[0, :, view.top : view.bottom, view.left : view.right] += logits
@@ -274,3 +270,7 @@ def _all_logits(model: Segmenter, image: Tensor, rule: InferenceRule) -> Tensor:
     assert total is not None
     averaged: Tensor = total / visits
     return averaged
+
+
+def _upsampled(network: Network, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return upsample(logits, network.covered(size))[:, :, : size[0], : size[1]]

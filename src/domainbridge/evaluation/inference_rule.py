@@ -24,6 +24,7 @@ class InferenceRule:
         flip: average with the mirrored image.
         precision: float32, or bfloat16 and float16 under autocast.
         scales: factors of the image's size at the network; the result is the mean over all of them.
+        pad: continue images until the network's largest stride divides their sides; see ``edge_padding``.
 
     With several passes (scales, mirrored or not) the result is the most probable class of the mean of the passes'
     softmax probabilities, as in mmsegmentation's test-time augmentation.
@@ -33,6 +34,7 @@ class InferenceRule:
     flip: bool = False
     precision: str = "float32"
     scales: tuple[float, ...] = (1.0,)
+    pad: bool = True
 
     @property
     def mirrors(self) -> tuple[bool, ...]:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from domainbridge.evaluation.edge_padding import continued, covered
 from domainbridge.evaluation.inference_rule import InferenceRule, windows_of
 from domainbridge.evaluation.segmentation_model import WindowedImage, at_size
 from domainbridge.evaluation.window_logits import Piece, Views, apart, needed_box
@@ -35,24 +36,35 @@ class Network:
         model: in evaluation mode.
         device: the model's.
         precision: of the forward pass: float32, or bfloat16 and float16 under autocast. Logits are float32.
+        grid: crops are continued until their sides are multiples of it; 1: never.
     """
 
     model: Segmenter
     device: torch.device
     precision: str = "float32"
+    grid: int = 1
+
+    @classmethod
+    def under(cls, rule: InferenceRule, model: Segmenter, device: torch.device) -> "Network":
+        """A network as the rule says."""
+        return cls(model, device, rule.precision, model.grid if rule.pad else 1)
 
     def logits(self, crops: Sequence[NDArray[np.uint8]], *, mirror: bool) -> Tensor:
-        """Logits at the head's resolution, float32 (batch, classes, h, w), of crops of one size.
+        """Logits at the head's resolution, float32 (batch, classes, h, w), of crops of one size; see :meth:`covered`.
 
         ``mirror``: of the mirrored crops, mirrored back.
         """
-        batch = torch.from_numpy(np.stack([crop.transpose(2, 0, 1) for crop in crops]))
+        batch = torch.from_numpy(np.stack([continued(crop, self.grid).transpose(2, 0, 1) for crop in crops]))
         tensor = as_unit_float(to_device(batch, self.device))
         low = self.precision != "float32"
         with torch.autocast(self.device.type, getattr(torch, self.precision)) if low else nullcontext():
             output = self.model(tensor.flip(3) if mirror else tensor)
         logits: Tensor = output.logits.float()
         return logits.flip(3) if mirror else logits
+
+    def covered(self, size: Size) -> Size:
+        """(height, width) that the logits of a crop of that size cover, from its top and left."""
+        return covered(size, self.grid)
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,10 @@ class _Scale:
             for some in (same[first : first + count] for first in range(0, len(same), count)):
                 crops = [self.image[view.top : view.bottom, view.left : view.right] for view in some]
                 logits = self.network.logits(crops, mirror=mirror)
-                pieces += (Piece(view, each, each.shape[1], 0, view) for view, each in zip(some, logits, strict=True))
+                cover = self.network.covered((tall, wide))
+                pieces += (
+                    Piece(view, cover, each, each.shape[1], 0, view) for view, each in zip(some, logits, strict=True)
+                )
         return pieces
 
 

@@ -40,10 +40,12 @@ class WholePass:
     Attributes:
         logits: float32 (batch, classes, h, w).
         input_size: (height, width) of the images at the network.
+        covered: (height, width) that the logits cover, from the images' top and left.
     """
 
     logits: Tensor
     input_size: Size
+    covered: Size
 
     def of(self, number: int) -> "WholePass":
         """That of one image of the batch."""
@@ -55,7 +57,8 @@ def passes_in_one_piece(network: Network, images: Sequence[Image], rule: Inferen
     passes = []
     for size in rule.sizes(images[0].shape[0], images[0].shape[1]):
         scaled = [resize_image(image, size) for image in images]
-        passes += [WholePass(network.logits(scaled, mirror=mirror), size) for mirror in rule.mirrors]
+        cover = network.covered(size)
+        passes += [WholePass(network.logits(scaled, mirror=mirror), size, cover) for mirror in rule.mirrors]
     return passes
 
 
@@ -72,7 +75,9 @@ def blocks_in_one_piece(passes: Sequence[WholePass], size: Size, rows: slice | N
     step = max(_VALUES // (classes * max(height, _ROWS)), _ROWS)
     for left in range(0, size[1], step):
         columns = slice(left, min(left + step, size[1]))
-        lazy = [LazyUpsample(each.logits, each.input_size, size, columns=columns) for each in passes]
+        lazy = [
+            LazyUpsample(each.logits, each.input_size, size, covered=each.covered, columns=columns) for each in passes
+        ]
         for some in row_chunks(rows.stop - rows.start):
             box = Box(rows.start + some.start, rows.start + some.stop, columns.start, columns.stop)
             yield box, [logits.rows(slice(box.top, box.bottom))[0] for logits in lazy]

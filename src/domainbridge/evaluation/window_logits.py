@@ -24,6 +24,7 @@ class Piece:
 
     Attributes:
         view: the window.
+        covered: (height, width) that all logits of the window cover, from its top and left.
         logits: float32 (classes, h, w), or some rows of them.
         cells: h, of the whole window.
         first: row of cells that ``logits`` begins with.
@@ -32,6 +33,7 @@ class Piece:
     """
 
     view: Box
+    covered: Size
     logits: Tensor
     cells: int
     first: int
@@ -42,13 +44,13 @@ class Piece:
         """The piece with the rows alone that pixels from ``top`` to before ``bottom`` are interpolated from."""
         part = self.part.common(Box(top, bottom, self.view.left, self.view.right))
         pixels = slice(part.top - self.view.top, part.bottom - self.view.top)
-        rows = source_rows((self.view.size[0], self.cells), pixels)
+        rows = source_rows((self.covered[0], self.cells), pixels)
         logits = self.logits[:, rows.start - self.first : rows.stop - self.first]
         return replace(self, logits=apart(logits), first=rows.start, part=part)
 
     def at(self, box: Box) -> Tensor:
         """Float32 (classes, *box.size); the box lies inside ``part``."""
-        tall, wide = self.view.size
+        tall, wide = self.covered
         shapes = (tall, self.cells), (wide, self.logits.shape[2])
         rows, cells = _matrix(shapes[0], slice(box.top - self.view.top, box.bottom - self.view.top), self.logits.device)
         columns, across = _matrix(

@@ -13,6 +13,10 @@ from domainbridge.models.heads.base import Head, HeadSpec, build_head
 __all__ = ["ModelSpec", "Segmentation", "Segmenter", "build_segmenter"]
 
 
+_LARGEST_STRIDE = 32
+"""Of a backbone that does not say its strides."""
+
+
 class Segmentation(NamedTuple):
     """The network's output, at the head's resolution: 1 / output stride, or 1 / 4 with a skip.
 
@@ -70,6 +74,11 @@ class Segmenter(nn.Module):
         self._layout_weight = next((name for name, weight in self.named_parameters() if _shows_layout(weight)), None)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def grid(self) -> int:
+        """The largest stride, in pixels: cells lie on an image as they should where it divides the image's sides."""
+        return max(self.backbone.map_strides, default=_LARGEST_STRIDE)
 
     def forward(self, image: Tensor) -> Segmentation:
         """Float32 (batch, 3, height, width) in [0, 1] to logits and features at the head's resolution."""

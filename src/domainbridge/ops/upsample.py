@@ -31,12 +31,20 @@ class LazyUpsample:
     The width is upsampled at once; each call of :meth:`rows` upsamples the height for the rows that it returns.
     """
 
-    def __init__(self, maps: Tensor, *sizes: tuple[int, int], columns: slice = slice(None)) -> None:
+    def __init__(
+        self,
+        maps: Tensor,
+        *sizes: tuple[int, int],
+        covered: tuple[int, int] | None = None,
+        columns: slice = slice(None),
+    ) -> None:
         """Upsample along the width.
 
         Args:
             maps: float32 (batch, channels, h, w).
             sizes: (height, width) to upsample to, one after the other; two steps are not the same as one.
+            covered: (height, width) that the maps cover, of which the first size is the upper left part; default: the
+                first size.
             columns: of the upsampled maps, to be kept; all of them where nothing is said.
         """
         height, width = maps.shape[-2:]
@@ -45,9 +53,10 @@ class LazyUpsample:
         for number, size in enumerate(sizes):
             if number and size == (height, width):
                 continue
-            rows = _after(rows, interpolation_matrix(height, size[0], maps.device))
-            across = _after(across, interpolation_matrix(width, size[1], maps.device))
-            self.bounds.append((size[0], height))
+            tall, wide = size if number or covered is None else covered
+            rows = _after(rows, interpolation_matrix(height, tall, maps.device)[: size[0]])
+            across = _after(across, interpolation_matrix(width, wide, maps.device)[: size[1]])
+            self.bounds.append((tall, height))
             height, width = size
         assert rows is not None
         assert across is not None

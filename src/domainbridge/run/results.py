@@ -246,7 +246,9 @@ def _evaluation_fingerprint(node: Node, recipe: Recipe, data: DataSets, role: Ro
             files = files_fingerprint(_sets(data, role)[target.name])
             sets[target.name] = [section.model_dump(mode="json"), files]
     # Held-out images are told by the fingerprint of the files.
-    rule = recipe.evaluation.model_dump(mode="json", exclude_defaults=True, exclude={"hold_out", "label_free"})
+    rule = recipe.evaluation.model_dump(mode="json", exclude_defaults=True, exclude={"hold_out", "label_free", "pad"})
+    if scoring_rule(recipe).inference.pad:  # scores without the mark were made before there was padding
+        rule["pad"] = True
     return digest([node.fingerprint, rule, sets])
 
 
