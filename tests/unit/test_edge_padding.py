@@ -1,5 +1,8 @@
 """Images whose sides the network's largest stride does not divide: where the cells lie, and what stays as published."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from domainbridge.build.label_space import scoring_rule
+from domainbridge.build.label_space import crop_notes, scoring_rule
+from domainbridge.build.networks import model_config
 from domainbridge.build.recipe import parse_recipe
 from domainbridge.evaluation import windows
 from domainbridge.evaluation.edge_padding import continued, covered
 from domainbridge.evaluation.inference import class_map, probabilities
 from domainbridge.evaluation.inference_rule import InferenceRule
-from domainbridge.models.segmenter import Segmentation
+from domainbridge.evaluation.predictor import load_predictor
+from domainbridge.models.heads.base import HeadSpec
+from domainbridge.models.model_folder import save_model
+from domainbridge.models.segmenter import ModelSpec, Segmentation
 from tiny_domain import RECIPE
 from tiny_network import network
 
@@ -97,7 +104,22 @@ def test_the_grid_of_a_network_is_its_largest_stride() -> None:
 
 @pytest.mark.parametrize(
     ("keys", "pads"),
-    [({}, True), ({"evaluation": {"pad": False}}, False), ({"fidelity": "published"}, False)],
+    [
+        ({}, True),
+        ({"evaluation": {"pad": False}}, False),
+        ({"fidelity": "published"}, False),
+        ({"crop": {"width": 32, "height": 40}}, False),
+        ({"crop": {"width": 48, "height": 32}}, True),
+    ],
 )
-def test_published_scores_stretch_the_logits(keys: dict[str, Any], pads: bool) -> None:
-    assert scoring_rule(parse_recipe({**RECIPE, **keys})).inference.pad is pads
+def test_images_are_put_through_as_training_saw_them(keys: dict[str, Any], pads: bool, tmp_path: Path) -> None:
+    recipe = parse_recipe({**RECIPE, **keys})
+    assert scoring_rule(recipe).inference.pad is pads
+    assert bool(crop_notes(recipe)) is (recipe.crop.height == 40)
+    model = network()
+    described = replace(
+        model_config(recipe), spec=ModelSpec("test_efficientnet", 16, 3, HeadSpec("deeplabv2", 8, (1, 2)))
+    )
+    save_model(tmp_path, model, described)
+    assert load_predictor(tmp_path, device="cpu").grid == (16 if pads else 1), "also where the model is used later"
+    assert ("pad" in json.loads((tmp_path / "config.json").read_text())) is not pads

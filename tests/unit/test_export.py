@@ -145,16 +145,17 @@ def test_a_transformer_exports_for_one_size(place: Path, tmp_path: Path) -> None
     assert re.search(r"equal pixels +100\.000 %", result.output)
     assert re.search(r"whole images +\d+\.\d+ % equal pixels", result.output)
     exported = domainbridge.load_exported(out, device="cpu")
-    assert (exported.config.size, exported.config.batch) == ((40, 56), None)
+    assert "the file is for 48x64" in result.output
+    assert (exported.config.size, exported.config.batch, exported.config.grid) == ((48, 64), None, 16)
     folder = domainbridge.load_model(tmp_path / "vit", device="cpu")
     image = exported.read(place / "images/0.png")
     exact = image[:40, :56]
     assert (exported.class_map(exact).classes == folder.predict(exact)).all(), "in one piece"
-    folder.rule = InferenceRule(window=(40, 56))
+    folder.rule = InferenceRule(window=(48, 64))
     assert (exported.class_map(image).classes == folder.predict(image)).mean() > 0.999, "in windows"
     told: list[str] = []
     assert domainbridge.predict(out, place / "images", tmp_path / "masks", report=told.append) == len(SIZES)
-    assert [line for line in told if "takes images of height 40 and width 56 only" in line] == told
+    assert [line for line in told if "takes images of height 48 and width 64 only" in line] == told
 
 
 @pytest.mark.slow

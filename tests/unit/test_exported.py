@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from domainbridge.data.label_spaces import label_space
 from domainbridge.data.training_sizes import ImageSizes, TrainingSizes
 from domainbridge.errors import DataError, ModelError, RecipeError
+from domainbridge.evaluation.edge_padding import continued
 from domainbridge.evaluation.exported import ExportedPredictor, load_exported
 from domainbridge.evaluation.exported_file import ExportedConfig
 from domainbridge.evaluation.inference_rule import InferenceRule
@@ -52,11 +53,9 @@ def pair(
     network: Segmenter, rule: InferenceRule = ONCE, resize: tuple[int, int, bool, int | None] | None = None
 ) -> tuple[Predictor, ExportedPredictor]:
     config = ModelConfig(SPEC, SPACE.name, SPACE.classes, SPACE.colors, resize)
-    exported = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, resize)
-    return (
-        Predictor(network, config, rule),
-        ExportedPredictor(TorchNetwork(network), exported, rule),
-    )
+    under_torch = Predictor(network, config, rule)
+    exported = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, resize, grid=under_torch.grid)
+    return under_torch, ExportedPredictor(TorchNetwork(network), exported, rule)
 
 
 def noise(*size: int) -> NDArray[np.uint8]:
@@ -69,7 +68,7 @@ def noise(*size: int) -> NDArray[np.uint8]:
         InferenceRule(),
         InferenceRule(flip=True),
         InferenceRule(flip=True, scales=(1.5, 1.0)),
-        InferenceRule(scales=(0.7,)),
+        InferenceRule(scales=(0.8,)),
     ],
     ids=["once", "flip", "flip and scales", "one scale"],
 )
@@ -160,9 +159,9 @@ def test_smaller_images_are_padded_with_the_mean_color_and_cropped(network: Segm
     image = noise(*size)
     result = exported.class_map(image).classes
     assert result.shape == size
-    top = image[:32]
+    top = continued(image[:32], exported.config.grid)
     batch = padded(top.transpose(2, 0, 1)[None].astype(np.float32) / 255, (32, 48), exported.config.padding)
-    assert np.allclose(batch[..., size[1] :], network.mean.numpy(), atol=1e-6)
+    assert np.allclose(batch[..., top.shape[1] :], network.mean.numpy(), atol=1e-6)
     logits = torch.from_numpy(OneSize(network, (32, 48)).logits(batch))
     large = torch.nn.functional.interpolate(logits, (32, 48), mode="bilinear")[0].argmax(0).numpy()
     alone = 10  # rows above the second window

@@ -19,7 +19,7 @@ from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.ops.losses import PixelLoss
 
-__all__ = ["pixel_loss", "scoring_rule", "source_decoder", "training_space", "validation_decoder"]
+__all__ = ["crop_notes", "pads", "pixel_loss", "scoring_rule", "source_decoder", "training_space", "validation_decoder"]
 
 
 def training_space(recipe: Recipe) -> LabelSpace:
@@ -44,9 +44,27 @@ def scoring_rule(recipe: Recipe) -> ScoringRule:
     for name in (*rule.exclude_classes, *(member for members in rule.subsets.values() for member in members)):
         space.index(name)
     window = (rule.window or (recipe.crop.height, recipe.crop.width)) if rule.mode == "slide" else None
-    pad = rule.pad and recipe.fidelity != "published"
-    inference = InferenceRule(window, rule.flip, rule.precision, rule.scales, pad)
+    inference = InferenceRule(window, rule.flip, rule.precision, rule.scales, pads(recipe))
     return ScoringRule(space, table, rule.exclude_classes, inference, rule.subsets)
+
+
+def pads(recipe: Recipe) -> bool:
+    """Whether images are continued until the largest stride divides their sides, so that cells lie as in training.
+
+    Training with crops that the stride does not divide stretches the logits; so do its scores.
+    """
+    return recipe.evaluation.pad and recipe.fidelity != "published" and not crop_notes(recipe)
+
+
+def crop_notes(recipe: Recipe) -> list[str]:
+    """What to know of a crop that the output stride does not divide, as a sentence; nothing for others."""
+    stride, crop = recipe.model.output_stride, recipe.crop
+    if crop.height % stride == 0 and crop.width % stride == 0:
+        return []
+    return [
+        f"crop: {crop.width}x{crop.height} pixels are no multiples of model.output_stride ({stride}), so the network's "
+        "cells are stretched over images, in training and in scores; multiples avoid that"
+    ]
 
 
 def pixel_loss(recipe: Recipe, training: TrainingConfig, device: torch.device) -> PixelLoss | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from domainbridge.build.datasets import data_root, image_rule
 from domainbridge.build.fine_tuning import check_groups, prepare_trunk
 from domainbridge.build.initial_model import init_folder, start_from_init, weights_of_run
-from domainbridge.build.label_space import pixel_loss, training_space
+from domainbridge.build.label_space import pads, pixel_loss, training_space
 from domainbridge.build.paths import below
 from domainbridge.build.recipe import training_config
 from domainbridge.build.stage_network import stage_recipe
@@ -88,6 +88,7 @@ def model_config(
         weights_of_run(recipe),
         sizes,
         teachers,
+        pads(recipe),
     )
 
 

@@ -122,6 +122,7 @@ def _notes(recipe: "Recipe", data: "DataSets | None", stages: "Sequence[StageSpe
     """What to know before the run: licenses, where weights come from, what starts where, what scores will tell."""
     from domainbridge.build.fine_tuning import trunk_notes
     from domainbridge.build.initial_model import init_notes
+    from domainbridge.build.label_space import crop_notes
     from domainbridge.build.networks import adabn_notes
     from domainbridge.build.stage_network import stage_recipe
     from domainbridge.build.weight_licenses import license_notes
@@ -134,5 +135,5 @@ def _notes(recipe: "Recipe", data: "DataSets | None", stages: "Sequence[StageSpe
         stage_recipe(recipe, stage).model.backbone for stage in stages if begins_with_pretrained(recipe, stage)
     ]
     notes += map(place_sentence, dict.fromkeys(pretrained))
-    notes += [*init_notes(recipe), *trunk_notes(recipe, stages), *adabn_notes(recipe, stages)]
+    notes += [*init_notes(recipe), *trunk_notes(recipe, stages), *adabn_notes(recipe, stages), *crop_notes(recipe)]
     return notes if data is None else [*notes, *scored_image_notes(recipe, data), *tuning_notes(recipe)]

@@ -176,7 +176,8 @@ class EvaluationConfig(Section):
     pad: bool = Field(
         True,
         description="continue images at the bottom and at the right until the network's largest stride divides their "
-        "sides, and cut the result; false, and always with `fidelity: published`: stretch the logits over the image",
+        "sides, and cut the result; false, and always with `fidelity: published` or a crop that the stride does not "
+        "divide: stretch the logits over the image",
     )
     scales: tuple[float, ...] = Field(
         (1.0,),

@@ -14,6 +14,7 @@ from domainbridge.data.decode import read_image
 from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image
 from domainbridge.errors import DataError, ModelError, RecipeError
+from domainbridge.evaluation.edge_padding import continued
 from domainbridge.evaluation.exported_file import ExportedConfig
 from domainbridge.evaluation.exported_planes import (
     ClassPlanes,
@@ -219,7 +220,8 @@ class ExportedPredictor:
         seen = []
         for each in views:
             view = each.box
-            batch = self.batch([image[view.top : view.bottom, view.left : view.right]])
+            crop = image[view.top : view.bottom, view.left : view.right]
+            batch = self.batch([continued(crop, self.config.grid)])
             logits = self.session.logits(np.ascontiguousarray(batch[..., ::-1]) if mirror else batch)[0]
             if not np.isfinite(logits).all():
                 raise ModelError(

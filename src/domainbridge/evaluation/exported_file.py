@@ -21,7 +21,8 @@ _FORMAT = 1
 _INPUT = "image: RGB in [0, 1], float32 ({batch}, 3, {height}, {width}), {which}; normalization is inside"
 _OUTPUT = (
     "logits: float32 (batch, classes, h, w), below the size of the image; class map: bilinear to the size of the image "
-    "(half-pixel centers), then argmax"
+    "(half-pixel centers), then argmax; best with sides that are multiples of `grid`: continue other images by their "
+    "last row and column, and cut the class map"
 )
 
 
@@ -46,6 +47,7 @@ class ExportedConfig:
         size: (height, width) that the network takes, and no other; None: any size.
         batch: images that the network takes at once; None: any number.
         padding: color around smaller images where the size is fixed, RGB in [0, 1]: the mean that is subtracted.
+        grid: images are continued until their sides are multiples of it; 1: never, as in files of earlier versions.
     """
 
     label_space: str
@@ -59,6 +61,7 @@ class ExportedConfig:
     size: tuple[int, int] | None = field(default=None, repr=False)
     batch: int | None = field(default=None, repr=False)
     padding: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), repr=False)
+    grid: int = field(default=1, repr=False)
 
     @property
     def space(self) -> LabelSpace:
@@ -134,7 +137,7 @@ def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("padding") is not None:
         red, green, blue = values["padding"]
         fixed["padding"] = float(red), float(green), float(blue)
-    numbers = [*fixed.get("size", ()), *([] if values.get("batch") is None else [values["batch"]])]
+    numbers = [*fixed.get("size", ()), *(values[key] for key in ("batch", "grid") if values.get(key) is not None)]
     if not all(type(number) is int and number > 0 for number in numbers):
-        raise ValueError(f"size {values.get('size')}, batch {values.get('batch')}")
+        raise ValueError(f"size {values.get('size')}, batch {values.get('batch')}, grid {values.get('grid')}")
     return fixed

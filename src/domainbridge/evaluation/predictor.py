@@ -60,7 +60,7 @@ class Predictor(nn.Module):
         self.config = config
         self.space = LabelSpace(config.label_space, config.classes, config.colors)
         self.resize: ResizeRule | ScaleRule | None = ResizeRule(*config.resize) if config.resize else None
-        self.rule = rule or InferenceRule()
+        self.rule = rule or InferenceRule(pad=config.pad)
         self.image_rule = config.image
         self.folder: Path | None = None
         self._freed: FreedMemory | None = None
@@ -82,6 +82,11 @@ class Predictor(nn.Module):
     def palette(self) -> NDArray[np.uint8]:
         """RGB per train id, uint8 (256, 3); unused values are black."""
         return self.space.palette
+
+    @property
+    def grid(self) -> int:
+        """Images are continued for the network until their sides are multiples of it; 1: never."""
+        return self.network.grid if self.rule.pad else 1
 
     @property
     def device(self) -> torch.device:
@@ -265,12 +270,13 @@ def load_predictor(
         ModelError: no model folder, or a damaged one.
         RecipeError: no such device or precision, or scales that cannot be used.
     """
-    rule = InferenceRule(_WINDOW if slide else None, flip, precision, given_scales(scales))
+    scales = given_scales(scales)
     if precision not in _PRECISIONS:
         raise RecipeError(f"precision: {precision!r} is none of {', '.join(_PRECISIONS)}")
     runtime = resolve_runtime(device)
     network, config = load_model(folder)
     runtime.place(network, channels_last=True)
+    rule = InferenceRule(_WINDOW if slide else None, flip, precision, scales, config.pad)
     predictor = Predictor(network, config, rule)
     predictor.folder = folder
     return predictor

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from domainbridge.data.folder import FolderRule, Listing, list_folder
 from domainbridge.errors import ExportError, ModelError, RecipeError
+from domainbridge.evaluation.edge_padding import covered
 from domainbridge.evaluation.exported import load_exported
 from domainbridge.evaluation.exported_file import EXTRA_FILE, SUFFIXES, ExportedConfig
 from domainbridge.evaluation.label_maps import read_label_map
@@ -110,6 +111,7 @@ def export_model(
     else:
         mapping = read_label_map(label_map) if label_map is not None else None
         listed = folder_files(images, labels, split, space_of_labels(predictor, label_space), mapping)
+    size = _on_grid(size, predictor.grid, report)
     some = chosen(predictor, listed, count, precision, size)
     with tempfile.TemporaryDirectory(prefix="domainbridge-export-") as folder:
         path = Path(folder) / out.name
@@ -133,6 +135,18 @@ def export_model(
             )
         write_file(out, partial(shutil.copyfile, path))
     return Exported(out, out.stat().st_size, result)
+
+
+def _on_grid(size: Size | None, grid: int, report: Callable[[str], None]) -> Size | None:
+    """The size of the file for images of a size, which are continued until ``grid`` divides their sides."""
+    if size is None or size == covered(size, grid):
+        return size
+    larger = covered(size, grid)
+    report(
+        f"note: --size {size[0]}x{size[1]}: the file is for {larger[0]}x{larger[1]}, whose sides the network's largest "
+        f"stride ({grid}) divides; images of your size are continued to it, as with the model folder"
+    )
+    return larger
 
 
 def _size_advice(predictor: Predictor, images: Sequence[Path]) -> str:
@@ -226,6 +240,7 @@ def _write(
         size=size,
         batch=batch,
         padding=(red, green, blue),
+        grid=predictor.grid,
     )
     if kind == "torch":
         torch.export.save(program, path, extra_files={EXTRA_FILE: json.dumps(config.to_properties())})

@@ -59,6 +59,8 @@ class ModelConfig:
         training_sizes: of the images of training; None where nothing is known. Changes no result of the model, so the
             ``repr``, from which results are told apart, leaves the sizes out.
         teacher_weights: what networks that taught this one began with, where these are other weights; likewise.
+        pad: whether images whose sides the largest stride does not divide are continued for the network; False: the
+            network was trained or is scored without, so the logits are stretched.
     """
 
     spec: ModelSpec
@@ -70,6 +72,7 @@ class ModelConfig:
     initial_weights: InitialWeights | None = None
     training_sizes: TrainingSizes | None = field(default=None, repr=False)
     teacher_weights: tuple[InitialWeights, ...] = field(default=(), repr=False)
+    pad: bool = field(default=True, repr=False)
 
 
 def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
@@ -93,6 +96,8 @@ def save_model(folder: Path, model: Segmenter, config: ModelConfig) -> None:
     for name in ("initial_weights", "training_sizes", "teacher_weights"):
         if not content[name]:
             del content[name]
+    if config.pad:
+        del content["pad"]
     content["std"] = model.std.flatten().tolist()
     content["sha256"] = checksums[-1]
     write_text(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
@@ -163,6 +168,7 @@ def read_model_config(folder: Path) -> ModelConfig:
             initial_weights=weights_from_json(content.get("initial_weights")),
             training_sizes=TrainingSizes.from_json(content.get("training_sizes")),
             teacher_weights=all_weights_from_json(content.get("teacher_weights", [])),
+            pad=bool(content.get("pad", True)),
         )
         problems = _contradictions(config, content)
     except KeyError as error:

@@ -10,7 +10,7 @@ from domainbridge.build.batches import batch_bytes
 from domainbridge.build.datasets import DataSets, open_data, resolved_root
 from domainbridge.build.fine_tuning import trunk_notes
 from domainbridge.build.initial_model import init_notes
-from domainbridge.build.label_space import scoring_rule
+from domainbridge.build.label_space import crop_notes, scoring_rule
 from domainbridge.build.networks import adabn_notes, check_network, model_config
 from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.load import dump_recipe
@@ -170,7 +170,7 @@ def _checked(
         elif isinstance(node.spec, AdaBNStage):
             processes.rows(recipe.training.batch_size)
     wanted = selected(plan(nodes, folder), only, until)
-    notes = adabn_notes(recipe, [item.node.spec for item in wanted])
+    notes = [*adabn_notes(recipe, [item.node.spec for item in wanted]), *crop_notes(recipe)]
     passed: dict[str, Any] = {"passed": check_fingerprint(recipe, data)}
     specs = [node.spec for node in nodes]
     begins = [item for item in wanted if item.open and begins_with_pretrained(recipe, item.node.spec)]
