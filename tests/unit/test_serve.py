@@ -26,7 +26,7 @@ from PIL import Image
 from domainbridge.data.label_spaces import label_space
 from domainbridge.data.training_sizes import ImageSizes, TrainingSizes
 from domainbridge.errors import RecipeError
-from domainbridge.evaluation.exported import ExportedPredictor
+from domainbridge.evaluation.exported import ExportedPredictor, load_exported
 from domainbridge.evaluation.exported_file import ExportedConfig
 from domainbridge.serve.app import Limits, service
 from domainbridge.serve.server import serve_model
@@ -282,3 +282,15 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         pytest.raises(RecipeError, match="choose another port or address"),
     ):
         serve_model(tmp_path / "tiny.onnx", port=taken.getsockname()[1])
+
+
+def test_what_a_file_of_one_size_does_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_onnx(tmp_path / "tiny.onnx", (4, 6))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: [each.close() for each in sockets])
+    told: list[str] = []
+    serve_model(tmp_path / "tiny.onnx", port=0, device="cpu", report=told.append)
+    assert "takes images of height 4 and width 6 only" in told[0]
+    predictor = load_exported(tmp_path / "tiny.onnx", device="cpu")
+    red = np.zeros((9, 5, 3), np.uint8)
+    red[..., 0] = 255
+    assert (predictor.class_map(red).classes == np.zeros((9, 5))).all()

@@ -3,8 +3,9 @@
 No array holds a value per class for every pixel of the result: classes are compared one plane after the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -198,22 +199,20 @@ class ExportedPredictor:
         if sizes == [size]:
             division = Division(*size, self.rule)
             for number, part in enumerate(division.parts):
-                yield (
-                    part,
-                    [
-                        ClassPlanes(self._seen(image, division.views(number, mirror=mirror), mirror), size, part, size)
-                        for mirror in self.rule.mirrors
-                    ],
-                )
+                yield part, self._planes(image, partial(division.views, number), part, size)
             return
         passes = []  # logits go to the input size first, so that all of them are needed
-        for scaled, each in ((at_size(image, each), each) for each in sizes):
+        for each in sizes:
             division = Division(*each, self.rule)
-            passes += [
-                ClassPlanes(self._seen(scaled, division.every_view(mirror=mirror), mirror), each, division.whole, size)
-                for mirror in self.rule.mirrors
-            ]
+            passes += self._planes(at_size(image, each), division.every_view, division.whole, size)
         yield Box(0, size[0], 0, size[1]), passes
+
+    def _planes(
+        self, image: WindowedImage, views: Callable[..., Sequence[View]], box: Box, size: Size
+    ) -> list[ClassPlanes]:
+        """The passes of one scale over the windows that cover ``box`` of an image; ``size``: of the whole result."""
+        shape = image.shape[0], image.shape[1]
+        return [ClassPlanes(self._seen(image, views(mirror=m), m), shape, box, size) for m in self.rule.mirrors]
 
     def _seen(self, image: WindowedImage, views: Sequence[View], mirror: bool) -> list[SeenView]:
         """The windows put through the network; ``mirror``: the mirrored ones, mirrored back."""
