@@ -121,7 +121,8 @@ def test_torch_export_and_its_check(place: Path, monkeypatch: pytest.MonkeyPatch
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", "masks"}
 
 
-def test_a_transformer_exports_for_one_size(place: Path, tmp_path: Path) -> None:
+def save_transformer(folder: Path) -> None:
+    """A plain ViT with random weights, trained on crops of height 40 and width 56."""
     spec = ModelSpec("test_vit", 16, 3, HeadSpec("linear"))
     space = label_space("abc", ["a", "b", "c"])
     torch.manual_seed(0)
@@ -129,11 +130,12 @@ def test_a_transformer_exports_for_one_size(place: Path, tmp_path: Path) -> None
     with torch.no_grad():
         network.head.classifier.weight.normal_(std=20)
     crop = TrainingSizes((40, 56))
-    save_model(
-        tmp_path / "vit",
-        network,
-        ModelConfig(spec, space.name, space.classes, space.colors, None, training_sizes=crop),
-    )
+    config = ModelConfig(spec, space.name, space.classes, space.colors, None, training_sizes=crop)
+    save_model(folder, network, config)
+
+
+def test_a_transformer_exports_for_one_size(place: Path, tmp_path: Path) -> None:
+    save_transformer(tmp_path / "vit")
     with pytest.raises(ModelError, match=r"--size 70x97 is the size of most of the 3 --images") as refused:
         export_model(tmp_path / "vit", tmp_path / "a.onnx", images=place / "images")
     assert "cannot be exported for every image size" in str(refused.value)
@@ -166,6 +168,22 @@ def test_int8(place: Path, onnx_file: Path, tmp_path: Path) -> None:
     assert done.check.largest_difference > 0
     predictor = open_model(out, device="cpu")
     assert predictor.config.precision == "int8"
+
+
+@pytest.mark.slow
+def test_int8_of_a_transformer_leaves_sums_in_float32(place: Path, tmp_path: Path) -> None:
+    import onnx
+
+    save_transformer(tmp_path / "vit")
+    out, images = tmp_path / "int8.onnx", place / "images"
+    export_model(tmp_path / "vit", out, precision="int8", size=(40, 56), images=images, at_least=60)
+    nodes = onnx.load(out).graph.node
+    quantized = {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    made_by = {name: node.op_type for node in nodes for name in node.output}
+    assert "MatMul" in {made_by.get(name) for name in quantized}
+    normalized = {node.input[0] for node in nodes if node.op_type == "LayerNormalization"}
+    assert {made_by[name] for name in normalized} == {"Add"}
+    assert not quantized & normalized
 
 
 class Fused(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from domainbridge.errors import ModelError
-from domainbridge.export.attention import ContiguousAttention
+from domainbridge.export.functions import TracedFunctions
 from domainbridge.export.pooling import SizeFreePooling
 from domainbridge.models.backbones.plain_vit import PlainViT
 from domainbridge.models.backbones.traceable import traceable_padding
@@ -119,7 +119,7 @@ def trace(network: Traceable) -> tuple[ExportedProgram, int | None]:
 
 
 def _program(network: Traceable, example: Tensor, symbols: dict[int, Any] | None) -> ExportedProgram:
-    with _quiet(), torch.no_grad(), SizeFreePooling(), ContiguousAttention():
+    with _quiet(), torch.no_grad(), SizeFreePooling(), TracedFunctions():
         return torch.export.export(
             network, (example,), dynamic_shapes=(symbols,), prefer_deferred_runtime_asserts_over_guards=True
         )

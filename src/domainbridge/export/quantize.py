@@ -14,6 +14,8 @@ from domainbridge.evaluation.sessions import unit_batch
 __all__ = ["CALIBRATION_IMAGES", "quantize"]
 
 _QUANTIZED = ["Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "MaxPool", "AveragePool", "Relu", "Clip"]
+_PRODUCTS = ["Conv", "Gemm", "MatMul"]
+"""Of transformers: sums between their blocks have outliers, for which 256 values are few."""
 CALIBRATION_IMAGES = 32
 """Images whose activations give the ranges."""
 
@@ -35,8 +37,8 @@ class _Reader:
 def quantize(source: Path, path: Path, images: Sequence[Pixels]) -> None:
     """Write an int8 file: weights per channel, activations per tensor, in QDQ form (which TensorRT reads too).
 
-    Convolutions and products are int8. What stays float32 is the normalization and the last classifier, which cost
-    little and decide the classes.
+    Convolutions and products are int8, and in convolutional networks what lies between. What stays float32 is the
+    normalization and the last classifier, which cost little and decide the classes.
 
     Args:
         source: float32 ONNX file.
@@ -57,6 +59,8 @@ def quantize(source: Path, path: Path, images: Sequence[Pixels]) -> None:
     logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's tools advise about parts of their own
     try:
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(str(prepared)).graph
+        attends = any(node.op_type == "Softmax" for node in graph.node)
         quantize_static(
             str(prepared),
             str(path),
@@ -65,8 +69,8 @@ def quantize(source: Path, path: Path, images: Sequence[Pixels]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            op_types_to_quantize=_QUANTIZED,
-            nodes_to_exclude=_kept_in_float32(onnx.load(str(prepared)).graph),
+            op_types_to_quantize=_PRODUCTS if attends else _QUANTIZED,
+            nodes_to_exclude=_kept_in_float32(graph),
             calibrate_method=CalibrationMethod.MinMax,
         )
     except Exception as error:  # of whatever kind: onnxruntime's tools raise what they run into
