@@ -244,12 +244,12 @@ def test_foreign_text_is_no_markup(tmp_path: Path) -> None:
 
 
 def test_scores_without_labels_are_shown(run: Path) -> None:
-    content = {"targets": {"rain": {"entropy": 0.25, "<b>": 1.5, "none": None}}}
+    content = {"targets": {"rain": {"entropy": 26.36, "<b>": 1.5, "none": None, "predicted_miou": 31}}}
     (run / "r1-distill/label_free.json").write_text(json.dumps(content))
     page = render([read_run(run)])
     assert "Scores without labels" in page
-    assert "0.25" in page
-    assert "&lt;b&gt;" in page
+    assert "26.4" in page
+    assert page.index(">predicted_miou<") < page.index("&lt;b&gt;")
 
 
 def test_baselines_beside_the_method_are_no_result(tmp_path: Path) -> None:

@@ -140,12 +140,12 @@ def _section(run: RunFacts, number: int, picture_rows: int) -> RunSection:
 
 
 def _label_free_names(run: RunFacts) -> dict[str, list[str]]:
-    """Target -> names of its scores without labels, in the order in which they occur."""
+    """Target -> names of its scores without labels, in the order in which they occur, but the predicted mIoU first."""
     names: dict[str, dict[str, None]] = {}
     for stage in run.stages.values():
         for target, values in stage.label_free.items():
             names.setdefault(target, {}).update(dict.fromkeys(values))
-    return {target: list(known) for target, known in names.items()}
+    return {target: sorted(known, key=lambda name: name != "predicted_miou") for target, known in names.items()}
 
 
 def _command(*parts: str | Path) -> str:
