@@ -15,7 +15,8 @@ import torch
 from domainbridge.build.datasets import open_data
 from domainbridge.build.networks import initial_student
 from domainbridge.build.recipe import parse_recipe
-from domainbridge.data.batches import CropRule, PairedCrops, batches
+from domainbridge.data.batches import CropRule, PairedCrops
+from domainbridge.data.loaders import batches
 from domainbridge.methods.self_training import SelfTraining
 from domainbridge.ops.photometric import AugmentationConfig
 from domainbridge.runtime.device import resolve_runtime

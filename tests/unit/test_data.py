@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from domainbridge.config.sections import CropConfig
-from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops, batches
+from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops
 from domainbridge.data.dataset import ConcatDataset, FileDataset
 from domainbridge.data.decode import image_size, read_image
 from domainbridge.data.fingerprint import files_fingerprint
@@ -21,6 +21,7 @@ from domainbridge.data.index_image import read_index_image
 from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import BUILT_IN, label_space, space_table, table_by_names
 from domainbridge.data.labels import IdLabels
+from domainbridge.data.loaders import batches
 from domainbridge.data.sampling import Mixture, epoch_index
 from domainbridge.data.statistics import RareClasses, class_counts, rare_class_probabilities
 from domainbridge.data.threads import in_threads

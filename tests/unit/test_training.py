@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset
 
-from domainbridge.data.batches import batches
+from domainbridge.data.loaders import batches
 from domainbridge.errors import RecipeError, RunFolderError, StorageError, TrainingError
 from domainbridge.methods.self_training import SelfTraining
 from domainbridge.methods.source_only import SourceOnly

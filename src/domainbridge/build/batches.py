@@ -17,9 +17,10 @@ from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import training_space
 from domainbridge.build.recipe import stages_of, training_config
 from domainbridge.config.schema import Recipe
-from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops, batches
+from domainbridge.data.batches import CropRule, PairedCrops, TargetCrops
 from domainbridge.data.dataset import ConcatDataset, Dataset, FileDataset
 from domainbridge.data.fingerprint import files_fingerprint
+from domainbridge.data.loaders import batches
 from domainbridge.data.sampling import Mixture
 from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.errors import RecipeError

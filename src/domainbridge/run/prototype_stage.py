@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from domainbridge.build.batches import prototype_crops
-from domainbridge.data.batches import batches
+from domainbridge.data.loaders import batches
 from domainbridge.errors import RunFolderError
 from domainbridge.methods.base import PrototypeStage
 from domainbridge.methods.prototypes import PrototypeBank, empty_bank, image_means, running_mean

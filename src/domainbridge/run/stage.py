@@ -20,7 +20,7 @@ from domainbridge.build.training_sizes import training_sizes
 from domainbridge.build.weight_licenses import teacher_weights
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
-from domainbridge.data.batches import batches, loaders_alive
+from domainbridge.data.loaders import batches, loaders_alive
 from domainbridge.evaluation.target_score import target_score
 from domainbridge.files import write_text
 from domainbridge.methods.adapt_batchnorm import recompute_bn_stats

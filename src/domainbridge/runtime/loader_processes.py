@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from domainbridge.data.batches import PREFETCH
+from domainbridge.data.loaders import PREFETCH
 
 __all__ = ["SHARED_MEMORY", "automatic_workers", "fitting_workers"]
 
