@@ -1,6 +1,7 @@
 """A model folder as a module that predicts images of any size."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -37,6 +38,8 @@ __all__ = ["Predictor", "load_predictor"]
 
 _WINDOW = (512, 512)
 _PRECISIONS = ("float32", "bfloat16", "float16")
+_LARGE_IMAGE = 2**20
+"""Pixels at the network of an image for which no memory is kept before a second one of its size."""
 
 ImageLike = NDArray[np.uint8] | Image.Image | Path | str
 
@@ -145,7 +148,8 @@ class Predictor(nn.Module):
             ModelError: the network gives values that are not numbers.
         """
         if self._freed is not None:
-            self._freed.before(images[0].shape)
+            height, width = images[0].shape[:2]
+            self._freed.before(images[0].shape, large=math.prod(self.input_size(height, width)) > _LARGE_IMAGE)
         with _memory_error():
             results = self.class_maps(images, confidence=confidence, probabilities=probabilities)
             return [_on_host(result) for result in results]

@@ -34,14 +34,23 @@ class FreedMemory:
         self._least = 0 if self._library is None else _resident()
         self.kept = self._set(_ONE_GIB)
 
-    def before(self, size: object) -> None:
-        """Keep from now on; give memory back if the work has another size than the last one, and much is kept."""
-        if not self.kept:
-            self.kept = self._set(_ONE_GIB)
-        if self.kept and self._library is not None and size != self._size and _resident() > self._least + _MUCH:
+    def before(self, size: object, *, large: bool = False) -> None:
+        """Keep from now on; give memory back if the work has another size than the last one, and much is kept.
+
+        Args:
+            size: of the work.
+            large: keep from the second work of this size on: one alone gains nothing, and holes in what is kept cost
+                some hundreds of megabytes.
+        """
+        again, self._size = size == self._size, size
+        if self.kept and self._library is not None and not again and _resident() > self._least + _MUCH:
             self._library.malloc_trim(0)
             self._least = _resident()
-        self._size = size
+        if large and not again:
+            self._set(_LARGE)
+            self.kept = False
+        elif not self.kept:
+            self.kept = self._set(_ONE_GIB)
 
     def pause(self) -> None:
         """Give memory back, and large arrays at once until :meth:`before` is called again.
