@@ -1,6 +1,9 @@
 """Decoding, label spaces, listings, fingerprints, transforms, statistics, batches."""
 
+import gc
+import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -556,3 +559,35 @@ class TestFingerprint:
 
     def test_no_files(self) -> None:
         assert files_fingerprint(FileDataset("here", ())) == files_fingerprint(FileDataset("there", ()))
+
+
+class Left:
+    """An object in a reference cycle whose end must be in the process of its beginning."""
+
+    def __init__(self, ends: Path) -> None:
+        self.cycle, self.ends = self, ends
+
+    def __del__(self) -> None:
+        self.ends.write_text(f"{self.ends.read_text()} {os.getpid()}")
+
+
+class Collecting(torch.utils.data.Dataset[int]):
+    """A stream whose items come with a collection."""
+
+    def __getitem__(self, step: int) -> int:
+        gc.collect()
+        return step
+
+
+def test_what_a_program_leaves_behind_ends_in_its_own_process(tmp_path: Path) -> None:
+    """A session of onnxruntime that ends in a loader process waits for threads that are not there."""
+    ends = tmp_path / "ends"
+    ends.write_text("")
+    gc.disable()
+    try:
+        Left(ends)
+        with closing(batches(Collecting(), range(3), num_workers=1)) as items:
+            assert list(items) == [0, 1, 2]
+    finally:
+        gc.enable()
+    assert ends.read_text().split() == [str(os.getpid())]

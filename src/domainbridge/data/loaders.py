@@ -1,5 +1,6 @@
 """Items of a stream in order, prefetched by loader processes; what is said when such a process ends or hangs."""
 
+import gc
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -46,6 +47,8 @@ def batches(
         worker_init_fn=_quiet_worker if num_workers else None,
         timeout=patience if num_workers else 0,
     )
+    if num_workers:
+        gc.collect()  # not left to the loader processes, see below
     loaded = iter(loader)
     try:
         yield from loaded
@@ -97,6 +100,10 @@ def _quiet_worker(_: int) -> None:
     import signal
 
     import cv2
+
+    # What the training process left behind is not collected here: a session of onnxruntime would wait for threads that
+    # a forked process does not have, without end.
+    gc.freeze()
 
     # Terminals, torchrun and systemd signal the whole process group. The training process then finishes its step, saves
     # a checkpoint and ends its workers. Without workers the training process could not finish the step, so workers
