@@ -6,6 +6,7 @@ by gradients without content.
 """
 
 import collections
+import gc
 import multiprocessing
 import os
 import traceback
@@ -126,8 +127,11 @@ def on_fake_cuda(work: Callable[[], Result]) -> Result:
     The work runs in a child process: torch sometimes crashes when many such tensors have come and gone in one process.
     """
     receiver, sender = multiprocessing.Pipe(duplex=False)
+    # A session of onnxruntime that another test left would wait in the child for threads that only this process has.
+    gc.collect()
     child = os.fork()
     if child == 0:
+        gc.freeze()
         try:
             with _fake_cuda():
                 sender.send((work(), None))
