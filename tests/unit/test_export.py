@@ -121,7 +121,7 @@ def test_torch_export_and_its_check(place: Path, monkeypatch: pytest.MonkeyPatch
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", "masks"}
 
 
-def save_transformer(folder: Path) -> None:
+def save_transformer(folder: Path, *, pad: bool = True) -> None:
     """A plain ViT with random weights, trained on crops of height 40 and width 56."""
     spec = ModelSpec("test_vit", 16, 3, HeadSpec("linear"))
     space = label_space("abc", ["a", "b", "c"])
@@ -130,8 +130,17 @@ def save_transformer(folder: Path) -> None:
     with torch.no_grad():
         network.head.classifier.weight.normal_(std=20)
     crop = TrainingSizes((40, 56))
-    config = ModelConfig(spec, space.name, space.classes, space.colors, None, training_sizes=crop)
+    config = ModelConfig(spec, space.name, space.classes, space.colors, None, training_sizes=crop, pad=pad)
     save_model(folder, network, config)
+
+
+def test_a_model_that_stretches_its_logits_keeps_the_size_of_its_file(place: Path, tmp_path: Path) -> None:
+    save_transformer(tmp_path / "vit", pad=False)
+    out = tmp_path / "vit.pt2"
+    result = export_model(tmp_path / "vit", out, format="torch", size=(40, 56), images=place / "images").check
+    assert result.equal_pixels == 100
+    exported = domainbridge.load_exported(out, device="cpu")
+    assert (exported.config.size, exported.config.grid) == ((40, 56), 1)
 
 
 def test_a_transformer_exports_for_one_size(place: Path, tmp_path: Path) -> None:

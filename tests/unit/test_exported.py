@@ -58,6 +58,17 @@ def pair(
     return under_torch, ExportedPredictor(TorchNetwork(network), exported, rule)
 
 
+def alike(under_torch: Predictor, exported: ExportedPredictor, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The classes of noise under torch, after a comparison with those of the exported file."""
+    expected, sure = under_torch.class_maps([noise(*size)], confidence=True)[0].arrays()
+    result = exported.class_maps([noise(*size)], confidence=True)[0]
+    assert (result.classes == expected).mean() > 0.99
+    assert sure is not None
+    assert result.confidence is not None
+    assert np.abs(result.confidence.astype(int) - sure).max() <= 2
+    return expected
+
+
 def noise(*size: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
@@ -77,14 +88,7 @@ def noise(*size: int) -> NDArray[np.uint8]:
 def test_the_classes_are_those_of_the_model_folder(
     network: Segmenter, rule: InferenceRule, resize: tuple[int, int, bool, int | None] | None, size: tuple[int, int]
 ) -> None:
-    under_torch, exported = pair(network, rule, resize)
-    expected = under_torch.class_maps([noise(*size)], confidence=True)[0].arrays()
-    classes, sure = exported.class_maps([noise(*size)], confidence=True)[0].arrays()
-    assert len(np.unique(expected[0])) > 1 or min(size) == 1
-    assert (classes == expected[0]).mean() > 0.99
-    assert sure is not None
-    assert expected[1] is not None
-    assert np.abs(sure.astype(int) - expected[1]).max() <= 2
+    assert len(np.unique(alike(*pair(network, rule, resize), size))) > 1 or min(size) == 1
 
 
 def test_large_images_go_through_windows_with_context(network: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,12 +148,7 @@ def test_a_file_of_one_size_takes_sliding_windows(
     network: Segmenter, rule: InferenceRule, resize: tuple[int, int, bool, int | None] | None, size: tuple[int, int]
 ) -> None:
     under_torch, exported = of_one_size(network, rule, resize)
-    expected, sure = under_torch.class_maps([noise(*size)], confidence=True)[0].arrays()
-    result = exported.class_map(noise(*size), confidence=True)
-    assert (result.classes == expected).mean() > 0.99
-    assert sure is not None
-    assert result.confidence is not None
-    assert np.abs(result.confidence.astype(int) - sure).max() <= 2
+    alike(under_torch, exported, size)
     assert exported.windows_for(*size) == under_torch.windows_for(*size)
 
 

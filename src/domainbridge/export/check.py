@@ -176,7 +176,7 @@ class _Equal:
 
 def _without_resizing(predictor: Predictor, exported: ExportedPredictor) -> tuple[ImagePredictor, ...]:
     """Both for images at the network's size; a file's fixed size passes the model folder in one piece, too."""
-    rule = InferenceRule(window=exported.config.size)
+    rule = InferenceRule(window=exported.config.size, pad=predictor.rule.pad)
     return (
         Predictor(predictor.network, replace(predictor.config, resize=None), rule),
         ExportedPredictor(exported.session, replace(exported.config, resize=None)),

@@ -34,12 +34,7 @@ class MeanTeacher:
       this target alone.
     """
 
-    def __init__(
-        self,
-        student: Segmenter,
-        decay: float = EMA_DECAY,
-        statistics: TeacherStatistics = "batch",
-    ) -> None:
+    def __init__(self, student: Segmenter, decay: float = EMA_DECAY, statistics: TeacherStatistics = "batch") -> None:
         """Start as a copy of the student; ``decay`` is the largest decay, reached as the steps grow.
 
         What does not train in the student is not copied: both networks have the same tensors.
@@ -82,7 +77,9 @@ class MeanTeacher:
         for mode, members in _passes(self.statistics, domains):
             self.model.train(mode == "batch")
             dropout_off(self.model)
-            part = self.model(torch.cat([image[row : row + 1] for row in members]))
+            # The whole batch stays the tensor that it is: the maps of a frozen trunk are remembered by the image.
+            some = image if len(members) == len(image) else torch.cat([image[row : row + 1] for row in members])
+            part = self.model(some)
             rows |= {row: Segmentation(*(each[k : k + 1] for each in part)) for k, row in enumerate(members)}
         # Slices and one concatenation: an index tensor would have to be copied to the device in every step.
         return Segmentation(*(torch.cat(part) for part in zip(*(rows[row] for row in range(len(image))), strict=True)))
