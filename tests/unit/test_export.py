@@ -102,7 +102,7 @@ def test_an_earlier_export_is_replaced_and_no_other_file(place: Path, onnx_file:
         export_model(place / "model", tmp_path / "a.onnx", size=(0, 64))
     wide = ["--format", "onnx", "--out", str(tmp_path / "a.onnx"), "--size", "64"]
     result = CliRunner().invoke(app, ["export", str(place / "model"), *wide])
-    assert "expected HEIGHTxWIDTH such as 512x1024" in str(result.exception)
+    assert "expected WIDTHxHEIGHT such as 1024x512" in str(result.exception)
     with pytest.raises(RecipeError, match=r"ends in \.pt2"):
         export_model(place / "model", tmp_path / "a.onnx", format="torch")
     with pytest.raises(RecipeError, match="--images DIR"):
@@ -145,18 +145,18 @@ def test_a_model_that_stretches_its_logits_keeps_the_size_of_its_file(place: Pat
 
 def test_a_transformer_exports_for_one_size(place: Path, tmp_path: Path) -> None:
     save_transformer(tmp_path / "vit")
-    with pytest.raises(ModelError, match=r"--size 70x97 is the size of most of the 3 --images") as refused:
+    with pytest.raises(ModelError, match=r"--size 97x70 is the size of most of the 3 --images") as refused:
         export_model(tmp_path / "vit", tmp_path / "a.onnx", images=place / "images")
     assert "cannot be exported for every image size" in str(refused.value)
-    with pytest.raises(ModelError, match="--size 40x56 is the crop of the training"):
+    with pytest.raises(ModelError, match="--size 56x40 is the crop of the training"):
         export_model(tmp_path / "vit", tmp_path / "a.onnx")
-    out, given = tmp_path / "vit.onnx", ["--images", str(place / "images"), "--size", "40x56"]
+    out, given = tmp_path / "vit.onnx", ["--images", str(place / "images"), "--size", "56x40"]
     result = CliRunner().invoke(app, ["export", str(tmp_path / "vit"), "--format", "onnx", "--out", str(out), *given])
     assert result.exit_code == 0, result.output
     assert re.search(r"equal pixels +100\.000 %", result.output)
     assert re.search(r"whole images +\d+\.\d+ % equal pixels", result.output)
     exported = domainbridge.load_exported(out, device="cpu")
-    assert "the file is for 48x64" in result.output
+    assert "the file is for 64x48" in result.output
     assert (exported.config.size, exported.config.batch, exported.config.grid) == ((48, 64), None, 16)
     folder = domainbridge.load_model(tmp_path / "vit", device="cpu")
     image = exported.read(place / "images/0.png")

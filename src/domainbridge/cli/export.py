@@ -26,8 +26,8 @@ def export(
         str | None,
         typer.Option(
             help="one size for all images at the network, for what does not export for every size (most transformers): "
-            "HEIGHTxWIDTH such as 512x1024; default: any size",
-            metavar="HEIGHTxWIDTH",
+            "WIDTHxHEIGHT such as 1024x512; default: any size",
+            metavar="WIDTHxHEIGHT",
         ),
     ] = None,
     images: Annotated[
@@ -56,17 +56,18 @@ def export(
 
     The check prints the largest difference, equal pixels, mIoU and speed. A file that fails is not written.
     """
-    from domainbridge.cli.parsing import parse_height_width, writable
+    from domainbridge.cli.parsing import parse_size, writable
     from domainbridge.export.export import export_model
 
     writable(out, "--out")
+    width_height = None if size is None else parse_size(size, "--size")
     done = export_model(
         model,
         out,
         format=format,
         precision=precision,
         opset=opset,
-        size=None if size is None else parse_height_width(size, "--size"),
+        size=width_height and width_height[::-1],
         images=images,
         labels=labels,
         label_map=label_map,

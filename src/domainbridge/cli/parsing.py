@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LARGEST_FACTOR = 16
 
 __all__ = [
-    "parse_height_width", "parse_limits", "parse_numbers", "parse_resize", "parse_scales", "parse_size", "writable",
+    "parse_limits", "parse_numbers", "parse_resize", "parse_scales", "parse_size", "writable",
     "writable_folder",
 ]  # fmt: skip
 
@@ -57,17 +57,6 @@ def parse_size(text: str, option: str) -> tuple[int, int] | None:
         return None
     if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
         raise RecipeError(f"{option} {text}: expected WIDTHxHEIGHT such as 1024x512, or 'none'")
-    return int(match[1]), int(match[2])
-
-
-def parse_height_width(text: str, option: str) -> tuple[int, int]:
-    """'512x1024' to (512, 1024).
-
-    Raises:
-        RecipeError: something else.
-    """
-    if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
-        raise RecipeError(f"{option} {text}: expected HEIGHTxWIDTH such as 512x1024")
     return int(match[1]), int(match[2])
 
 

@@ -74,7 +74,7 @@ class _OnnxSession:
             height, width = batch.shape[-2:]
             raise ModelError(
                 f"onnxruntime cannot run this file on images of {width}x{height} pixels ({error}); the network does "
-                "not export for every size: `domainbridge export --size HEIGHTxWIDTH` makes a file for one size"
+                "not export for every size: `domainbridge export --size WIDTHxHEIGHT` makes a file for one size"
             ) from error
         return output
 

@@ -115,7 +115,7 @@ def export_model(
     some = chosen(predictor, listed, count, precision, size)
     with tempfile.TemporaryDirectory(prefix="domainbridge-export-") as folder:
         path = Path(folder) / out.name
-        report(f"{model}: {format}, {precision}{'' if size is None else f', height {size[0]}, width {size[1]}'}")
+        report(f"{model}: {format}, {precision}{'' if size is None else f', {size[1]}x{size[0]} pixels'}")
         try:
             _write(predictor, path, format, precision, opset, size, some.calibration)
         except FreeSizeError as error:
@@ -143,7 +143,7 @@ def _on_grid(size: Size | None, grid: int, report: Callable[[str], None]) -> Siz
         return size
     larger = covered(size, grid)
     report(
-        f"note: --size {size[0]}x{size[1]}: the file is for {larger[0]}x{larger[1]}, whose sides the network's largest "
+        f"note: --size {size[1]}x{size[0]}: the file is for {larger[1]}x{larger[0]}, whose sides the network's largest "
         f"stride ({grid}) divides; images of your size are continued to it, as with the model folder"
     )
     return larger
@@ -153,14 +153,14 @@ def _size_advice(predictor: Predictor, images: Sequence[Path]) -> str:
     """What to do where a network does not export for every size."""
     (height, width), which = suggested_size(predictor, images)
     return (
-        "Give --size HEIGHTxWIDTH: the file takes images of this size alone, and predicting with the file takes "
-        f"overlapping windows of larger images and pads smaller ones. --size {height}x{width} is {which}"
+        "Give --size WIDTHxHEIGHT: the file takes images of this size alone, and predicting with the file takes "
+        f"overlapping windows of larger images and pads smaller ones. --size {width}x{height} is {which}"
     )
 
 
 def _advice(precision: str, size: Size | None) -> str:
     if precision == "float32":
-        other = " for every size; --size HEIGHTxWIDTH exports the network for one size" if size is None else ""
+        other = " for every size; --size WIDTHxHEIGHT exports the network for one size" if size is None else ""
         return f"This network does not export as it is{other}; please report the backbone and the head."
     return (
         f"Take a higher precision, or more and other --images (int8 reads {CALIBRATION_IMAGES} of them); --min-equal "
