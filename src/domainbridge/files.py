@@ -4,16 +4,19 @@ import hashlib
 import json
 import os
 import threading
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from safetensors import SafetensorError
 
 from domainbridge.errors import StorageError
 
 __all__ = [
+    "ARRAYS_DAMAGED",
     "LOADER_ENDED",
     "digest",
     "digest_bytes",
@@ -21,10 +24,15 @@ __all__ = [
     "read_json",
     "remove_temporaries",
     "replace_file",
+    "write_arrays",
     "write_file",
     "write_text",
 ]
 
+ARRAYS_DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError),
+)
+"""What NumPy raises on a missing or damaged file of arrays: a zip archive, whose CRC-32 is checked when it is read."""
 LOADER_ENDED = "DataLoader worker"
 """Part of torch's message about a killed loader process; a signal handler raises it anywhere in the main thread."""
 
@@ -62,6 +70,21 @@ def write_file(path: Path, save: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write NumPy arrays by name as one compressed file; ``ARRAYS_DAMAGED`` are the errors of reading a damaged one.
+
+    Raises:
+        StorageError: as for :func:`write_file`.
+    """
+    import numpy as np  # late: the command line shows its help without
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, NumPy would add a suffix to it
+            np.savez_compressed(file, **arrays)
+
+    write_file(path, save)
 
 
 def replace_file(temporary: Path, path: Path) -> None:

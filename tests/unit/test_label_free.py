@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from domainbridge.data.dataset import evenly_spread
 from domainbridge.data.label_spaces import label_space
-from domainbridge.data.spread import evenly_spread
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.grid import image_on, label_on_grid, middle
 from domainbridge.evaluation.label_free import (

@@ -11,7 +11,7 @@ from domainbridge.errors import RunFolderError
 from domainbridge.evaluation.predictor import Predictor
 from domainbridge.evaluation.segmentation_model import SegmentationModel
 from domainbridge.models.model_folder import load_model as load_model_folder
-from domainbridge.run.path_models import path_model_folders
+from domainbridge.run.suggest import path_model_folders
 from domainbridge.runtime.torchrun import joined_processes
 from domainbridge.tools.open_model import open_model
 from domainbridge.tools.predict import predict_files

@@ -1,13 +1,10 @@
 """From a recipe's crop and sampling keys to the batches of its stages."""
 
-import zlib
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -24,7 +21,7 @@ from domainbridge.data.loaders import batches
 from domainbridge.data.sampling import Mixture
 from domainbridge.data.statistics import RareClasses, counts_of_samples
 from domainbridge.errors import RecipeError
-from domainbridge.files import write_file
+from domainbridge.files import ARRAYS_DAMAGED, write_arrays
 from domainbridge.methods.base import PrototypeStage, StageSpec, TrainingStage
 from domainbridge.models.backbones.base import normalization_of
 from domainbridge.runtime.device import Runtime
@@ -208,7 +205,7 @@ def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path, *, oracle: b
     counts = _kept_counts(counts_file, fingerprint, (len(labeled), classes))
     if counts is None:
         counts = counts_of_samples(labeled, classes)[:, :-1]
-        write_file(counts_file, partial(_save_counts, counts, fingerprint))
+        write_arrays(counts_file, counts=counts, fingerprint=np.array(fingerprint))
     rare = RareClasses(counts, rule.rcs_temperature, rule.min_share)
     if not rare.shown:
         raise RecipeError(
@@ -218,20 +215,12 @@ def rare_classes(recipe: Recipe, data: DataSets, counts_file: Path, *, oracle: b
     return rare
 
 
-def _save_counts(counts: NDArray[np.int64], fingerprint: str, path: Path) -> None:
-    with path.open("wb") as file:  # given a name, NumPy would add a suffix to it
-        np.savez_compressed(file, counts=counts, fingerprint=np.array(fingerprint))
-
-
 def _kept_counts(counts_file: Path, fingerprint: str, shape: tuple[int, int]) -> NDArray[np.int64] | None:
-    """The kept counts of the same files; None when they are missing, of other files or damaged.
-
-    The file is a zip archive, whose CRC-32 is checked when it is read.
-    """
+    """The kept counts of the same files; None when they are missing, of other files or damaged."""
     try:
         with counts_file.open("rb") as file, np.load(file) as content:
             counts: NDArray[np.int64] = content["counts"]
             same = str(content["fingerprint"]) == fingerprint
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError):
+    except ARRAYS_DAMAGED:
         return None
     return counts if same and counts.shape == shape and counts.dtype == np.int64 else None

@@ -42,6 +42,7 @@ __all__ = [
 
 _UNKNOWN_KEY = "extra_forbidden"
 """pydantic's type of the error."""
+_DEFAULT_METHOD: str = Recipe.model_fields["method"].default
 
 
 def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -55,13 +56,13 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     return _parsed(document.tree, overrides, str(path), document)
 
 
-def parse_recipe(tree: object, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
+def parse_recipe(tree: object, overrides: Sequence[str] = ()) -> Recipe:
     """Validate a tree of plain values.
 
     Raises:
         RecipeError: as for :func:`load_recipe`.
     """
-    return _parsed(tree, overrides, where, None)
+    return _parsed(tree, overrides, "recipe", None)
 
 
 def _parsed(tree: object, overrides: Sequence[str], where: str, document: Document | None) -> Recipe:
@@ -142,9 +143,8 @@ def recipe_class(method: str) -> type[Recipe]:
 
 def recipe_keys_page() -> str:
     """Markdown of every key: a recipe with the default method, then the keys of other methods."""
-    default = Recipe.model_fields["method"].default
-    others = {name: METHODS[name].config_class for name in METHODS.names() if name != default}
-    return keys_page(recipe_class(default), others)
+    others = {name: METHODS[name].config_class for name in METHODS.names() if name != _DEFAULT_METHOD}
+    return keys_page(recipe_class(_DEFAULT_METHOD), others)
 
 
 def method_of(recipe: Recipe) -> Method:
@@ -185,13 +185,11 @@ def training_config(recipe: Recipe, stage: TrainingStage) -> TrainingConfig:
 
 def _class_for(tree: dict[str, Any]) -> tuple[type[Recipe], list[str]]:
     """The class to validate with; an unknown method is a problem beside the others."""
-    name = tree.get("method", Recipe.model_fields["method"].default)
-    if isinstance(name, str):
-        try:
-            return recipe_class(name), []
-        except RecipeError as error:
-            return recipe_class(Recipe.model_fields["method"].default), [str(error)]
-    return recipe_class(Recipe.model_fields["method"].default), []
+    name = tree.get("method", _DEFAULT_METHOD)
+    try:
+        return recipe_class(name if isinstance(name, str) else _DEFAULT_METHOD), []
+    except RecipeError as error:
+        return recipe_class(_DEFAULT_METHOD), [str(error)]
 
 
 def _of_another_method(place: tuple[Any, ...], text: str, tree: dict[str, Any]) -> str | None:
@@ -202,7 +200,7 @@ def _of_another_method(place: tuple[Any, ...], text: str, tree: dict[str, Any]) 
     others = [name for name in METHODS.names() if key in METHODS[name].config_class.model_fields]
     if not others:
         return None
-    chosen = tree.get("method", Recipe.model_fields["method"].default)
+    chosen = tree.get("method", _DEFAULT_METHOD)
     return f"{key}: is a key of method {' and '.join(others)}, but the recipe's method is {chosen}; leave the key out"
 
 
@@ -222,7 +220,7 @@ def _with_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
 
 def _problems_of_sources(tree: dict[str, Any], recipe: Recipe | None) -> list[str]:
     """Sources that the method needs and does not get, or the other way round; also beside other problems."""
-    name = tree.get("method", Recipe.model_fields["method"].default)
+    name = tree.get("method", _DEFAULT_METHOD)
     known = isinstance(name, str) and name in METHODS.names()
     need = getattr(METHODS[name], "sources", "needed") if known else "needed"
     if recipe is not None:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from domainbridge.build.datasets import DataSets
 from domainbridge.config.schema import Recipe
-from domainbridge.data.dataset import FileDataset
+from domainbridge.data.dataset import FileDataset, evenly_spread
 from domainbridge.data.decode import image_size
-from domainbridge.data.spread import evenly_spread
 from domainbridge.data.threads import in_threads
 from domainbridge.data.training_sizes import ImageSizes, TrainingSizes
 from domainbridge.errors import DataError

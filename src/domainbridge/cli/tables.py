@@ -70,8 +70,13 @@ def time_left(text: str, *, shown: bool = True) -> Iterator[tuple[Callable[[floa
         task = bars.add_task(text, total=1, visible=False)
         yield (
             lambda done, total: bars.update(task, completed=done, total=total, visible=True),
-            lambda line: bars.console.print(printable(line), highlight=False, markup=False, soft_wrap=True),
+            lambda line: _print_line(bars.console, line),
         )
+
+
+def _print_line(console: Console, text: str) -> None:
+    """A line as it is; a terminal wraps where it ends."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_plan(recipe: "Recipe", planned: "list[PlannedStage]", folder: Path, estimate: "Estimate") -> None:
@@ -117,7 +122,7 @@ def print_outcome(folder: Path) -> None:
         console.print(f"mIoU in percent; gain over {BASELINE} in points, with its 95 % interval", highlight=False)
         console.print(table, highlight=False)
     for sentence in verdict(facts, scores):
-        console.print(printable(sentence.text), highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, sentence.text)
     lines = []
     if (folder / REPORT).exists():
         lines.append(f"report: {folder / REPORT}")
@@ -125,7 +130,7 @@ def print_outcome(folder: Path) -> None:
         command = shlex.join(["domainbridge", "predict", str(folder / "model"), "IMAGES", "--out", "segmented"])
         lines += [f"model: {folder / 'model'}", f"next: {command} --overlay"]
     for line in lines:
-        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, line)
 
 
 def _miou_cell(score: "StageScore | None") -> str:
@@ -160,18 +165,16 @@ def print_survey(survey: "Survey") -> None:
     console = Console()
     for domain in survey.domains:
         unusable = f", {domain.unusable} cannot be used" if domain.unusable else ""
-        console.print(
-            printable(f"{domain.name}: {domain.images} images{unusable}"), highlight=False, markup=False, soft_wrap=True
-        )
+        _print_line(console, f"{domain.name}: {domain.images} images{unusable}")
         if domain.counts is not None:
             pixels = domain.ignored + int(domain.counts.sum())
             console.print(
                 printable(f"  {domain.ignored / max(pixels, 1):.1%} of the pixels have no class"), highlight=False
             )
     for warning in survey.all_warnings:
-        console.print(printable(f"warning: {warning}"), highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, f"warning: {warning}")
     for note in survey.all_notes:
-        console.print(printable(f"note: {note}"), highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, f"note: {note}")
 
 
 def print_shares(shares: "list[DomainShares]") -> None:

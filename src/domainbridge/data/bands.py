@@ -20,7 +20,6 @@ __all__ = [
     "Limits",
     "choose_bands",
     "decode_bands",
-    "needs_rule",
     "scale_advice",
     "scale_limits",
     "to_rgb",
@@ -73,11 +72,6 @@ class ImageRule:
     def by_value(self) -> bool:
         """Whether values are chosen or scaled."""
         return not (self.bands is None and self.scale is None and self.percentiles is None)
-
-
-def needs_rule(header: Header) -> bool:
-    """Whether a file's pixels are no 8-bit gray or color values, so that its values must be read one by one."""
-    return not header.plain
 
 
 def decode_bands(path: Path, content: bytes, header: Header) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image, re
 from domainbridge.errors import FileError
 from domainbridge.types import Sample
 
-__all__ = ["ConcatDataset", "Dataset", "FileDataset", "ahead", "check_same_size"]
+__all__ = ["ConcatDataset", "Dataset", "FileDataset", "ahead", "check_same_size", "evenly_spread"]
 
 
 class Dataset(Protocol):
@@ -180,6 +180,12 @@ class ConcatDataset:
                 return part, index
             index -= len(part)
         raise IndexError("index beyond the last domain")
+
+
+def evenly_spread(count: int, at_most: int) -> list[int]:
+    """At most ``at_most`` of ``count`` positions, from the first on."""
+    kept = min(count, at_most)
+    return [count * number // kept for number in range(kept)]
 
 
 def ahead(dataset: Dataset, indices: Iterable[int]) -> Iterator[Sample]:

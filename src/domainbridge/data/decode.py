@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from domainbridge.data.bands import ImageRule, decode_bands, needs_rule, to_rgb
+from domainbridge.data.bands import ImageRule, decode_bands, to_rgb
 from domainbridge.data.headers import UNREADABLE, Header, header_of, read_header, unreadable
 from domainbridge.data.storage.tar import read_bytes
 from domainbridge.errors import FileError
@@ -52,7 +52,7 @@ def decode_image(path: Path, content: bytes, rule: ImageRule = _PLAIN) -> NDArra
     """
     try:
         header = header_of(path, io.BytesIO(content))
-        if needs_rule(header) or rule.by_value or (header.format == "TIFF" and header.alpha):
+        if not header.plain or rule.by_value or (header.format == "TIFF" and header.alpha):
             rgb = to_rgb(path, decode_bands(path, content, header), header, rule)
             return _oriented(rgb, header.orientation if rule.exif == "upright" else 1)
         return _decode_plain(content, header, rule)

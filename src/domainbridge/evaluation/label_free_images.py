@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from domainbridge.data.dataset import Dataset, ahead
-from domainbridge.data.spread import evenly_spread
+from domainbridge.data.dataset import Dataset, ahead, evenly_spread
 from domainbridge.errors import ModelError
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 from domainbridge.evaluation.evaluate import ScoringRule

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from domainbridge.data.dataset import Dataset, ahead
-from domainbridge.data.spread import evenly_spread
+from domainbridge.data.dataset import Dataset, ahead, evenly_spread
 from domainbridge.evaluation.confusion import confusion_matrix
 from domainbridge.evaluation.grid import image_on, on_grid
 from domainbridge.evaluation.label_free import chance_corrected_agreement

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.data.dataset import FileDataset
+from domainbridge.data.dataset import FileDataset, evenly_spread
 from domainbridge.data.folder import Listing
 from domainbridge.data.headers import read_header
-from domainbridge.data.spread import evenly_spread
 from domainbridge.data.transforms import resize_image
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.label_maps import check_classes_occur

@@ -10,15 +10,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from domainbridge.config.base import Section
-from domainbridge.methods.base import (
-    MethodConfig,
-    PrototypeStage,
-    StageInputs,
-    StageSpec,
-    TrainingStage,
-    register_method,
-)
-from domainbridge.methods.distillation import Distillation, DistillationConfig, Teacher
+from domainbridge.methods.base import MethodConfig, StageInputs, StageSpec, TrainingStage, register_method
+from domainbridge.methods.distillation import Distillation, DistillationConfig, prototype_stage, teachers_of
 from domainbridge.methods.masked_consistency import MaskedConfig, masked_stage
 from domainbridge.methods.prototypes import PrototypesConfig
 from domainbridge.methods.self_training import SelfTrainingConfig, self_training_stage
@@ -109,18 +102,11 @@ class DDB:
             paths = tuple(f"r{number}-{path}" for path in config.paths)
             prototypes = f"r{number}-prototypes" if config.distillation.prototypes else None
             if prototypes is not None:
-                stages.append(self._prototype_stage(prototypes, paths))
+                stages.append(prototype_stage(prototypes, paths, config.prototypes))
             init = latest if config.warm_start else None
             stages.append(self._distillation_stage(number, paths, prototypes, init))
             latest = f"r{number}-distill"
         return stages
-
-    def _prototype_stage(self, name: str, paths: tuple[str, ...]) -> PrototypeStage:
-        config = self.config.prototypes
-        settings = {"prototypes": config.model_dump(mode="json")}
-        return PrototypeStage(
-            name=name, kind="prototypes", inputs=paths, students=paths, config=config, settings=settings
-        )
 
     def _distillation_stage(
         self, number: int, paths: tuple[str, ...], prototypes: str | None, init: str | None
@@ -128,13 +114,9 @@ class DDB:
         config = self.config.distillation
 
         def objective(student: Segmenter, inputs: StageInputs) -> Distillation:
-            teachers = tuple(
-                Teacher(inputs.model(path), inputs.prototypes(prototypes, path) if prototypes else None)
-                for path in paths
-            )
             return Distillation(
                 student,
-                teachers,
+                teachers_of(inputs, paths, prototypes),
                 augmentation=self.config.augmentation,
                 vertical_blur=not self.published,
                 use_missing_prototypes=self.published,

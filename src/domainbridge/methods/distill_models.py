@@ -13,15 +13,8 @@ from torch import Tensor
 
 from domainbridge.config.base import Section
 from domainbridge.config.domains import SourceConfig
-from domainbridge.methods.base import (
-    ModelStage,
-    PrototypeStage,
-    StageInputs,
-    StageSpec,
-    TrainingStage,
-    register_method,
-)
-from domainbridge.methods.distillation import Distillation, EnsembleConfig, Teacher
+from domainbridge.methods.base import ModelStage, StageInputs, StageSpec, TrainingStage, register_method
+from domainbridge.methods.distillation import Distillation, EnsembleConfig, prototype_stage, teachers_of
 from domainbridge.methods.prototypes import PrototypesConfig
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.photometric import AugmentationConfig
@@ -78,17 +71,7 @@ class DistillModels:
         ]
         inputs = names
         if config.distillation.prototypes:
-            settings = {"prototypes": config.prototypes.model_dump(mode="json")}
-            stages.append(
-                PrototypeStage(
-                    name="prototypes",
-                    kind="prototypes",
-                    inputs=names,
-                    students=names,
-                    config=config.prototypes,
-                    settings=settings,
-                )
-            )
+            stages.append(prototype_stage("prototypes", names, config.prototypes))
             inputs = (*names, "prototypes")
         stages.append(
             TrainingStage(
@@ -111,10 +94,7 @@ class DistillModels:
         kind = Distillation if self.config.sources else TargetDistillation
         return kind(
             student,
-            tuple(
-                Teacher(inputs.model(name), inputs.prototypes("prototypes", name) if config.prototypes else None)
-                for name in names
-            ),
+            teachers_of(inputs, names, "prototypes" if config.prototypes else None),
             augmentation=self.config.augmentation,
             vertical_blur=not self.published,
             use_missing_prototypes=self.published,

@@ -9,7 +9,7 @@ formulas stand in :func:`prototype_weights` and :func:`rectified_ensemble`; the 
 few rows of pixels at a time (``ops/prototype_distance.py``), and a test compares the two.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from domainbridge.config.base import Probability, Section
 from domainbridge.config.sections import NetworkConfig
-from domainbridge.methods.prototypes import PrototypeBank
+from domainbridge.methods.base import PrototypeStage, StageInputs
+from domainbridge.methods.prototypes import PrototypeBank, PrototypesConfig
 from domainbridge.methods.self_training import CONFIDENCE, PseudoLabel
 from domainbridge.models.segmenter import Segmentation, Segmenter
 from domainbridge.ops.losses import PixelLoss, soft_divergence
@@ -34,8 +35,10 @@ __all__ = [
     "EnsembleConfig",
     "Teacher",
     "TeacherOutput",
+    "prototype_stage",
     "prototype_weights",
     "rectified_ensemble",
+    "teachers_of",
 ]
 
 SOFT_WEIGHT = 0.1
@@ -110,6 +113,28 @@ class Teacher:
 
     model: Segmenter
     prototypes: PrototypeBank | None = None
+
+
+def teachers_of(inputs: StageInputs, models: Iterable[str], prototypes: str | None) -> tuple[Teacher, ...]:
+    """Finished models of earlier stages as teachers.
+
+    Args:
+        inputs: results of earlier stages.
+        models: the stages of the models.
+        prototypes: the stage that collected the models' prototypes; None: no prototypes.
+    """
+    return tuple(
+        Teacher(inputs.model(model), None if prototypes is None else inputs.prototypes(prototypes, model))
+        for model in models
+    )
+
+
+def prototype_stage(name: str, models: tuple[str, ...], config: PrototypesConfig) -> PrototypeStage:
+    """The stage that collects the prototypes of a distillation's teachers; ``models``: their stages."""
+    settings = {"prototypes": config.model_dump(mode="json")}
+    return PrototypeStage(
+        name=name, kind="prototypes", inputs=models, students=models, config=config, settings=settings
+    )
 
 
 class TeacherOutput:

@@ -1,6 +1,7 @@
 """What a run keeps of the images that it scores: pixel counts, reduced class maps, the images themselves once."""
 
 import io
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +17,11 @@ from PIL import Image
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule
 from domainbridge.config.schema import Recipe
-from domainbridge.data.dataset import FileDataset
+from domainbridge.data.dataset import FileDataset, evenly_spread
 from domainbridge.data.fingerprint import files_fingerprint
-from domainbridge.data.spread import evenly_spread
 from domainbridge.data.transforms import ResizeRule, resize_image, resize_label
 from domainbridge.evaluation.evaluate import ScoredImage, ScoringRule, scored_images
-from domainbridge.files import digest
+from domainbridge.files import digest, write_arrays
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.ops.transfer import from_device
 from domainbridge.run.context import Context
@@ -33,7 +33,6 @@ from domainbridge.run.image_records import (
     Picture,
     kept_fingerprint,
     packed_maps,
-    write_arrays,
 )
 from domainbridge.runtime.device import Runtime
 from domainbridge.types import Sample
@@ -222,7 +221,7 @@ class ImageRecorder:
             "exclude_classes": self.rule.exclude_classes,
             **space,
         }
-        write_arrays(path, content, arrays)
+        write_arrays(path, content=np.array(json.dumps(content)), **arrays)
 
     def write_pictures(self, parts: Sequence[Mapping[str, list[_Row]]], path: Path, fingerprint: str) -> None:
         """Write ``validation-images.npz``; ``parts``: the rows of every process."""
@@ -236,7 +235,8 @@ class ImageRecorder:
                 f"{number}.jpeg": np.frombuffer(b"".join(picture.jpeg for _, picture in pictures), np.uint8),
                 **packed_maps(number, labels),
             }
-        write_arrays(path, {"fingerprint": fingerprint, "targets": list(self.datasets)}, arrays)
+        content = {"fingerprint": fingerprint, "targets": list(self.datasets)}
+        write_arrays(path, content=np.array(json.dumps(content)), **arrays)
 
 
 def _in_order(parts: Sequence[Mapping[str, list[_Row]]], target: str) -> list[_Row]:

@@ -5,18 +5,15 @@ takes 2 KB, while a second pass of all stages over the images would take as long
 """
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.files import write_file
+from domainbridge.files import ARRAYS_DAMAGED
 
 __all__ = [
     "COUNTS_FILE",
@@ -30,13 +27,11 @@ __all__ = [
     "packed_maps",
     "read_pictures",
     "read_stage_images",
-    "write_arrays",
 ]
 
 COUNTS_FILE = "evaluation-images.npz"
 TEST_COUNTS_FILE = "test-images.npz"
 PICTURES_FILE = "validation-images.npz"
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError)
 
 ClassMap = NDArray[np.uint8]
 
@@ -103,7 +98,7 @@ def read_stage_images(path: Path, fingerprint: str | None = None) -> StageImages
                 target["name"]: _image_counts(arrays, number, target, len(classes) + 1)
                 for number, target in enumerate(content["targets"])
             }
-    except _DAMAGED:
+    except ARRAYS_DAMAGED:
         return None
     colors = tuple((int(red), int(green), int(blue)) for red, green, blue in content["colors"])
     return StageImages(classes, colors, targets, tuple(content["exclude_classes"]))
@@ -115,7 +110,7 @@ def read_pictures(path: Path) -> dict[str, dict[int, Picture]]:
         with path.open("rb") as file, np.load(file) as arrays:
             names = json.loads(str(arrays["content"]))["targets"]
             return {name: _pictures(arrays, number) for number, name in enumerate(names)}
-    except _DAMAGED:
+    except ARRAYS_DAMAGED:
         return {}
 
 
@@ -124,7 +119,7 @@ def kept_fingerprint(path: Path) -> str | None:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             return str(json.loads(str(arrays["content"]))["fingerprint"])
-    except _DAMAGED:
+    except ARRAYS_DAMAGED:
         return None
 
 
@@ -164,13 +159,3 @@ def _unpacked(arrays: Any, number: int) -> dict[int, ClassMap]:
     parts = np.split(arrays[f"{number}.maps"], np.cumsum(sizes.prod(1)))
     mapped = arrays[f"{number}.mapped"].tolist()
     return {place: part.reshape(size) for place, part, size in zip(mapped, parts, sizes.tolist(), strict=False)}
-
-
-def write_arrays(path: Path, content: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Write a compressed file of arrays, with plain values beside them."""
-    write_file(path, partial(_save, np.array(json.dumps(content)), arrays))
-
-
-def _save(content: NDArray[np.str_], arrays: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:  # given a name, NumPy would add a suffix to it
-        np.savez_compressed(file, content=content, **arrays)

@@ -9,7 +9,7 @@ from typing import Final
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule, training_space
 from domainbridge.config.schema import Recipe
-from domainbridge.data.spread import evenly_spread
+from domainbridge.data.dataset import evenly_spread
 from domainbridge.evaluation.label_free_images import SourceFacts, Walk
 from domainbridge.files import digest, read_json, write_text
 from domainbridge.models.model_folder import load_model
@@ -92,16 +92,7 @@ def score_without_labels(node: Node, nodes: Sequence[Node], context: Context, da
     if not read:
         return True
     before = read[1] if len(read) > 1 else None
-    seen = 0
-    context.callback.advance(node, LABEL_FREE, seen)
-
-    def progress() -> None:
-        nonlocal seen
-        seen += processes.count
-        context.callback.advance(node, LABEL_FREE, seen)
-        if processes.count == 1 and context.stop_requested():
-            raise StopRequested
-
+    progress = context.counted(node, LABEL_FREE)
     try:
         walk = walk_of(folder, node.name, before, recipe, context.runtime)
         source, targets = label_free_scores(replace(walk, progress=progress), recipe, data, count)

@@ -57,7 +57,7 @@ class FolderLock:
             except RunFolderError:
                 if self.stage is None or fcntl is None:
                     raise
-            file = self._open(self.folder / _FLOCK)
+            file = (self.folder / _FLOCK).open("a", encoding="utf-8")
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError as error:
@@ -94,7 +94,7 @@ class FolderLock:
         if self.stage is None or fcntl is None:
             yield
             return
-        with self._open(self.folder / _RESULTS) as file:
+        with (self.folder / _RESULTS).open("a", encoding="utf-8") as file:
             with suppress(OSError):  # a disk without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -118,7 +118,9 @@ class FolderLock:
             StorageError: the folder cannot be written.
         """
         try:
-            self.held[folder] = self._flock(folder) if fcntl is not None else _write_pid(folder)
+            self.held[folder] = (
+                self._lock_file(folder / _FLOCK, str(folder)) if fcntl is not None else _write_pid(folder)
+            )
         except OSError as error:
             raise StorageError(
                 f"{folder / _FLOCK}: cannot be written ({error.strerror}); give the right to write, or use --out"
@@ -128,14 +130,8 @@ class FolderLock:
         """Follow a locked folder to its new place."""
         self.held[new] = self.held.pop(old)
 
-    def _flock(self, folder: Path) -> IO[str]:
-        return self._lock_file(folder / _FLOCK, str(folder))
-
-    def _open(self, path: Path) -> IO[str]:
-        return path.open("a", encoding="utf-8")
-
     def _lock_file(self, path: Path, what: str) -> IO[str]:
-        file = self._open(path)
+        file = path.open("a", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

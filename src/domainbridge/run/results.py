@@ -170,19 +170,10 @@ def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "v
     kept = processes.broadcast(_kept_scores(path, fingerprint))
     if kept is not None:
         return StageScores(kept, None)
-    context.callback.advance(node, "scoring", 0)
+    progress = context.counted(node, "scoring")
     model, _ = load_model(context.folder / node.name / "model")
     context.runtime.place(model, channels_last=context.recipe.training.channels_last)
     recorder = stage_recorder(context, data) if role == "validation" else held_out_recorder(context, data)
-    seen = 0
-
-    def progress() -> None:
-        nonlocal seen
-        seen += processes.count
-        context.callback.advance(node, "scoring", seen)
-        if processes.count == 1 and context.stop_requested():
-            raise StopRequested
-
     try:
         rule, report = scoring_rule(context.recipe), context.callback.message
         targets = score_sets(model, _sets(data, role), rule, context.runtime, progress, report, recorder.add)

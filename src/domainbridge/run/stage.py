@@ -35,12 +35,11 @@ from domainbridge.models.lora import merge_lora
 from domainbridge.models.model_folder import load_model, publish_model, save_model
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.run.adabn_stage import adapt_to_target
-from domainbridge.run.context import Context
+from domainbridge.run.context import Context, FinishedStages
 from domainbridge.run.early_stopping import EarlyStopping
 from domainbridge.run.graph import Node
 from domainbridge.run.prototype_stage import collect_prototypes
 from domainbridge.run.stage_files import clear_stage, sweep
-from domainbridge.run.stage_inputs import FinishedStages
 from domainbridge.run.stage_state import StageCheckpoint, identity, mark_started
 from domainbridge.runtime.device import crops_of_one_size, forget_peak_memory, peak_memory
 from domainbridge.runtime.distributed import averaging_gradients

@@ -21,7 +21,7 @@ from domainbridge.runtime.device import resolve_runtime
 from domainbridge.tools.suggest import rank_images
 from domainbridge.tools.suggestions import Suggestions, check_free, write_suggestions
 
-__all__ = ["models_to_compare", "suggest"]
+__all__ = ["models_to_compare", "path_model_folders", "suggest"]
 
 
 def models_to_compare(nodes: Sequence[Node], folder: Path) -> list[str]:
@@ -45,6 +45,27 @@ def models_to_compare(nodes: Sequence[Node], folder: Path) -> list[str]:
     work = {node.name: (node.spec.kind, inputs[node.spec.extends or node.name]) for node in finished}
     alike = [[one, other] for one, other in pairwise(work) if work[one] == work[other]]
     return alike[-1] if alike else [finished[-1].name]
+
+
+def path_model_folders(model: Path) -> list[Path]:
+    """The model folders of the two paths of the last finished round.
+
+    Args:
+        model: ``RUN/model`` or ``RUN/STAGE/model``.
+
+    Raises:
+        RunFolderError: the folder lies in no run folder, or the run has no finished round of two paths.
+    """
+    folder = model.absolute()
+    run = next((each for each in folder.parents[:2] if (each / "recipe.yaml").is_file()), None)
+    if run is None:
+        raise RunFolderError(
+            f"{model}: lies in no run folder, so the two paths that trained it are not known; give RUN/model"
+        )
+    names = models_to_compare(stage_graph(load_recipe(str(run / "recipe.yaml")), None), run)
+    if len(names) < 2:
+        raise RunFolderError(f"{run}: no finished round of two paths whose disagreement could be shown")
+    return [run / name / "model" for name in names]
 
 
 def suggest(

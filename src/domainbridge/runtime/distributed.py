@@ -101,10 +101,6 @@ class Processes:
         dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.control)
         return bool(raised)
 
-    def any_soon(self) -> "Agreement":
-        """A question that is asked in every step, without waiting for its answer."""
-        return Agreement(self)
-
     def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
@@ -156,7 +152,8 @@ class Processes:
 class Agreement:
     """Whether a flag is up in any process, told one call later: the message travels while the next step runs.
 
-    All processes get the same answer at the same call. A single process gets its answer at once.
+    For a question in every step. All processes get the same answer at the same call; a single process gets its answer
+    at once.
     """
 
     def __init__(self, processes: Processes) -> None:

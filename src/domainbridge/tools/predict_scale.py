@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import cv2
 
+from domainbridge.data.dataset import evenly_spread
 from domainbridge.data.headers import read_header
-from domainbridge.data.spread import evenly_spread
 from domainbridge.data.threads import in_threads
 from domainbridge.data.training_sizes import Size
 from domainbridge.errors import DataError

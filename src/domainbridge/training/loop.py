@@ -13,7 +13,7 @@ from domainbridge.config.training import TrainingConfig
 from domainbridge.errors import TrainingError
 from domainbridge.methods.base import Objective, trained_objectives
 from domainbridge.runtime.device import Runtime
-from domainbridge.runtime.distributed import Processes
+from domainbridge.runtime.distributed import Agreement, Processes
 from domainbridge.seeding import seed_global_generator, torch_generator
 from domainbridge.training.amp import LossScale
 from domainbridge.training.optimizer import Schedule, set_rates
@@ -185,7 +185,7 @@ def fit(
     """
     assert (scale is None) == (config.precision != "float16")
     end = config.schedule.steps
-    window, agreed_stop, stopping = LossWindow(runtime.device), runtime.processes.any_soon(), False
+    window, agreed_stop, stopping = LossWindow(runtime.device), Agreement(runtime.processes), False
     for step in range(config.start, end):
         set_rates(optimizer, config.schedule.factor(step))
         objective.before_step(step)

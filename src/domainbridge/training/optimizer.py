@@ -39,25 +39,10 @@ class Schedule:
 
 
 def build_optimizer(
-    model: Segmenter,
-    learning_rate: float,
-    head_lr_mult: float,
-    weight_decay: float,
-    *,
-    layer_decay: float = 1.0,
-    lr_mults: Mapping[str, float] | None = None,
-    decay_mults: Mapping[str, float] | None = None,
+    model: Segmenter, learning_rate: float, head_lr_mult: float, weight_decay: float, **factors: Any
 ) -> torch.optim.AdamW:
     """AdamW over the weights that train; arguments as for :func:`parameter_groups`."""
-    groups = parameter_groups(
-        model,
-        learning_rate,
-        head_lr_mult,
-        weight_decay,
-        layer_decay=layer_decay,
-        lr_mults=lr_mults,
-        decay_mults=decay_mults,
-    )
+    groups = parameter_groups(model, learning_rate, head_lr_mult, weight_decay, **factors)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=_BETAS, weight_decay=weight_decay, fused=True)
 
 

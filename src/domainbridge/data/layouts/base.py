@@ -81,14 +81,11 @@ class Layout:
 
 
 LAYOUTS: Registry[Layout] = Registry("dataset", "domainbridge.data.layouts", "domainbridge.layouts")
+register_layout = LAYOUTS.register
+"""Register a layout under the name in recipes: ``register_layout("gta5")(Layout(...))``."""
 
 TRAIN_AND_VAL: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("val",)}
 """Splits with folders of the same names."""
-
-
-def register_layout(name: str) -> Callable[[Layout], Layout]:
-    """Register a layout under the name in recipes: ``register_layout("gta5")(Layout(...))``."""
-    return LAYOUTS.register(name)
 
 
 def native_id_decoder(

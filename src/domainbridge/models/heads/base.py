@@ -8,7 +8,7 @@ from torch import nn
 
 from domainbridge.config.sections import HeadConfig
 from domainbridge.models.backbones.base import Backbone
-from domainbridge.registry import Registered, Registry
+from domainbridge.registry import Registry
 
 __all__ = [
     "HEADS",
@@ -20,6 +20,7 @@ __all__ = [
     "pointwise_bn_relu",
     "register_head",
     "reset_classifier",
+    "separable_bn_relu",
 ]
 
 _DEFAULTS = HeadConfig()
@@ -83,10 +84,8 @@ HeadBuilder = Callable[..., Head]
 
 HEADS: Registry[HeadBuilder] = Registry("model.head.kind", "domainbridge.models.heads", "domainbridge.heads")
 
-
-def register_head(kind: str) -> Callable[[Registered], Registered]:
-    """Decorator of a head's class, whose constructor takes (spec, fine channels, channels, number of classes)."""
-    return HEADS.register(kind)
+register_head = HEADS.register
+"""Decorator of a head's class, whose constructor takes (spec, fine channels, channels, number of classes)."""
 
 
 def build_head(spec: HeadSpec, backbone: Backbone, num_classes: int) -> Head:
@@ -120,4 +119,14 @@ def conv_bn_relu(in_channels: int, out_channels: int, dilation: int = 1) -> nn.S
         nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
+    )
+
+
+def separable_bn_relu(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
+    """Dilated depthwise 3x3 convolution and a 1x1 convolution, BatchNorm and ReLU behind each."""
+    depthwise = nn.Conv2d(
+        in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
+    )
+    return nn.Sequential(
+        depthwise, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), *pointwise_bn_relu(in_channels, out_channels)
     )

@@ -12,6 +12,7 @@ from domainbridge.models.heads.base import (
     pointwise_bn_relu,
     register_head,
     reset_classifier,
+    separable_bn_relu,
 )
 from domainbridge.ops.upsample import upsample
 
@@ -32,9 +33,8 @@ class DAFormerHead(PyramidHead):
         width = spec.channels
         self.embed = nn.ModuleList(nn.Conv2d(each, width, 1) for each in channels)
         joined = width * len(channels)
-        self.branches = nn.ModuleList(
-            [pointwise_bn_relu(joined, width), *(_separable(joined, width, dilation) for dilation in spec.dilations)]
-        )
+        dilated = (separable_bn_relu(joined, width, dilation) for dilation in spec.dilations)
+        self.branches = nn.ModuleList([pointwise_bn_relu(joined, width), *dilated])
         self.fuse = conv_bn_relu(width * len(self.branches), width)
         self.dropout = nn.Dropout2d(spec.dropout)
         self.classifier = nn.Conv2d(width, num_classes, 1)
@@ -50,13 +50,3 @@ class DAFormerHead(PyramidHead):
     def reset(self, *, published: bool) -> None:
         """N(0, 0.01) for the classifier; the convolutions keep PyTorch's default."""
         reset_classifier(self)
-
-
-def _separable(in_channels: int, out_channels: int, dilation: int) -> nn.Sequential:
-    """Dilated depthwise 3x3 convolution and a 1x1 convolution, BatchNorm and ReLU behind each."""
-    depthwise = nn.Conv2d(
-        in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
-    )
-    return nn.Sequential(
-        depthwise, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), *pointwise_bn_relu(in_channels, out_channels)
-    )

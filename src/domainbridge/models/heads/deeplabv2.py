@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from domainbridge.models.heads.base import Head, HeadSpec, conv_bn_relu, register_head
+from domainbridge.models.heads.base import Head, HeadSpec, conv_bn_relu, register_head, reset_classifier
 
 __all__ = ["DeepLabV2Head"]
 
@@ -50,6 +50,4 @@ class DeepLabV2Head(Head):
                 nn.init.normal_(module.weight, std=0.01)
         nn.init.kaiming_normal_(self.fuse.get_parameter("0.weight"), mode="fan_out")
         if not published:
-            nn.init.normal_(self.classifier.weight, std=0.01)
-            assert self.classifier.bias is not None
-            nn.init.zeros_(self.classifier.bias)
+            reset_classifier(self)

@@ -1,9 +1,9 @@
 """A head with a skip from stride 4, for coarse and cheap backbones."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from domainbridge.models.heads.base import HeadSpec, register_head
+from domainbridge.models.heads.base import HeadSpec, pointwise_bn_relu, register_head, separable_bn_relu
 from domainbridge.models.heads.deeplabv2 import DeepLabV2Head
 from domainbridge.ops.upsample import upsample
 
@@ -22,20 +22,8 @@ class DeepLabV3PlusHead(DeepLabV2Head):
     def __init__(self, spec: HeadSpec, fine_channels: int, channels: int, num_classes: int) -> None:
         """``fine_channels`` and ``channels``: of the backbone's two maps."""
         super().__init__(spec, fine_channels, channels, num_classes)
-        both = spec.channels + spec.skip_channels
-        self.skip = nn.Sequential(
-            nn.Conv2d(fine_channels, spec.skip_channels, 1, bias=False),
-            nn.BatchNorm2d(spec.skip_channels),
-            nn.ReLU(inplace=True),
-        )
-        self.refine = nn.Sequential(
-            nn.Conv2d(both, both, 3, padding=1, groups=both, bias=False),
-            nn.BatchNorm2d(both),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(both, spec.channels, 1, bias=False),
-            nn.BatchNorm2d(spec.channels),
-            nn.ReLU(inplace=True),
-        )
+        self.skip = pointwise_bn_relu(fine_channels, spec.skip_channels)
+        self.refine = separable_bn_relu(spec.channels + spec.skip_channels, spec.channels)
 
     def forward(self, fine: Tensor, deepest: Tensor) -> Tensor:
         """The feature, at the fine map's resolution."""

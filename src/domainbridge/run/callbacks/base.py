@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from domainbridge.evaluation.confusion import Scores
 from domainbridge.files import LOADER_ENDED
@@ -71,6 +71,15 @@ class NullCallback:
         """Called last, also after a failure."""
 
 
+def _told_to_each(event: str) -> "Callable[..., None]":
+    """A method that passes its arguments on to each callback of a list."""
+
+    def tell(self: "CallbackList", *arguments: Any, **named: Any) -> None:
+        self._each(lambda callback: getattr(callback, event)(*arguments, **named))
+
+    return tell
+
+
 class CallbackList(NullCallback):
     """Callbacks in a list. A callback that fails is reported once and left out from then on: it never stops a run."""
 
@@ -92,57 +101,19 @@ class CallbackList(NullCallback):
                     f"({type(error).__name__}: {error})"
                 )
 
-    def run_begins(self, recipe: "Recipe", folder: Path, planned: "Sequence[PlannedStage]") -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.run_begins(recipe, folder, planned))
-
-    def message(self, text: str) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.message(text))
-
-    def stage_begins(self, planned: "PlannedStage") -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.stage_begins(planned))
-
-    def training_begins(self, node: "Node", step: int) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.training_begins(node, step))
-
-    def progress(self, node: "Node", progress: Progress) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.progress(node, progress))
-
-    def work_begins(self, work: "Sequence[Work]") -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.work_begins(work))
-
-    def advance(self, node: "Node", phase: "Phase", done: int) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.advance(node, phase, done))
-
-    def stage_scored(self, node: "Node", targets: Mapping[str, Scores]) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.stage_scored(node, targets))
-
-    def stage_tested(self, node: "Node", targets: Mapping[str, Scores]) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.stage_tested(node, targets))
-
-    def stage_examples(self, node: "Node", examples: "ExampleImages") -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.stage_examples(node, examples))
-
-    def stage_ends(self, node: "Node", results: "Results") -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.stage_ends(node, results))
-
-    def run_ends(self, results: "Results", *, finished: bool) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.run_ends(results, finished=finished))
-
-    def close(self) -> None:
-        """Tell each."""
-        self._each(lambda callback: callback.close())
+    run_begins = _told_to_each("run_begins")
+    message = _told_to_each("message")
+    stage_begins = _told_to_each("stage_begins")
+    training_begins = _told_to_each("training_begins")
+    progress = _told_to_each("progress")
+    work_begins = _told_to_each("work_begins")
+    advance = _told_to_each("advance")
+    stage_scored = _told_to_each("stage_scored")
+    stage_tested = _told_to_each("stage_tested")
+    stage_examples = _told_to_each("stage_examples")
+    stage_ends = _told_to_each("stage_ends")
+    run_ends = _told_to_each("run_ends")
+    close = _told_to_each("close")
 
     @property
     def wants_examples(self) -> bool:
