@@ -316,6 +316,8 @@ def test_label_studio_masks(tmp_path: Path) -> None:
     text(tmp_path / "export.json", tasks)
     position = [path.stem for path in data.images].index("10")
     assert np.array_equal(label(tmp_path, "masks", position), box())
+    (tmp_path / "export.json").rename(tmp_path / "masks/export.json")
+    assert np.array_equal(label(tmp_path, "masks", position), box()), "the export may lie beside the masks"
 
 
 @pytest.mark.parametrize("pattern", ["{name}/{image}.png", "{image}_{name}.png"])

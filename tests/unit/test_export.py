@@ -18,8 +18,8 @@ from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.errors import ExportError, ModelError, RecipeError
 from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.export.export import export_model
+from domainbridge.export.functions import pool
 from domainbridge.export.graph import Traceable
-from domainbridge.export.pooling import pool
 from domainbridge.models.backbones.padding import Padding
 from domainbridge.models.backbones.traceable import traceable_padding
 from domainbridge.models.heads.base import HeadSpec

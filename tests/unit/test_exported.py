@@ -60,7 +60,8 @@ def pair(
 
 def alike(under_torch: Predictor, exported: ExportedPredictor, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The classes of noise under torch, after a comparison with those of the exported file."""
-    expected, sure = under_torch.class_maps([noise(*size)], confidence=True)[0].arrays()
+    maps = under_torch.maps([noise(*size)], confidence=True)[0]
+    expected, sure = maps.classes, maps.confidence
     result = exported.class_maps([noise(*size)], confidence=True)[0]
     assert (result.classes == expected).mean() > 0.99
     assert sure is not None

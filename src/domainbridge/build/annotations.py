@@ -5,7 +5,7 @@ from pathlib import Path
 
 from domainbridge.config.domains import LabelsConfig
 from domainbridge.data.annotations.base import FORMATS, Category
-from domainbridge.data.annotations.find import annotation_index, locate
+from domainbridge.data.annotations.find import locate
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.annotations.reading import BACKGROUND_NAMES, first_names, normal
 from domainbridge.data.label_map import train_id_of
@@ -44,11 +44,9 @@ def annotation_place(rule: LabelsConfig, images: Path | None, labels: Path) -> t
         return locate(labels)
     suffix = Path(rule.label_pattern).suffix.lower()
     by_value = any(id_key(key) is not None or color_key(key) is not None for key in rule.label_map or ())
-    has_masks = suffix in LABEL_SUFFIXES or (suffix == "" and _has_own_images(images, labels))
-    if has_masks and (by_value or rule.label_pattern != "{stem}"):
-        return None
-    place = locate(labels)
-    return None if place is not None and has_masks and place[0] not in _WITH_IMAGES else place
+    if not (suffix in LABEL_SUFFIXES or (suffix == "" and _has_own_images(images, labels))):
+        return locate(labels)
+    return None if by_value or rule.label_pattern != "{stem}" else locate(labels, among=_WITH_IMAGES)
 
 
 def _has_own_images(images: Path | None, labels: Path) -> bool:
@@ -70,7 +68,7 @@ def annotation_decoder(rule: LabelsConfig, place: tuple[str, Path], space: Label
         DataError: the annotation is damaged.
     """
     name, root = place
-    categories = annotation_index(name, root).categories
+    categories = FORMATS[name].index(root).categories
     train_ids = _by_names(categories, space, numbered=name == "channels")
     problems = _apply_map(rule, categories, space, train_ids)
     background = _background(rule, space, name, problems)

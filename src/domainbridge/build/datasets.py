@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from domainbridge.build.annotations import annotation_place
@@ -175,13 +174,15 @@ def _open(
 ) -> tuple[FileDataset, tuple[str, ...]]:
     """The files of a domain that can be used, and what is wrong with others."""
     folder = below(root, domain.root or "", f"{where}.root")
-    list_files = _folder if dataset == "folder" else partial(_layout, dataset=dataset)
-    listing = list_files(domain, folder=folder, where=where)
+    place = None
+    if dataset == "folder":
+        listing, place = _folder(domain, folder, where)
+    else:
+        listing = _layout(domain, dataset, folder, where)
     decoder = None
-    if isinstance(domain, SourceConfig | OracleConfig):
-        decoder = source_decoder(recipe, domain, dataset, folder, where)
-    elif isinstance(domain, ValidationConfig):
-        decoder = validation_decoder(recipe, domain, dataset, folder, where)
+    if not isinstance(domain, TargetConfig):
+        decoder_of = validation_decoder if isinstance(domain, ValidationConfig) else source_decoder
+        decoder = decoder_of(recipe, domain, dataset, folder, where, place)
     samples = FileDataset(
         where,
         listing.images,
@@ -199,7 +200,7 @@ def _open(
     return samples, listing.problems
 
 
-def _layout(domain: AnyDomain, *, dataset: str, folder: Path, where: str) -> Listing:
+def _layout(domain: AnyDomain, dataset: str, folder: Path, where: str) -> Listing:
     labels_too = () if isinstance(domain, TargetConfig) else ("labels", "label_pattern")
     useless = [key for key in ("images", "image_pattern", *labels_too) if getattr(domain, key) not in (None, _ANY_NAME)]
     if useless:
@@ -209,7 +210,8 @@ def _layout(domain: AnyDomain, *, dataset: str, folder: Path, where: str) -> Lis
     return list_layout(dataset, folder, split, domain.exclude_files, labeled=labeled)
 
 
-def _folder(domain: AnyDomain, *, folder: Path, where: str) -> Listing:
+def _folder(domain: AnyDomain, folder: Path, where: str) -> tuple[Listing, tuple[str, Path] | None]:
+    """The files of a folder data set, and format and place of the annotation that is in the place of masks, if any."""
     labeled = None if isinstance(domain, TargetConfig) else domain
     absent = [] if domain.images is not None else ["images"]
     if labeled is not None and labeled.labels is None:
@@ -227,4 +229,5 @@ def _folder(domain: AnyDomain, *, folder: Path, where: str) -> Listing:
     )
     images = below(folder, domain.images, f"{where}.images")
     place = None if labeled is None or labels is None else annotation_place(labeled, images, labels)
-    return list_folder(images, labels, rule) if place is None else list_annotations(images, *place, rule)
+    listing = list_folder(images, labels, rule) if place is None else list_annotations(images, *place, rule)
+    return listing, place

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from domainbridge.build.annotations import annotation_decoder, annotation_place
-from domainbridge.build.paths import below
+from domainbridge.build.annotations import annotation_decoder
 from domainbridge.config.domains import LabelsConfig, LabelSpaceConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
@@ -20,6 +19,9 @@ from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.ops.losses import PixelLoss
 
 __all__ = ["crop_notes", "pads", "pixel_loss", "scoring_rule", "source_decoder", "training_space", "validation_decoder"]
+
+AnnotationPlace = tuple[str, Path]
+"""Format of an annotation, and its file or folder."""
 
 
 def training_space(recipe: Recipe) -> LabelSpace:
@@ -85,7 +87,9 @@ def pixel_loss(recipe: Recipe, training: TrainingConfig, device: torch.device) -
     return PixelLoss(torch.tensor(weights, device=device) if training.class_weights else None, training.label_smoothing)
 
 
-def source_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str) -> LabelDecoder:
+def source_decoder(
+    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str, place: AnnotationPlace | None = None
+) -> LabelDecoder:
     """How a domain's label files become train ids of the recipe's space.
 
     Args:
@@ -94,16 +98,19 @@ def source_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path,
         dataset: a layout's name, or 'folder'.
         root: of the data set; a layout may keep a list of its classes there.
         where: for messages.
+        place: format and place of an annotation, where the labels are one and no masks.
 
     Raises:
         RecipeError: no way leads from the files to the space.
         DataError: the layout's list of classes is missing or unreadable.
     """
-    decoder, native = _native_decoder(recipe, rule, dataset, root, where)
+    decoder, native = _native_decoder(recipe, rule, dataset, root, where, place)
     return decoder.compose(space_table(native, training_space(recipe)))
 
 
-def validation_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str) -> LabelDecoder:
+def validation_decoder(
+    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str, place: AnnotationPlace | None = None
+) -> LabelDecoder:
     """How a validation set's label files become ids of the scoring space: as a source's would, then as predictions do.
 
     Files that are in the scoring space already are read as they are.
@@ -113,17 +120,17 @@ def validation_decoder(recipe: Recipe, rule: LabelsConfig, dataset: str, root: P
         DataError: the layout's list of classes is missing or unreadable.
     """
     scored = scoring_rule(recipe)
-    decoder, native = _native_decoder(recipe, rule, dataset, root, where)
+    decoder, native = _native_decoder(recipe, rule, dataset, root, where, place)
     if native == scored.space:
         return decoder
     return decoder.compose(scored.table[space_table(native, training_space(recipe))])
 
 
 def _native_decoder(
-    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str
+    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str, place: AnnotationPlace | None
 ) -> tuple[LabelDecoder, LabelSpace]:
     """A decoder to the files' native label space, and that space."""
-    decoder, native = _stored_decoder(recipe, rule, dataset, root, where)
+    decoder, native = _stored_decoder(recipe, rule, dataset, root, where, place)
     if not rule.label_nearest:
         return decoder, native
     if not isinstance(decoder, IdLabels | ColorLabels):
@@ -132,19 +139,15 @@ def _native_decoder(
 
 
 def _stored_decoder(
-    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str
+    recipe: Recipe, rule: LabelsConfig, dataset: str, root: Path, where: str, place: AnnotationPlace | None
 ) -> tuple[LabelDecoder, LabelSpace]:
     """As :func:`_native_decoder`, for values as stored."""
     space = training_space(recipe)
     if rule.label_map is not None and rule.label_space is not None:
         raise RecipeError(f"{where}: give label_map or label_space, not both")
-    if dataset == "folder" and rule.labels is not None:
-        folder = getattr(rule, "images", None)
-        images = None if folder is None else below(root, folder, f"{where}.images")
-        place = annotation_place(rule, images, below(root, rule.labels, f"{where}.labels"))
-        if place is not None:
-            native = space if rule.label_map is not None else _native_space(recipe, rule)
-            return annotation_decoder(rule, place, native, where), native
+    if place is not None:
+        native = space if rule.label_map is not None else _native_space(recipe, rule)
+        return annotation_decoder(rule, place, native, where), native
     useless = [key for key in ("annotation_format", "unannotated") if getattr(rule, key) is not None]
     if useless:
         raise RecipeError(f"{where}: {' and '.join(useless)}: no annotation is at {root / (rule.labels or '')}")

@@ -15,7 +15,7 @@ from domainbridge.data.storage.tar import open_path, read_bytes
 from domainbridge.errors import FileError
 from domainbridge.types import IGNORE
 
-__all__ = ["is_one_bit", "label_size", "read_first_channel", "read_index_image"]
+__all__ = ["label_size", "read_first_channel", "read_index_image"]
 
 _INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "F")
 _MAX_VALUE = np.iinfo(np.uint16).max
@@ -115,15 +115,6 @@ def _as_index(path: Path, values: NDArray[Any]) -> IndexArray:
             path, f"label values from {low} to {high}; expected 0 to {_MAX_VALUE}", "values outside 0 to 65535"
         )
     return values.astype(np.uint16)
-
-
-def is_one_bit(path: Path) -> bool:
-    """Whether a label file has one bit per pixel.
-
-    Raises:
-        FileError: missing, or no image.
-    """
-    return path.suffix.lower() != ".npy" and read_header(path).mode == "1"
 
 
 def label_size(path: Path) -> tuple[int, int]:

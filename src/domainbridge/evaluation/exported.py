@@ -4,7 +4,7 @@ No array holds a value per class for every pixel of the result: classes are comp
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,28 +31,10 @@ from domainbridge.evaluation.sessions import Session, open_session, padded, unit
 from domainbridge.evaluation.windows import Box, Windows
 from domainbridge.files import file_checksum
 
-__all__ = ["ExportedClassMap", "ExportedPredictor", "load_exported"]
+__all__ = ["ExportedPredictor", "load_exported"]
 
 Pixels = NDArray[np.uint8]
-Plane = NDArray[np.float32]
 Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ExportedClassMap:
-    """The result for an image.
-
-    Attributes:
-        classes: the most probable class, uint8 (height, width).
-        confidence: 255 * its probability, rounded, uint8 (height, width); None where it was not asked for.
-    """
-
-    classes: Pixels
-    confidence: Pixels | None
-
-    def arrays(self) -> tuple[Pixels, Pixels | None]:
-        """Classes and confidence."""
-        return self.classes, self.confidence
 
 
 class ExportedPredictor:
@@ -100,7 +82,7 @@ class ExportedPredictor:
         """The windows for an image of that size, at the largest scale; None: it goes through the network at once."""
         return windows_of(*self.rule.largest_size(*self.input_size(height, width)), self.rule)
 
-    def class_map(self, image: Pixels, *, confidence: bool = False) -> ExportedClassMap:
+    def class_map(self, image: Pixels, *, confidence: bool = False) -> Maps:
         """Train ids at the image's own size, with ``confidence`` also the largest probability; bounded memory.
 
         Args:
@@ -120,9 +102,8 @@ class ExportedPredictor:
                 f"{self.config.smallest_side} pixels a side or more; predict with the model folder, which pads smaller "
                 "ones"
             )
-        result = ExportedClassMap(np.empty((height, width), np.uint8), None)
-        if confidence:
-            result = ExportedClassMap(result.classes, np.empty((height, width), np.uint8))
+        sure = np.empty((height, width), np.uint8) if confidence else None
+        result = Maps(np.empty((height, width), np.uint8), sure)
         for box, planes in self._parts(resize_image(image, size), (height, width)):
             classes, sure = most_probable(planes, confidence=confidence)
             place = slice(box.top, box.bottom), slice(box.left, box.right)
@@ -134,8 +115,7 @@ class ExportedPredictor:
     def maps(self, images: Sequence[Pixels], *, confidence: bool = False, probabilities: bool = False) -> list[Maps]:
         """The same as arrays, on request with the probabilities of all classes."""
         if not probabilities:
-            results = self.class_maps(images, confidence=confidence)
-            return [Maps(result.classes, result.confidence) for result in results]
+            return self.class_maps(images, confidence=confidence)
         every = []
         for image in images:
             size = image.shape[0], image.shape[1]
@@ -175,7 +155,7 @@ class ExportedPredictor:
         """(height, width) at the network of an image of that size."""
         return (height, width) if self.resize is None else self.resize.size_for(height, width)
 
-    def class_maps(self, images: Sequence[Pixels], *, confidence: bool = False) -> list[ExportedClassMap]:
+    def class_maps(self, images: Sequence[Pixels], *, confidence: bool = False) -> list[Maps]:
         """The same for several images."""
         return [self.class_map(image, confidence=confidence) for image in images]
 

@@ -1,7 +1,7 @@
 """Whole images through the network: in one piece, or in windows; at several scales, with or without the mirror image.
 
-:func:`class_map` is what predicting and scoring use. Its memory is bounded: no tensor holds a value per class for every
-pixel of the image. :func:`probabilities` returns exactly such a tensor, for those who want it.
+:func:`class_maps` is what predicting and scoring use. Its memory is bounded: no tensor holds a value per class for
+every pixel of the image. :func:`probabilities` returns exactly such a tensor, for those who want it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,6 @@ from domainbridge.ops.upsample import upsample
 __all__ = [
     "ClassMap",
     "check_finite",
-    "class_map",
     "class_map_parts",
     "class_maps",
     "images_at_once",
@@ -71,15 +70,6 @@ class ClassMap:
         check_finite(self.finite)
         return self
 
-    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Classes and confidence on the host; the wait for the device.
-
-        Raises:
-            ModelError: the network gives values that are not numbers.
-        """
-        self.checked()
-        return self.classes.cpu().numpy(), None if self.confidence is None else self.confidence.cpu().numpy()
-
 
 def check_finite(finite: Tensor) -> None:
     """Look at a flag of :class:`ClassMap`.
@@ -104,19 +94,6 @@ def images_at_once(height: int, width: int, rule: InferenceRule, device: torch.d
     if device.type == "cpu" or windows_of(tall, wide, rule) is not None:
         return 1
     return max(ONE_PIECE // (tall * wide), 1)
-
-
-def class_map(
-    model: Segmenter,
-    image: NDArray[np.uint8],
-    size: tuple[int, int],
-    rule: InferenceRule,
-    device: torch.device,
-    *,
-    confidence: bool = False,
-) -> ClassMap:
-    """The result for one image; arguments as for :func:`class_maps`."""
-    return class_maps(model, [image], [size], rule, device, confidence=confidence)[0]
 
 
 @torch.inference_mode()

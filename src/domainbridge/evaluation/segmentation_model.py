@@ -1,4 +1,4 @@
-"""What ``predict`` needs of a model: images to classes and probabilities. No torch here.
+"""What ``predict`` and ``serve`` need of a model: images to classes and probabilities. No torch here.
 
 ``Predictor`` is such a model; one that runs an exported file is another. A new kind has to offer the methods of
 :class:`SegmentationModel` and nothing else: files, names, writing, videos and large images are the work of ``tools``.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbridge.data.bands import ImageRule
+from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.training_sizes import TrainingSizes
 from domainbridge.data.transforms import resize_image
 from domainbridge.evaluation.windows import Box, Windows
@@ -71,8 +72,10 @@ def at_size(image: WindowedImage, size: tuple[int, int]) -> WindowedImage:
 
 
 class SegmentationModel(Protocol):
-    """A model as ``predict`` uses one. All sizes are those of the image, whatever the network's input size is."""
+    """A model as ``predict`` and ``serve`` use one. All sizes are the image's, whatever the network's input size is."""
 
+    space: LabelSpace
+    """Of the classes."""
     image_rule: ImageRule
     """Choice of bands and scale of the values of image files."""
 

@@ -17,9 +17,9 @@ from domainbridge.errors import ExportError
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 from domainbridge.evaluation.evaluate import ScoringRule
 from domainbridge.evaluation.exported import ExportedPredictor
-from domainbridge.evaluation.image_predictor import ImagePredictor
 from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.predictor import Predictor
+from domainbridge.evaluation.segmentation_model import SegmentationModel
 from domainbridge.export.images import at_network, window_of
 
 __all__ = ["CheckResult", "check", "least_equal"]
@@ -127,7 +127,7 @@ def check(
         image = predictor.read(path)
         if size is not None:
             window, (tall, wide) = window_of(predictor, at_network(predictor, image), size)
-            windows.add([each.class_maps([window])[0].arrays()[0][:tall, :wide] for each in alike])
+            windows.add([each.maps([window])[0].classes[:tall, :wide] for each in alike])
             batches = [[window], *([[window, window[::-1]]] if number == 0 and exported.config.batch is None else [])]
         else:
             odd = _odd_batches(image, exported.config.smallest_side) if number == 0 else []
@@ -174,7 +174,7 @@ class _Equal:
         return 100 * self.equal / self.pixels
 
 
-def _without_resizing(predictor: Predictor, exported: ExportedPredictor) -> tuple[ImagePredictor, ...]:
+def _without_resizing(predictor: Predictor, exported: ExportedPredictor) -> tuple[SegmentationModel, ...]:
     """Both for images at the network's size; a file's fixed size passes the model folder in one piece, too."""
     rule = InferenceRule(window=exported.config.size, pad=predictor.rule.pad)
     return (
@@ -194,12 +194,12 @@ def _timed(
     """Both class maps, and the seconds of the fastest pass of each."""
     fastest = np.full(2, np.inf)
     maps: list[Pixels] = []
-    both: tuple[ImagePredictor, ...] = (predictor, exported)
+    both: tuple[SegmentationModel, ...] = (predictor, exported)
     for _ in range(_ROUNDS):
         maps = []
         for place, model in enumerate(both):
             start = time.perf_counter()
-            maps.append(model.class_maps([image])[0].arrays()[0])
+            maps.append(model.maps([image])[0].classes)
             fastest[place] = min(fastest[place], time.perf_counter() - start)
     return maps, fastest
 

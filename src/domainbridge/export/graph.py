@@ -14,7 +14,6 @@ from torch.export import Dim, ExportedProgram
 
 from domainbridge.errors import ModelError
 from domainbridge.export.functions import TracedFunctions
-from domainbridge.export.pooling import SizeFreePooling
 from domainbridge.models.backbones.plain_vit import PlainViT
 from domainbridge.models.backbones.traceable import traceable_padding
 from domainbridge.models.segmenter import Segmenter
@@ -119,7 +118,7 @@ def trace(network: Traceable) -> tuple[ExportedProgram, int | None]:
 
 
 def _program(network: Traceable, example: Tensor, symbols: dict[int, Any] | None) -> ExportedProgram:
-    with _quiet(), torch.no_grad(), SizeFreePooling(), TracedFunctions():
+    with _quiet(), torch.no_grad(), TracedFunctions():
         return torch.export.export(
             network, (example,), dynamic_shapes=(symbols,), prefer_deferred_runtime_asserts_over_guards=True
         )

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.evaluation.image_predictor import ImagePredictor
+from domainbridge.evaluation.segmentation_model import SegmentationModel
 
 __all__ = ["OUTPUTS", "answer", "run_lengths", "scale_remark"]
 
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 
 def answer(
-    predictor: ImagePredictor, image: Pixels, output: str, *, runs: bool = False
+    predictor: SegmentationModel, image: Pixels, output: str, *, runs: bool = False
 ) -> tuple[bytes | dict[str, Any], str]:
     """Segment an image: the content and its media type.
 
@@ -32,7 +32,8 @@ def answer(
         DomainbridgeError: the network cannot take the image, or gives values that are not numbers.
     """
     json = output == "json"
-    classes, sure = predictor.class_maps([image], confidence=json or output == "confidence")[0].arrays()
+    maps = predictor.maps([image], confidence=json or output == "confidence")[0]
+    classes, sure = maps.classes, maps.confidence
     if json:
         assert sure is not None
         remark = scale_remark(predictor, image)
@@ -41,7 +42,7 @@ def answer(
     return _png(_PICTURES[output](predictor, image, classes, sure)), "image/png"
 
 
-def scale_remark(predictor: ImagePredictor, image: Pixels) -> str | None:
+def scale_remark(predictor: SegmentationModel, image: Pixels) -> str | None:
     """A sentence if an image reaches the network at another scale than the training images; else None."""
     sizes, size = predictor.training_sizes, predictor.input_size(image.shape[0], image.shape[1])
     if sizes is None or not sizes.differs(size):
@@ -60,7 +61,7 @@ def run_lengths(classes: Pixels) -> list[list[int]]:
     return runs
 
 
-def _facts(predictor: ImagePredictor, classes: Pixels, sure: Pixels, *, runs: bool) -> dict[str, Any]:
+def _facts(predictor: SegmentationModel, classes: Pixels, sure: Pixels, *, runs: bool) -> dict[str, Any]:
     """Shares and mean confidence of the classes that occur, largest first."""
     number = len(predictor.classes)
     counts = np.bincount(classes.ravel(), minlength=number)
@@ -84,24 +85,24 @@ def _facts(predictor: ImagePredictor, classes: Pixels, sure: Pixels, *, runs: bo
     return facts | {"runs": run_lengths(classes)} if runs else facts
 
 
-def _color(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+def _color(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
     return predictor.palette[classes]
 
 
-def _overlay(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+def _overlay(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
     return cv2.addWeighted(image, 1 - _MIXED, predictor.palette[classes], _MIXED, 0).astype(np.uint8, copy=False)
 
 
-def _classes(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+def _classes(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
     return classes
 
 
-def _confidence(predictor: ImagePredictor, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
+def _confidence(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
     assert sure is not None
     return sure
 
 
-_PICTURES: dict[str, Callable[[ImagePredictor, Pixels, Pixels, Pixels | None], Pixels]] = {
+_PICTURES: dict[str, Callable[[SegmentationModel, Pixels, Pixels, Pixels | None], Pixels]] = {
     "class": _classes,
     "color": _color,
     "overlay": _overlay,

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from domainbridge.errors import DomainbridgeError
-from domainbridge.evaluation.image_predictor import ImagePredictor
+from domainbridge.evaluation.segmentation_model import SegmentationModel
 from domainbridge.serve.answers import OUTPUTS, answer, scale_remark
 from domainbridge.serve.bodies import image_bytes
 from domainbridge.serve.images import decode
@@ -65,7 +65,7 @@ class _Counts:
         self.other_scale += remark is not None
 
 
-def service(predictor: ImagePredictor, name: str, limits: Limits) -> FastAPI:
+def service(predictor: SegmentationModel, name: str, limits: Limits) -> FastAPI:
     """The application.
 
     Args:

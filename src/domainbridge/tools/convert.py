@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainbridge.data.annotations.base import FORMATS
-from domainbridge.data.annotations.find import annotation_index, locate
+from domainbridge.data.annotations.find import locate
 from domainbridge.data.annotations.labels import AnnotationLabels
 from domainbridge.data.annotations.listing import list_annotations
 from domainbridge.data.annotations.reading import BACKGROUND_NAMES, normal
@@ -136,9 +136,8 @@ def convert_annotations(
 def _classes(place: tuple[str, Path]) -> list[list[str]]:
     """Categories of each class, the background first where pixels without annotation are background."""
     name, root = place
-    categories = [
-        category.name for category in annotation_index(name, root).categories if normal(category.name) != "ignore"
-    ]
+    named = [category.name for category in FORMATS[name].index(root).categories]
+    categories = [category for category in named if normal(category) != "ignore"]
     if not FORMATS[name].background:
         classes = [[category] for category in categories]
     else:

@@ -1,13 +1,12 @@
 """Which annotation format a file or folder has."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from domainbridge.data.annotations.base import FORMATS, Category, Index
-from domainbridge.data.annotations.reading import first_file
-from domainbridge.errors import DataError
+from domainbridge.data.annotations.base import FORMATS
 
-__all__ = ["Found", "annotation_index", "categories", "find_annotations"]
+__all__ = ["Found", "find_annotations", "locate"]
 
 
 @dataclass(frozen=True)
@@ -31,18 +30,13 @@ class Found:
     evidence: str
 
 
-def find_annotations(path: Path, annotation_format: str | None = None) -> Found | None:
+def find_annotations(path: Path) -> Found | None:
     """The annotation in a file or folder; None if no known format fits.
-
-    Args:
-        path: file or folder.
-        annotation_format: the only format to try; None tries all.
 
     Raises:
         DataError: an annotation is damaged, or a folder holds several.
-        RecipeError: the format is unknown.
     """
-    place = locate(path, annotation_format)
+    place = locate(path)
     if place is None:
         return None
     name, root = place
@@ -53,49 +47,25 @@ def find_annotations(path: Path, annotation_format: str | None = None) -> Found 
     return Found(name, title, root, len(index.entries), names, evidence)
 
 
-def locate(path: Path, annotation_format: str | None = None) -> tuple[str, Path] | None:
+def locate(
+    path: Path, annotation_format: str | None = None, *, among: Container[str] | None = None
+) -> tuple[str, Path] | None:
     """Format and the file or folder to read; only a few files are opened.
 
+    Args:
+        path: file or folder.
+        annotation_format: that the path has for certain; None: found out.
+        among: formats that are tried then; None: all.
+
     Raises:
-        As :func:`find_annotations`.
+        DataError: a folder holds several annotations.
+        RecipeError: the format is unknown.
     """
     if annotation_format is not None:
-        place = FORMATS[annotation_format].find(path) if path.exists() else None
-        return (annotation_format, place or path) if path.exists() else None
+        return (annotation_format, FORMATS[annotation_format].find(path) or path) if path.exists() else None
     for name in FORMATS.names():
-        root = FORMATS[name].find(path)
-        if root is not None:
-            return name, root
+        if among is None or name in among:
+            root = FORMATS[name].find(path)
+            if root is not None:
+                return name, root
     return None
-
-
-def annotation_index(annotation_format: str, root: Path) -> Index:
-    """Categories and images.
-
-    Raises:
-        DataError: the annotation is damaged.
-        RecipeError: the format is unknown.
-    """
-    return FORMATS[annotation_format].index(root)
-
-
-def categories(path: Path, annotation_format: str | None = None) -> tuple[Category, ...]:
-    """Categories of an annotation, in the order of its files.
-
-    Raises:
-        DataError: no annotation is there, or it is damaged.
-        RecipeError: the format is unknown.
-    """
-    place = locate(path, annotation_format)
-    if place is None:
-        known = ", ".join(FORMATS.names())
-        hint = _hint(path)
-        raise DataError(f"{path}: no annotation of a known format ({known}){hint}")
-    return annotation_index(*place).categories
-
-
-def _hint(path: Path) -> str:
-    if not path.exists():
-        return "; no such file or folder"
-    example = first_file(path, ".json", ".xml", ".txt") if path.is_dir() else None
-    return f"; for example {example} has another content" if example is not None else ""

@@ -5,17 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from domainbridge.data.annotations.find import Found
+from domainbridge.data.annotations.find import Found, find_annotations
 from domainbridge.data.folder import Listing, list_folder
 from domainbridge.data.headers import Header, read_header
 from domainbridge.data.index_image import label_size
 from domainbridge.data.walk import LABEL_SUFFIXES, files_below, suffix_of
 from domainbridge.errors import DataError
-from domainbridge.tools.init.annotations import annotations_below
 from domainbridge.tools.init.classes import FoundClasses, find_classes
 from domainbridge.tools.init.clusters import clusters_of, evenly
 from domainbridge.tools.init.pairs import FoundFolders, find_images, find_pairs
-from domainbridge.tools.init.splits import FoundSplit, find_splits
 
 __all__ = ["FoundDomain", "Row", "find_domain"]
 
@@ -23,6 +21,14 @@ _HEADERS = 20
 _WITH_NAMES = ("labelme", "coco", "coco-panoptic", "coco-stuff", "yolo", "cvat", "supervisely", "label-studio")
 """Annotation formats whose files name the classes."""
 _IN_PARTS = ("channels", "class-masks")
+_ANNOTATION_FILES = (".json", ".xml")
+_ANNOTATION_SUFFIXES = (*_ANNOTATION_FILES, ".txt", ".png", ".npy", ".tif")
+_MAX_TRIED = 60
+"""Places that are searched for annotations."""
+_SPLIT_SUFFIXES = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})
+_MAX_BYTES = 20_000_000
+_MAX_FILES = 40
+"""Text files that may be split files."""
 Row = tuple[str, str, str]
 """What, what was found, the evidence."""
 
@@ -54,6 +60,24 @@ class FoundDomain:
     rows: tuple[Row, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class _Split:
+    """A split file.
+
+    Attributes:
+        path: relative to the root.
+        count: images that the file lists.
+    """
+
+    path: str
+    count: int
+
+    def is_for(self, *texts: str) -> bool:
+        """Whether one of the words is in the file's name."""
+        name = self.path.rpartition("/")[2].lower()
+        return any(word in name for word in texts)
+
+
 def find_domain(
     folder: Path, role: Literal["source", "target", "validation"], splits: tuple[str, ...] = ()
 ) -> FoundDomain:
@@ -83,7 +107,7 @@ def find_domain(
     folders = images
     if role != "target":
         pairs = find_pairs(root, clusters)
-        annotation = annotations_below(root, names)
+        annotation = _annotations_below(root, names)
         if annotation is not None and (pairs is None or _explains_more(annotation, pairs)):
             place = annotation.path.relative_to(root).as_posix() if annotation.path != root else "."
             annotations, categories = place, annotation.categories
@@ -95,7 +119,7 @@ def find_domain(
         else:
             raise DataError(f"--{role} {folder}: no labels found for the {images.count} images; {_seen(names)}")
     rows.insert(0, (f"{role} images", f"{folders.images}, {folders.image_pattern}", images.evidence))
-    split = _choose_split(find_splits(root, names, folders), splits)
+    split = _choose_split(_find_splits(root, names, folders), splits)
     if split is not None:
         rows.append((f"{role} split", split.path, f"lists {split.count} images"))
     listing = _listing(root, folders, split)
@@ -114,6 +138,27 @@ def find_domain(
     )
 
 
+def _annotations_below(root: Path, names: Sequence[str]) -> Found | None:
+    """The annotation of the most images, in the folder itself, a folder below, or a file."""
+    folders = dict.fromkeys(
+        folder
+        for name in names
+        if suffix_of(name) in _ANNOTATION_SUFFIXES
+        for folder in (name.rpartition("/")[0], name.rpartition("/")[0].rpartition("/")[0])
+    )
+    files = [name for name in names if suffix_of(name) in _ANNOTATION_FILES]
+    candidates = sorted(dict.fromkeys(["", *folders, *files]), key=lambda name: (name.count("/"), name))
+    best: Found | None = None
+    for name in candidates[:_MAX_TRIED]:
+        try:
+            annotation = find_annotations(root / name if name else root)
+        except DataError:  # damaged, or several annotations in one folder: its files are tried one by one
+            continue
+        if annotation is not None and (best is None or annotation.num_images > best.num_images):
+            best = annotation
+    return best
+
+
 def _explains_more(annotation: Found, pairs: FoundFolders) -> bool:
     """Whether an annotation is to be read rather than the masks that fit its images.
 
@@ -123,12 +168,26 @@ def _explains_more(annotation: Found, pairs: FoundFolders) -> bool:
     return (annotation.format in _WITH_NAMES or in_parts) and annotation.num_images >= pairs.count
 
 
-def _listing(root: Path, folders: FoundFolders, split: FoundSplit | None) -> Listing:
+def _listing(root: Path, folders: FoundFolders, split: _Split | None) -> Listing:
     labels = root / folders.labels if folders.labels is not None else None
     return list_folder(root / folders.images, labels, folders.rule(root / split.path if split else None))
 
 
-def _choose_split(splits: Sequence[FoundSplit], preferred: tuple[str, ...]) -> FoundSplit | None:
+def _find_splits(root: Path, names: Sequence[str], images: FoundFolders) -> list[_Split]:
+    """Split files below the root of which every line names an image; shortest paths first."""
+    candidates = [name for name in names if suffix_of(name) in _SPLIT_SUFFIXES]
+    splits = []
+    for name in sorted(candidates, key=lambda name: (name.count("/"), name))[:_MAX_FILES]:
+        path = root / name
+        if path.stat().st_size > _MAX_BYTES:
+            continue
+        listing = list_folder(root / images.images, None, images.rule(path))
+        if listing.images and not listing.problems:
+            splits.append(_Split(name, len(listing.images)))
+    return splits
+
+
+def _choose_split(splits: Sequence[_Split], preferred: tuple[str, ...]) -> _Split | None:
     return next((split for word in preferred for split in splits if split.is_for(word)), None)
 
 
