@@ -1,6 +1,7 @@
 """From a recipe's keys about labels to annotations: where they are, and what their categories mean."""
 
 import difflib
+from itertools import product
 from pathlib import Path
 
 from domainbridge.config.domains import LabelsConfig
@@ -12,13 +13,15 @@ from domainbridge.data.label_map import train_id_of
 from domainbridge.data.label_map_keys import color_key, id_key
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.storage.tar import is_archives
-from domainbridge.data.walk import LABEL_SUFFIXES
+from domainbridge.data.walk import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from domainbridge.errors import RecipeError
 from domainbridge.types import IGNORE
 
 __all__ = ["annotation_decoder", "annotation_place"]
 
 _IGNORED = "ignore"
+_LOOKED_AT = 5
+"""Labels whose names are compared with those of the images."""
 _NAMED = 12
 """Names in a message."""
 _WITH_IMAGES = ("labelmap", "coco-panoptic", "coco-stuff", "label-studio-masks", "class-masks", "channels")
@@ -45,8 +48,13 @@ def annotation_place(rule: LabelsConfig, images: Path | None, labels: Path) -> t
     suffix = Path(rule.label_pattern).suffix.lower()
     by_value = any(id_key(key) is not None or color_key(key) is not None for key in rule.label_map or ())
     if not (suffix in LABEL_SUFFIXES or (suffix == "" and _has_own_images(images, labels))):
-        return locate(labels)
-    return None if by_value or rule.label_pattern != "{stem}" else locate(labels, among=_WITH_IMAGES)
+        place = locate(labels)
+    elif by_value or rule.label_pattern != "{stem}":
+        return None
+    else:
+        place = locate(labels, among=_WITH_IMAGES)
+    # Folders of sequences with the same file names, day/0001.png and night/0001.png, are no folders of classes.
+    return None if place is not None and place[0] == "class-masks" and _named_as_images(images, labels) else place
 
 
 def _has_own_images(images: Path | None, labels: Path) -> bool:
@@ -58,6 +66,15 @@ def _has_own_images(images: Path | None, labels: Path) -> bool:
     )
     names = (name for name in first_names(labels, 1000) if below is None or not name.startswith(below))
     return any(Path(name).suffix.lower() in LABEL_SUFFIXES for name in names)
+
+
+def _named_as_images(images: Path | None, labels: Path) -> bool:
+    """Whether a label has the relative name of an image, as plain masks have."""
+    if images is None or is_archives(images) or not images.is_dir():
+        return False
+    stems = (name.rpartition(".")[0] for name in first_names(labels, _LOOKED_AT))
+    endings = (ending for suffix in IMAGE_SUFFIXES for ending in (suffix, suffix.upper()))
+    return any((images / f"{stem}{ending}").is_file() for stem, ending in product(stems, tuple(endings)))
 
 
 def annotation_decoder(rule: LabelsConfig, place: tuple[str, Path], space: LabelSpace, where: str) -> AnnotationLabels:

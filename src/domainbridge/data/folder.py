@@ -148,6 +148,9 @@ def _files(folder: Path, kind: str, pattern: NamePattern, problems: list[str]) -
     if not (archives(folder) if is_archives(folder) else folder.is_dir()):
         expected = "archive" if is_archives(folder) else "folder"
         is_file = f"{folder} is a file; expected a folder, or .tar archives without compression"
+        if kind == "labels":
+            is_file = f"{folder} is a file, and no annotation of a known format; expected a folder, an annotation of a "
+            is_file += "format that annotation_format may name, or .tar archives without compression"
         hint = "; write / between folders" if "\\" in str(folder) else ""
         problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}{hint}'}")
         return files

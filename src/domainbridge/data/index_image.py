@@ -69,7 +69,8 @@ def _from_npy(path: Path, content: bytes) -> NDArray[Any]:
         values: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # NumPy evaluates the header as Python: a damaged one fails in any way
         raise unreadable(path, error) from error
-    values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values[..., 0] if values.shape[2] == 1 else values[0]
     if values.ndim != 2 or values.dtype.kind not in "buif" or not values.size:
         raise FileError(
             path,
@@ -130,7 +131,8 @@ def label_size(path: Path) -> tuple[int, int]:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
             shape, _, _ = read(file)
-        return int(shape[0]), int(shape[1])
+        height, width = shape[1:] if len(shape) == 3 and shape[0] == 1 != shape[2] else shape[:2]
+        return int(height), int(width)
     except Exception as error:  # as for the array itself
         raise unreadable(path, error) from error
 

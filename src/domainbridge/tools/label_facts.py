@@ -15,7 +15,7 @@ from domainbridge.data.labels import IdLabels
 from domainbridge.data.storage.tar import open_path
 from domainbridge.types import IGNORE
 
-__all__ = ["LabelFacts", "LabelFile", "binary_mask_advice", "look_at_label"]
+__all__ = ["LabelFacts", "LabelFile", "binary_mask_advice", "look_at_label", "unnamed_colors"]
 
 _MANY = 20_000
 _NAMED = 5
@@ -146,6 +146,14 @@ class LabelFacts:
         return ", ".join(
             f"{decoder.describe(v)} {count / pixels:.0%}" for v, count in self.value_counts.most_common(_NAMED)
         )
+
+
+def unnamed_colors(pixels_of: Counter[int], share: float) -> str:
+    """A sentence about the colors that a list of categories does not name; ``share``: of all pixels."""
+    pixels = pixels_of.total() / share
+    named = ", ".join(f"'#{color:06x}' {count / pixels:.1%}" for color, count in pixels_of.most_common(_NAMED))
+    more = f" and {len(pixels_of) - _NAMED} more" if len(pixels_of) > _NAMED else ""
+    return f"{share:.1%} of the label pixels have colors that labelmap.txt does not name: {named}{more}"
 
 
 def binary_mask_advice(facts: LabelFacts, classes: tuple[str, ...]) -> str:

@@ -1,5 +1,6 @@
 """What is looked at in each sample of a domain, and what the samples of a domain add up to."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from domainbridge.data.labels import IdLabels
 from domainbridge.data.pairing import mask_ending
 from domainbridge.data.statistics import class_counts
 from domainbridge.errors import DataError
-from domainbridge.tools.label_facts import LabelFacts, LabelFile, binary_mask_advice, look_at_label
+from domainbridge.tools.label_facts import LabelFacts, LabelFile, binary_mask_advice, look_at_label, unnamed_colors
 from domainbridge.types import IGNORE
 
 __all__ = ["Findings", "look_at_headers", "look_at_sample"]
@@ -87,8 +88,12 @@ def _look_at_label(
         _check_size(domain, index, size, (values.shape[0], values.shape[1]))
         facts = look_at_label(decoder, path, values)
         return decoder.train_ids(path, values), facts
-    assert decoder is not None
-    label = decoder.read(path)
+    if isinstance(decoder, AnnotationLabels):
+        label, unnamed = decoder.look(path)
+        facts = LabelFile(dict(unnamed))
+    else:
+        assert decoder is not None
+        label = decoder.read(path)
     _check_size(domain, index, size, (label.shape[0], label.shape[1]))
     return label, facts
 
@@ -154,6 +159,7 @@ class Findings:
     pixels: int = 0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(IGNORE, np.int64))
     facts: LabelFacts = field(default_factory=LabelFacts)
+    unnamed: Counter[int] = field(default_factory=Counter)
 
     @property
     def ignored(self) -> int:
@@ -183,6 +189,8 @@ class Findings:
         if look.label is not None and isinstance(self.domain.decoder, IdLabels | ColorLabels):
             self.facts.decoder = self.domain.decoder
             self.facts.add(label or image, look.label)
+        elif look.label is not None:
+            self.unnamed.update(look.label.value_counts)
 
     def refusals(self) -> list[str]:
         """Why the labels of the whole domain cannot be used."""
@@ -202,6 +210,9 @@ class Findings:
     def remarks(self) -> tuple[list[str], list[str]]:
         """(warnings, notes), each a sentence."""
         warnings, notes = self.facts.remarks()
+        if self.unnamed:
+            share = self.unnamed.total() / self.pixels
+            (warnings if share >= _SOME_IGNORED else notes).append(unnamed_colors(self.unnamed, share))
         if 0 < self.empty.number < self.labeled:
             warnings.append(
                 f"{self.empty.number} labels have no class at all (255 everywhere), e.g. that of {self.empty.example}"

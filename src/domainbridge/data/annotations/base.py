@@ -4,8 +4,8 @@ A format finds its files, lists the annotated images, and draws the label of one
 formats as entry points of the group ``domainbridge.annotations``.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -85,6 +85,7 @@ class Drawing:
         painted: category of every pixel, below all shapes; None for none.
         shapes: category name and area, the lowest first; an area covers the areas before it.
         left_out: kinds of shapes that have no area, one item per shape.
+        unnamed: color as a 24-bit number -> number of pixels, of the colors that no category has.
     """
 
     height: int
@@ -92,6 +93,7 @@ class Drawing:
     shapes: tuple[tuple[str, Shape], ...] = ()
     painted: Painted | None = None
     left_out: tuple[str, ...] = ()
+    unnamed: Mapping[int, int] = field(default_factory=dict)
 
 
 class AnnotationFormat(Protocol):

@@ -42,7 +42,7 @@ class Channels:
                 shape = np.lib.format.read_array_header_1_0(file)[0]
         except Exception:  # NumPy evaluates the header as Python: a damaged one fails in any way
             return None
-        return path if len(shape) == 3 else None
+        return path if len(shape) == 3 and 1 not in shape else None
 
     def index(self, path: Path) -> Index:
         names = [name for name in names_below(path) if name.lower().endswith(_SUFFIXES)]

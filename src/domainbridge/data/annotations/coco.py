@@ -25,7 +25,7 @@ from domainbridge.data.annotations.shapes import CocoPolygons, Mask, Shape, poly
 from domainbridge.data.storage.virtual import annotation_file, parsed
 from domainbridge.errors import DataError
 
-__all__ = ["Coco", "category_names", "coco_file", "coco_json"]
+__all__ = ["Coco", "category_names", "coco_file", "coco_json", "id_text", "unlisted_categories"]
 
 _EXPECTED = "a COCO file: JSON with images, annotations and categories"
 
@@ -78,6 +78,11 @@ def coco_file(path: Path, *, panoptic: bool) -> Path | None:
     return candidates[0] if candidates else None
 
 
+def id_text(value: Any) -> str:
+    """An id for comparing: some tools write 1, others "1" or 1.0 for the same thing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def category_names(content: Any) -> dict[int, str]:
     """Category id -> name, in the order of the file."""
     return {whole(c["id"], "categories: id"): str(c["name"]) for c in content["categories"]}
@@ -120,26 +125,37 @@ def _parse(path: Path) -> _Content:
     content = read_json_file(path, _EXPECTED)
     with damage_named(path, _EXPECTED):
         names = category_names(content)
+        name_of = {str(number): name for number, name in names.items()}
         images, keys, twins = {}, {}, []
         for given in content["images"]:
             key, file_name = member_name(str(given["file_name"])), str(given["file_name"])
             if key in images:
                 twins.append(key)
-                keys[given["id"]] = key
+                keys[id_text(given["id"])] = key
                 continue
-            keys[given["id"]] = key
+            keys[id_text(given["id"])] = key
             images[key] = _Image(given.get("height"), given.get("width"), file_name, [])
         left: Counter[str] = Counter()
+        unknown: Counter[str] = Counter()
+        degenerate = 0
         for annotation in content["annotations"]:
-            image = images.get(keys.get(annotation["image_id"], ""))
+            image = images.get(keys.get(id_text(annotation["image_id"]), ""))
             segmentation = annotation.get("segmentation")
             left["without an image"] += image is None
             left["with a box alone"] += image is not None and not segmentation
             if image is None or not segmentation:
                 continue
-            category = annotation["category_id"]
-            image.shapes.append((names.get(category, f"id {category}"), _compact(segmentation)))
+            segmentation, points_or_lines = _compact(segmentation)
+            degenerate += points_or_lines
+            if isinstance(segmentation, list) and not segmentation:
+                continue
+            category = id_text(annotation["category_id"])
+            unknown[category] += category not in name_of
+            image.shapes.append((name_of.get(category, f"id {category}"), segmentation))
     notes = [f"{path.name}: annotations {kind} are left out: {count}" for kind, count in left.items() if count]
+    if degenerate:
+        notes.append(f"{path.name}: polygons of fewer than 3 points are left out: {degenerate}")
+    notes += unlisted_categories(path, unknown)
     if twins:
         notes.append(f"{path.name}: images that are listed more than once: {len(twins)}, e.g. {twins[0]}")
     problems = []
@@ -149,14 +165,27 @@ def _parse(path: Path) -> _Content:
     return _Content(categories, images, tuple(notes), tuple(problems))
 
 
-def _compact(segmentation: Any) -> Any:
-    """Polygons as arrays, which take a quarter of the memory of lists; anything else as it is."""
+def unlisted_categories(path: Path, unknown: Counter[str]) -> list[str]:
+    """A note about annotations whose category the file does not list."""
+    named = ", ".join(f"id {category} ({count} times)" for category, count in (+unknown).most_common(5))
+    return [f"{path.name}: categories that the file does not list are ignored: {named}"] if named else []
+
+
+def _compact(segmentation: Any) -> tuple[Any, int]:
+    """Polygons as arrays, which take a quarter of the memory of lists; anything else as it is.
+
+    Polygons of one or two points, slips of the hand in many exports, have no area: they are left out and counted.
+    """
     if not isinstance(segmentation, list):
-        return segmentation
+        return segmentation, 0
+    if all(isinstance(value, int | float) for value in segmentation):
+        segmentation = [segmentation]
     try:
-        return [np.asarray(polygon, np.float64) for polygon in segmentation]
+        polygons = [np.asarray(polygon, np.float64) for polygon in segmentation]
     except (TypeError, ValueError):
-        return segmentation
+        return segmentation, 0
+    areas = [polygon for polygon in polygons if polygon.size not in (0, 2, 4)]
+    return areas, len(polygons) - len(areas)
 
 
 def _shape(segmentation: Any, height: int, width: int) -> Shape:

@@ -1,16 +1,17 @@
 """COCO panoptic: a PNG per image with the number of a segment per pixel (R + 256 G + 65536 B), and one JSON file."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from domainbridge.data.annotations.base import Category, Drawing, Entry, Index, Painted, register_format
-from domainbridge.data.annotations.coco import category_names, coco_file
+from domainbridge.data.annotations.coco import category_names, coco_file, id_text, unlisted_categories
 from domainbridge.data.annotations.reading import damage_named, read_json_file, whole
 from domainbridge.data.decode import read_image
 from domainbridge.data.storage.virtual import parsed
-from domainbridge.errors import DataError
+from domainbridge.errors import DataError, FileError
 
 __all__ = ["CocoPanoptic"]
 
@@ -35,7 +36,10 @@ class CocoPanoptic:
         with damage_named(path, _EXPECTED):
             names = {image["id"]: str(image["file_name"]) for image in content["images"]}
             given = [(names.get(a["image_id"]), str(a["file_name"])) for a in content["annotations"]]
-            categories = tuple(Category(name, number) for number, name in category_names(content).items())
+            listed = category_names(content)
+            categories = tuple(Category(name, number) for number, name in listed.items())
+            known = {str(number) for number in listed}
+            used = Counter(id_text(s["category_id"]) for a in content["annotations"] for s in a["segments_info"])
         folder = next(
             (f for f in (path.with_suffix(""), path.parent) if f.is_dir() and given and (f / given[0][1]).is_file()),
             None,
@@ -45,6 +49,7 @@ class CocoPanoptic:
             return Index(categories, (), (path,), problems=(problem,))
         missing = [png for _, png in given if not (folder / png).is_file()]
         notes = [f"PNG files that do not exist: {len(missing)} of {len(given)}, e.g. {missing[0]}"] if missing else []
+        notes += unlisted_categories(path, Counter({c: count for c, count in used.items() if c not in known}))
         gone = set(missing)
         entries = tuple(Entry((name or png,), folder / png) for name, png in given if png not in gone)
         return Index(categories, entries, (path,), tuple(notes))
@@ -62,9 +67,11 @@ class CocoPanoptic:
         place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
         unknown = known[place] != numbers
         if unknown.any():
-            raise DataError(
-                f"{png}: {unknown.mean():.1%} of the pixels have a segment, such as {numbers[unknown][0]}, that "
-                f"{json_file} does not list; is the JSON file that of these PNG files?"
+            raise FileError(
+                png,
+                f"{unknown.mean():.1%} of the pixels have a segment, such as {numbers[unknown][0]}, that "
+                f"{json_file} does not list; is the JSON file that of these PNG files?",
+                f"pixels have segments that {json_file} does not list",
             )
         order = list(names)
         to_index = np.array(

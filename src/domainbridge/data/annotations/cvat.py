@@ -41,7 +41,7 @@ class Cvat:
         return candidates[0] if candidates else None
 
     def index(self, path: Path) -> Index:
-        images, labels, tracks = parsed(path, "cvat", _parse)
+        images, labels, tracks, twins = parsed(path, "cvat", _parse)
         problems = []
         if tracks:
             problems.append(f"{path}: {tracks} tracks of a video; export the task as 'CVAT for images 1.1' instead")
@@ -51,6 +51,8 @@ class Cvat:
         if left:
             kinds = ", ".join(f"{count} {kind}" for kind, count in left.most_common())
             notes.append(f"shapes without area are left out: {kinds}")
+        if twins:
+            notes.append(f"{path.name}: images that are listed more than once: {len(twins)}, e.g. {twins[0]}")
         names = dict.fromkeys([*labels, *(str(s.get("label")) for s in shapes if s.tag in _AREAS)])
         entries = tuple(Entry((str(image.get("name")),), path / key) for key, image in images.items())
         return Index(tuple(Category(n) for n in names), entries, notes=tuple(notes), problems=tuple(problems))
@@ -69,15 +71,24 @@ class Cvat:
             return Drawing(*size, tuple((element.attrib["label"], _shape(element)) for element in areas))
 
 
-def _parse(path: Path) -> tuple[_Image, list[str], int]:
-    """Images by their name below the file, names of labels, and the number of tracks."""
+def _parse(path: Path) -> tuple[_Image, list[str], int, list[str]]:
+    """Images by their name below the file, names of labels, the number of tracks, and images that are listed twice.
+
+    An image of several jobs is listed once per job: it has the shapes of all of them.
+    """
     with damage_named(path, _EXPECTED):
         root = ElementTree.fromstring(read_bytes(path))
         if root.tag != "annotations":
             raise ValueError(f"the root element is {root.tag}")
-        images = {member_name(image.attrib["name"]): image for image in root.iter("image")}
+        images: _Image = {}
+        twins = []
+        for image in root.iter("image"):
+            key = member_name(image.attrib["name"])
+            if images.setdefault(key, image) is not image:
+                images[key].extend(image)
+                twins.append(key)
         labels = [str(name.text) for name in root.iterfind("meta//labels/label/name")]
-        return images, labels, len(root.findall("track"))
+        return images, labels, len(root.findall("track")), twins
 
 
 def _shape(element: ElementTree.Element) -> Shape:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from domainbridge.data.annotations.base import Category, Drawing, Entry, Index, Painted, register_format
 from domainbridge.data.annotations.reading import beginning, damage_named, first_names, names_below
-from domainbridge.data.decode import read_image
+from domainbridge.data.decode import packed_colors, read_image
 from domainbridge.data.index_image import read_index_image
 from domainbridge.data.storage.tar import open_path
 from domainbridge.data.storage.virtual import parsed
@@ -51,14 +51,16 @@ class Labelmap:
         colors: dict[str, int] = parsed(parts[0], "labelmap", _read)
         names = tuple(colors)
         index = _by_number(parts[1], len(names))
+        unnamed: dict[int, int] = {}
         if index is None:
-            rgb = read_image(parts[1]).astype(np.int32)
-            packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+            packed = packed_colors(read_image(parts[1]))
             order = np.argsort(list(colors.values()))
             ascending = np.array(list(colors.values()), np.int32)[order]
             place = np.searchsorted(ascending, packed).clip(max=len(names) - 1)
             index = np.where(ascending[place] == packed, order[place], len(names)).astype(np.uint16)
-        return Drawing(index.shape[0], index.shape[1], painted=Painted(index, names))
+            others, counts = np.unique(packed[index == len(names)], return_counts=True)
+            unnamed = dict(zip(others.tolist(), counts.tolist(), strict=True))
+        return Drawing(index.shape[0], index.shape[1], painted=Painted(index, names), unnamed=unnamed)
 
 
 def voc_color(number: int) -> int:
@@ -95,6 +97,8 @@ def _read(path: Path) -> dict[str, int]:
             if not line.strip() or line.startswith("#"):
                 continue
             name, _, rest = line.partition(":")
+            if name.strip() in colors:
+                raise ValueError(f"two lines have the name {name.strip()!r}")
             color = rest.partition(":")[0].strip()
             red, green, blue = (int(v) for v in color.split(",")) if color else (0, 0, 0)
             if not all(0 <= value < 256 for value in (red, green, blue)):

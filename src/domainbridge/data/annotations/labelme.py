@@ -17,7 +17,7 @@ from PIL import Image
 from domainbridge.data.annotations.base import Category, Drawing, Entry, Index, register_format
 from domainbridge.data.annotations.reading import (
     damage_named,
-    first_file,
+    first_json,
     keys_of,
     names_below,
     read_json_file,
@@ -39,6 +39,8 @@ __all__ = ["LabelMe"]
 
 _EXPECTED = "a LabelMe file: JSON with imageHeight, imageWidth and shapes of label, shape_type and points"
 _LINE_WIDTH, _POINT_RADIUS = 10, 5
+_POLYGONS = ("polygon", "oriented_rectangle", "rotation")
+"""Kinds with the corners of an area; "rotation" is the turned rectangle of X-AnyLabeling."""
 
 
 @register_format("labelme")
@@ -49,10 +51,9 @@ class LabelMe:
     background = True
 
     def find(self, path: Path) -> Path | None:
-        example = path if path.suffix.lower() == ".json" and path.is_file() else first_file(path, ".json")
-        if example is None or not {"shapes", "imagePath"} <= keys_of(example):
-            return None
-        return path
+        if path.suffix.lower() == ".json" and path.is_file():
+            return path if {"shapes", "imagePath"} <= keys_of(path) else None
+        return path if first_json(path, "shapes", "imagePath") is not None else None
 
     def index(self, path: Path) -> Index:
         folder = path if path.is_dir() else path.parent
@@ -73,7 +74,14 @@ def _drawing(path: Path, size: tuple[int, int] | None) -> Drawing:
     with damage_named(path, _EXPECTED):
         if size is None or content.get("imageHeight") is not None:
             size = whole(content["imageHeight"], "imageHeight"), whole(content["imageWidth"], "imageWidth")
-        return Drawing(*size, shapes=tuple((_name(shape), _shape(shape)) for shape in content["shapes"]))
+        drawn, left_out = [], []
+        for given in content["shapes"]:
+            name, shape = _name(given), _shape(given)
+            if shape is None:
+                left_out.append("polygon of fewer than 3 points")
+            else:
+                drawn.append((name, shape))
+        return Drawing(*size, shapes=tuple(drawn), left_out=tuple(left_out))
 
 
 def _name(shape: Mapping[str, Any]) -> str:
@@ -83,10 +91,12 @@ def _name(shape: Mapping[str, Any]) -> str:
     return name
 
 
-def _shape(shape: Mapping[str, Any]) -> Shape:
+def _shape(shape: Mapping[str, Any]) -> Shape | None:
+    """The area; None for a polygon of fewer than three points, which has none."""
     kind = shape.get("shape_type") or "polygon"
-    if kind in ("polygon", "oriented_rectangle") or (kind == "rectangle" and len(shape["points"]) == 4):
-        return PilPolygon(polygon_points(shape["points"]))
+    if kind in _POLYGONS or (kind == "rectangle" and len(shape["points"]) == 4):
+        points = polygon_points(shape["points"], least=0)
+        return PilPolygon(points) if len(points) > 2 else None
     points = polygon_points(shape["points"], least=1 if kind in ("point", "points") else 2)
     if kind == "rectangle":
         return PilRectangle(points)

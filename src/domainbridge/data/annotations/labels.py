@@ -56,10 +56,18 @@ class AnnotationLabels:
         Raises:
             DataError: a file is unreadable or damaged; a package that fills the areas is missing.
         """
+        return self.look(path)[0]
+
+    def look(self, path: Path) -> tuple[NDArray[np.uint8], Mapping[int, int]]:
+        """Train ids as :meth:`read` gives them, and color -> number of pixels of the colors that no category has.
+
+        Raises:
+            DataError: as for :meth:`read`.
+        """
         parts = real_files(path) if is_set_path(str(path)) else (path,)
         drawing = FORMATS[self.format].draw(parts, self.root)
         with damage_named(path, "shapes inside an image"):
-            return self._paint(drawing)
+            return self._paint(drawing), drawing.unnamed
 
     def _paint(self, drawing: Drawing) -> NDArray[np.uint8]:
         canvas = Canvas(drawing.height, drawing.width, self.unannotated)

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "beginning",
     "damage_named",
     "first_file",
+    "first_json",
     "first_names",
     "keys_of",
     "member_name",
@@ -35,6 +37,7 @@ __all__ = [
     "read_json_file",
     "read_npy",
     "scanned",
+    "text_of",
     "whole",
 ]
 
@@ -57,6 +60,8 @@ def damage_named(path: Path, expected: str) -> Iterator[None]:
         raise FileError(path, "no such file") from None
     except RecursionError:
         reason = "brackets are nested too deep"
+    except UnicodeDecodeError as error:
+        reason, cause = f"byte {error.object[error.start]:#04x} is no UTF-8 text; save the file as UTF-8", error
     except MemoryError:
         reason = "the sizes in it need more memory than there is"
     except KeyError as error:
@@ -74,7 +79,18 @@ def read_json_file(path: Path, expected: str) -> Any:
         DataError: missing or not JSON.
     """
     with damage_named(path, expected):
-        return json.loads(read_bytes(path).decode("utf-8-sig"))
+        content = read_bytes(path)
+        return json.loads(content.decode(json.detect_encoding(content)))
+
+
+def text_of(content: bytes, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 with a byte order mark, as editors of Windows write it.
+
+    Raises:
+        UnicodeDecodeError: other bytes.
+    """
+    is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig", errors=errors)
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -98,7 +114,7 @@ def beginning(path: Path, size: int = 65536) -> str:
     """The first bytes of a file as text, "" if it cannot be read; unknown bytes are replaced."""
     try:
         with open_path(path) as file:
-            return file.read(size).decode("utf-8-sig", errors="replace")
+            return text_of(file.read(size), errors="replace")
     except (OSError, DataError):
         return ""
 
@@ -108,7 +124,8 @@ def keys_of(path: Path) -> frozenset[str]:
 
     def read(file: Path) -> frozenset[str]:
         try:
-            content = json.loads(read_bytes(file).decode("utf-8-sig"))
+            content_bytes = read_bytes(file)
+            content = json.loads(content_bytes.decode(json.detect_encoding(content_bytes), errors="replace"))
         except (OSError, ValueError, RecursionError, DataError):
             return frozenset()
         return frozenset(content) if isinstance(content, dict) else frozenset()
@@ -175,6 +192,14 @@ def first_file(folder: Path, *suffixes: str, at_most: int = 10_000) -> Path | No
         return None
     names = first_names(folder, at_most)
     return next((folder / name for name in names if name.lower().endswith(suffixes)), None)
+
+
+def first_json(folder: Path, *keys: str, at_most: int = 20) -> Path | None:
+    """The first JSON file below a folder that has all of the keys, among the first ``at_most`` JSON files."""
+    if not folder.is_dir():
+        return None
+    files = (folder / name for name in first_names(folder, 10_000) if name.lower().endswith(".json"))
+    return next((file for file in islice(files, at_most) if keys_of(file) >= {*keys}), None)
 
 
 def member_name(name: str) -> str:

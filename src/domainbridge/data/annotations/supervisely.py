@@ -93,7 +93,9 @@ def _shape(item: Mapping[str, Any]) -> Shape | None:
     """The area; None for a kind that has none."""
     kind = item.get("geometryType") or ("bitmap" if item.get("bitmap") else "polygon")
     if kind == "polygon":
-        return CvPolygon(_corners(item["points"]["exterior"]), tuple(_corners(p) for p in item["points"]["interior"]))
+        return CvPolygon(
+            _corners(item["points"]["exterior"]), tuple(_corners(p) for p in item["points"].get("interior", ()))
+        )
     if kind == "rectangle":
         corners = polygon_points(item["points"]["exterior"], least=2)
         (left, top), (right, bottom) = np.rint([corners.min(axis=0), corners.max(axis=0)]).astype(int).tolist()

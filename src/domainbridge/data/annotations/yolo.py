@@ -12,7 +12,15 @@ import numpy as np
 import yaml
 
 from domainbridge.data.annotations.base import Category, Drawing, Entry, Index, register_format
-from domainbridge.data.annotations.reading import beginning, damage_named, first_names, names_below, names_like
+from domainbridge.data.annotations.reading import (
+    beginning,
+    damage_named,
+    first_names,
+    names_below,
+    names_like,
+    text_of,
+    whole,
+)
 from domainbridge.data.annotations.shapes import CvPolygon
 from domainbridge.data.decode import image_size
 from domainbridge.data.storage.tar import read_bytes
@@ -20,10 +28,12 @@ from domainbridge.data.storage.virtual import parsed
 
 __all__ = ["Yolo"]
 
-_NUMBERS = re.compile(r"^\d+(\s+-?\d*\.?\d+([eE][-+]?\d+)?){4,}\s*$")
+_NUMBERS = re.compile(r"^\d+(?:\.0*)?(\s+-?\d*\.?\d+([eE][-+]?\d+)?){4,}\s*$")
 _EXPECTED = "YOLO segmentation: a line per object with class number and x y pairs from 0 to 1"
 _NAME_LISTS = ("classes.txt", "obj.names", "names.txt")
 _OTHER_TEXTS = ("readme.txt", "train.txt", "val.txt", "test.txt", "labelmap.txt")
+_SCANNED = 2000
+"""Files that are read for the list of class numbers."""
 _SLACK = 0.01
 """A coordinate may be so far outside [0, 1]."""
 
@@ -49,10 +59,14 @@ class Yolo:
         names = parsed(names_file, "yolo names", _read_names) if names_file is not None else {}
         files = _labels_among(names_below(path))
         entries = tuple(Entry((name[: -len(".txt")],), path / name) for name in files)
-        notes = () if names_file else (f"no data.yaml beside or above {path}; categories are named by their numbers",)
-        if not names:
-            used = {int(line.split()[0]) for n in files[:2000] for line in _lines(path / n)}
-            names = {number: str(number) for number in sorted(used)}
+        notes: tuple[str, ...] = (
+            () if names_file else (f"no data.yaml beside or above {path}; categories are named by their numbers",)
+        )
+        used: set[int] = set().union(*(parsed(path / name, "yolo numbers", _numbers) for name in files[:_SCANNED]))
+        unnamed = ", ".join(str(number) for number in sorted(used - set(names)))
+        if names and unnamed:
+            notes = (f"class numbers that {names_file} does not name are ignored: {unnamed}",)
+        names = names or {number: str(number) for number in sorted(used)}
         categories = tuple(Category(name, number) for number, name in names.items())
         companions = (names_file,) if names_file else ()
         return Index(categories, entries, companions, notes, needs_image=True)
@@ -63,7 +77,7 @@ class Yolo:
         height, width = image_size(image)
         with damage_named(label, _EXPECTED):
             shapes = []
-            for position, line in enumerate(read_bytes(label).decode("utf-8-sig").splitlines(), 1):
+            for position, line in enumerate(text_of(read_bytes(label)).splitlines(), 1):
                 if line.strip():
                     number, polygon = _polygon(line.split(), position, height, width)
                     shapes.append((names.get(number, str(number)), polygon))
@@ -78,11 +92,13 @@ def _polygon(columns: list[str], position: int, height: int, width: int) -> tupl
     points = np.array(columns[1:], np.float64).reshape(-1, 2)
     if not ((points >= -_SLACK) & (points <= 1 + _SLACK)).all():  # also NaN
         raise ValueError(f"line {position} has coordinates outside 0 to 1")
-    return int(columns[0]), CvPolygon((points * (width, height)).astype(np.int32))
+    return whole(columns[0], f"line {position}: class number"), CvPolygon((points * (width, height)).astype(np.int32))
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in beginning(path, 2**20).splitlines() if line[:1].isdigit()]
+def _numbers(path: Path) -> set[int]:
+    """Class numbers that a label file has; damaged lines are passed over, :meth:`Yolo.draw` names them."""
+    columns = (line.split()[0] for line in beginning(path, 2**20).splitlines() if line.strip())
+    return {int(float(word)) for word in columns if re.fullmatch(r"\d{1,6}(\.0*)?", word)}
 
 
 def _labels_among(names: Iterable[str]) -> list[str]:
@@ -105,7 +121,7 @@ def _names_file(folder: Path) -> Path | None:
 def _read_names(path: Path) -> dict[int, str]:
     """Class number -> name."""
     with damage_named(path, "names: a list of class names, or number: name"):
-        text = read_bytes(path).decode("utf-8-sig")
+        text = text_of(read_bytes(path))
         if path.suffix not in (".yaml", ".yml"):
             return {number: line.strip() for number, line in enumerate(text.splitlines()) if line.strip()}
         names = yaml.safe_load(text)["names"]
