@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-__all__ = ["EXTRAS", "Extra", "extras", "first_line", "package_commit", "version_text"]
+__all__ = ["EXTRAS", "Extra", "extras", "first_line", "installed_version", "package_commit", "version_text"]
 
 EXTRAS = {
     "annotations": "polygons in COCO, CVAT and Label Studio files",
@@ -66,7 +66,7 @@ def _extra(name: str, requirements: list[Requirement]) -> Extra:
         marker = requirement.marker
         if marker is None or not marker.evaluate({"extra": name}) or marker.evaluate({"extra": ""}):
             continue
-        version = _version(requirement.name)
+        version = installed_version(requirement.name)
         if version is not None and requirement.specifier.contains(version, prereleases=True):
             versions[requirement.name] = version
         else:
@@ -104,7 +104,8 @@ def first_line(command: list[str]) -> str | None:
     return printed[0].strip()
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Of a package; None when it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

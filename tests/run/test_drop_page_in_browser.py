@@ -99,7 +99,7 @@ FILES = {"street.png": picture(90, 120), "small.png": picture(8, 12), "text.png"
 def served() -> Iterator[tuple[str, list[str], list[str]]]:
     """(address of the service, paths that were asked for, what the person saw)."""
     config = ExportedConfig(SPACE.name, SPACE.classes, SPACE.colors, None)
-    app = service(ExportedPredictor(ByColor(), config), "by color", Limits())
+    app = service(ExportedPredictor(ByColor(), config), "by color", Limits(20 * 2**20, 25_000_000, 30.0, 16))
     asked: list[str] = []
     seen: list[str] = []
     told = asyncio.Event()

@@ -46,6 +46,8 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         logged[0]
     )
     assert any("self-training/examples" in values for values in logged)
+    panel = wandb.Image.call_args.args[0]
+    assert (panel[: len(panel) // 2] != panel[len(panel) // 2 :]).any()  # two images, a row each
     wandb.init.return_value.finish.assert_called_once()
 
 

@@ -168,7 +168,7 @@ class TestResults:
                 answer = json.loads(ask(port, "/predict?output=json", encoded(pixels))[1])
                 shares[number] = {each["name"]: each["share"] for each in answer["classes"]}["red"]
 
-        with running(Limits(places=64)) as port:
+        with running(Limits(20 * 2**20, 25_000_000, 30.0, places=64)) as port:
             threads = [threading.Thread(target=client, args=(number, port)) for number in range(1, 9)]
             for thread in threads:
                 thread.start()

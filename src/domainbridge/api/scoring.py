@@ -109,7 +109,7 @@ def _evaluate_recipe(predictor: Predictor, recipe: Recipe, report: Callable[[str
     sets = {**data.validation, **{f"{name} test": labeled for name, labeled in data.test.items()}}
     if not sets:
         raise RecipeError(f"recipe {recipe.name}: no target has a validation or test section to score on")
-    places = [f"{labeled.name.removesuffix(' (held out)')}" for labeled in data.scored]
+    places = [labeled.name.removesuffix(" (held out)") for labeled in data.scored]
     if not all(map(len, sets.values())) or any(place in problem for place in places for problem in problems):
         raise DataError(problem_list(f"recipe {recipe.name}: validation or test sets that cannot be used", problems))
     runtime = resolve_runtime(str(predictor.device), recipe.runtime.threads)

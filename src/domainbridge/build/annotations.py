@@ -12,6 +12,7 @@ from domainbridge.data.annotations.reading import BACKGROUND_NAMES, first_names,
 from domainbridge.data.label_map import train_id_of
 from domainbridge.data.label_map_keys import color_key, id_key
 from domainbridge.data.label_spaces import LabelSpace
+from domainbridge.data.name_pattern import STEM
 from domainbridge.data.storage.tar import is_archives
 from domainbridge.data.walk import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from domainbridge.errors import RecipeError
@@ -49,7 +50,7 @@ def annotation_place(rule: LabelsConfig, images: Path | None, labels: Path) -> t
     by_value = any(id_key(key) is not None or color_key(key) is not None for key in rule.label_map or ())
     if not (suffix in LABEL_SUFFIXES or (suffix == "" and _has_own_images(images, labels))):
         place = locate(labels)
-    elif by_value or rule.label_pattern != "{stem}":
+    elif by_value or rule.label_pattern != STEM:
         return None
     else:
         place = locate(labels, among=_WITH_IMAGES)

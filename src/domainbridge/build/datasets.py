@@ -25,6 +25,7 @@ from domainbridge.data.dataset import ConcatDataset, FileDataset
 from domainbridge.data.folder import FolderRule, Listing, list_folder
 from domainbridge.data.hold_out import hold_out
 from domainbridge.data.layout_listing import list_layout, split_of
+from domainbridge.data.name_pattern import STEM
 from domainbridge.data.transforms import ResizeRule
 from domainbridge.errors import DataError, InputError, RecipeError, problem_list
 
@@ -38,7 +39,6 @@ __all__ = [
     "resolved_root",
 ]
 
-_ANY_NAME = "{stem}"
 AnyDomain = SourceConfig | TargetConfig | ValidationConfig | OracleConfig
 
 
@@ -202,7 +202,7 @@ def _open(
 
 def _layout(domain: AnyDomain, dataset: str, folder: Path, where: str) -> Listing:
     labels_too = () if isinstance(domain, TargetConfig) else ("labels", "label_pattern")
-    useless = [key for key in ("images", "image_pattern", *labels_too) if getattr(domain, key) not in (None, _ANY_NAME)]
+    useless = [key for key in ("images", "image_pattern", *labels_too) if getattr(domain, key) not in (None, STEM)]
     if useless:
         raise RecipeError(f"{where}: dataset {dataset} knows its folders; leave out {' and '.join(useless)}")
     split = split_of(dataset, domain.split, where, default="val" if isinstance(domain, ValidationConfig) else "train")
@@ -224,7 +224,7 @@ def _folder(domain: AnyDomain, folder: Path, where: str) -> tuple[Listing, tuple
     rule = FolderRule(
         split=below(folder, domain.split, f"{where}.split") if domain.split else None,
         image_pattern=domain.image_pattern,
-        label_pattern=labeled.label_pattern if labeled is not None else _ANY_NAME,
+        label_pattern=labeled.label_pattern if labeled is not None else STEM,
         exclude_files=domain.exclude_files,
     )
     images = below(folder, domain.images, f"{where}.images")

@@ -4,13 +4,13 @@ from typing import Any, TypeVar
 
 from domainbridge.config.domains import FewConfig, OracleConfig, SourceConfig, TargetConfig, ValidationConfig
 from domainbridge.config.schema import Recipe
+from domainbridge.data.name_pattern import STEM
 
 __all__ = ["held_out_targets", "labeled_sections", "with_few_labels"]
 
 Section = TypeVar("Section", ValidationConfig, OracleConfig, FewConfig)
 Scored = TypeVar("Scored", ValidationConfig, FewConfig)
 
-_ANY_NAME = "{stem}"
 _IMAGE_KEYS = frozenset({"bands", "scale", "percentiles", "exif"})
 _LABEL_VALUES = frozenset({"label_map", "label_space"})
 _WHICH_FILES = frozenset({"split", "exclude_files"})
@@ -90,7 +90,7 @@ def _completed(given: Section, target: TargetConfig) -> Section:
     inherited = {
         "root": given.root or target.root,
         "images": given.images or target.images,
-        "image_pattern": given.image_pattern if given.image_pattern != _ANY_NAME else target.image_pattern,
+        "image_pattern": given.image_pattern if given.image_pattern != STEM else target.image_pattern,
         "resize": given.resize or target.resize,
     }
     if not given.model_fields_set & _IMAGE_KEYS:

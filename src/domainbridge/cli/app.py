@@ -14,7 +14,7 @@ from domainbridge.cli.predict import predict
 from domainbridge.cli.report import report
 from domainbridge.cli.serve import serve
 from domainbridge.cli.suggest import suggest
-from domainbridge.cli.terminal import echo, forgiving_streams
+from domainbridge.cli.terminal import echo, forgiving_streams, say
 from domainbridge.errors import DomainbridgeError
 
 __all__ = ["app", "run_app"]
@@ -68,9 +68,9 @@ def run_app() -> None:
     try:
         app()
     except DomainbridgeError as error:
-        echo(f"error: {error}", err=True)
+        say(f"error: {error}")
         sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        echo(f"error: {where}{error.strerror or error}", err=True)
+        say(f"error: {where}{error.strerror or error}")
         sys.exit(1)

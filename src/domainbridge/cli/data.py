@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from domainbridge.cli.run import Overrides, RecipeArgument
-from domainbridge.cli.terminal import echo
+from domainbridge.cli.terminal import echo, say
 from domainbridge.errors import RecipeError
 
 __all__ = ["app"]
@@ -37,7 +37,7 @@ def check(
     loaded = load_recipe(recipe, overrides or [])
     scoring_rule(loaded)
     data, problems = list_data(loaded)
-    survey = kept_or_new_survey(loaded, data, lambda text: echo(text, err=True), again=again)
+    survey = kept_or_new_survey(loaded, data, say, again=again)
     print_survey(survey)
     problems += survey.all_errors
     if problems:
@@ -64,7 +64,7 @@ def stats(
     print_shares(shares)
     if out is not None:
         draw_shares(shares, out)
-        echo(f"drawn: {out}", err=True)
+        say(f"drawn: {out}")
 
 
 @app.command()
@@ -84,7 +84,7 @@ def preview(
     loaded = load_recipe(recipe, overrides or [])
     data, problems = list_data(loaded)
     problems += draw_preview(loaded, data, out)
-    echo(f"drawn: {out}", err=True)
+    say(f"drawn: {out}")
     if problems:
         raise DataError(problem_list(f"recipe {loaded.name}: {len(problems)} problem(s)", problems))
 
@@ -99,8 +99,8 @@ def cache(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     loaded = load_recipe(recipe, overrides or [])
     rule = cache_rule(loaded)
     data = open_data(loaded)
-    echo(f"about {cache_size(loaded, data) / 2**30:.2f} GiB of {rule.format} copies in {rule.folder}", err=True)
-    training_datasets(loaded, data, lambda text: echo(text, err=True))
+    say(f"about {cache_size(loaded, data) / 2**30:.2f} GiB of {rule.format} copies in {rule.folder}")
+    training_datasets(loaded, data, say)
 
 
 @app.command()
@@ -118,8 +118,8 @@ def pack(
 
     writable_folder(out, "--out")
     loaded = load_recipe(recipe, overrides or [])
-    pack_domains(loaded, open_data(loaded), out, megabytes * 2**20, lambda text: echo(text, err=True))
-    echo("in the recipe, in the place of its sources and targets:", err=True)
+    pack_domains(loaded, open_data(loaded), out, megabytes * 2**20, say)
+    say("in the recipe, in the place of its sources and targets:")
     echo(recipe_lines(loaded, out), nl=False)
 
 
@@ -159,7 +159,7 @@ def convert(
     folder = out or root / "converted" / (chosen or "")
     with counting(f"{dataset} {chosen or ''}".strip()) as progress:
         written = convert_layout(dataset, root, chosen, Conversion(folder, label_ids, half), progress)
-    echo(f"{written} labels in {folder / 'labels'}", err=True)
+    say(f"{written} labels in {folder / 'labels'}")
 
 
 def _convert_annotations(
@@ -175,8 +175,8 @@ def _convert_annotations(
         chosen = None if name == _FOUND_OUT else name
         written, notes = convert_annotations(chosen, path, images, Conversion(out, half=half), progress)
     for note in notes:
-        echo(f"note: {note}", err=True)
-    echo(f"{written} labels in {out / 'labels'}, class names in {out / 'classes.txt'}", err=True)
+        say(f"note: {note}")
+    say(f"{written} labels in {out / 'labels'}, class names in {out / 'classes.txt'}")
 
 
 @app.command()

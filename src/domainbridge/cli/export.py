@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from domainbridge.cli.terminal import echo
+from domainbridge.cli.terminal import echo, say
 
 __all__ = ["export"]
 
@@ -75,8 +75,8 @@ def export(
         split=split,
         count=count,
         at_least=min_equal,
-        report=lambda line: echo(line, err=True),
+        report=say,
     )
     for line in done.check.lines():
         echo(line)
-    echo(f"{done.path}: {done.bytes / 1e6:.1f} MB", err=True)
+    say(f"{done.path}: {done.bytes / 1e6:.1f} MB")

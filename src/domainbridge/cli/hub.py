@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from domainbridge.cli.terminal import echo
+from domainbridge.cli.terminal import say
 
 __all__ = ["app"]
 
@@ -39,7 +39,7 @@ def push(
     from domainbridge.tools.hub import push as push_model
 
     def confirm(question: str) -> bool:
-        echo(question, err=True)
+        say(question)
         return yes or (sys.stdin.isatty() and typer.confirm("Send the model all the same?", err=True))
 
     pushed = push_model(
@@ -50,10 +50,10 @@ def push(
         replace=replace,
         dry_run=dry_run,
         confirm=confirm,
-        report=lambda line: echo(line, err=True),
+        report=say,
     )
     if pushed is not None:
-        echo(f"sent: {pushed.url} ({'public' if public else 'private'})", err=True)
+        say(f"sent: {pushed.url} ({'public' if public else 'private'})")
 
 
 @app.command()
@@ -66,7 +66,7 @@ def pull(
     from domainbridge.tools.hub import pull as pull_model
 
     writable_folder(out, "--out")
-    echo(f"model: {pull_model(name, out)}", err=True)
+    say(f"model: {pull_model(name, out)}")
 
 
 @app.command()
@@ -76,4 +76,4 @@ def card(model: Folder) -> None:
     from domainbridge.report.write_cards import card_of
 
     note = write_card(model, card_of(model))
-    echo(f"note: {note}" if note else f"written: {model / CARD}", err=True)
+    say(f"note: {note}" if note else f"written: {model / CARD}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from domainbridge.cli.terminal import echo
+from domainbridge.cli.terminal import say
 
 __all__ = ["evaluate", "import_"]
 
@@ -84,17 +84,13 @@ def evaluate(
     changes |= {"evaluation.precision": precision} if precision != "float32" else {}
     loaded = recipe and api.recipe_of(recipe, changes)
     predictor = api.load_model(model, slide=slide, flip=flip, scales=factors, device=device, precision=precision)
-    result = api.evaluate(predictor, loaded or None, report=_say, **given)
+    result = api.evaluate(predictor, loaded or None, report=say, **given)
     for target, scores in result.items():
         print_scores(scores, f"{target}, {scores.images} images")
     if json is not None:
         write_text(
             json, dumps({"targets": {name: scores.to_json() for name, scores in result.items()}}, indent=1) + "\n"
         )
-
-
-def _say(line: str) -> None:
-    echo(line, err=True)
 
 
 def import_(
@@ -125,5 +121,5 @@ def import_(
     origin = f"Imported from {checkpoint.name}, a checkpoint of the published system."
     note = write_card(out, plain_card(out, out.absolute().name, origin))
     if note is not None:
-        echo(f"note: {note}", err=True)
-    echo(f"{imported.spec.backbone}, {len(imported.space)} classes of {imported.space.name}: {out}", err=True)
+        say(f"note: {note}")
+    say(f"{imported.spec.backbone}, {len(imported.space)} classes of {imported.space.name}: {out}")

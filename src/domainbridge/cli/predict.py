@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from domainbridge.cli.terminal import echo
-
 __all__ = ["predict"]
 
 
@@ -145,4 +143,4 @@ def predict(
             segment = predict_files
         written = segment(loaded, inputs, out, options, resume=resume, report=say, progress=progress)
     if rank == 0:
-        echo(f"{written} images segmented into {out}", err=True)
+        say(f"{written} images segmented into {out}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from domainbridge.cli.terminal import echo
+from domainbridge.cli.terminal import echo, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,10 +56,10 @@ def carry_out(loaded: "Recipe", folder: Path, *, only: str | None = None, until:
         try:
             print_outcome(folder)
         except Exception as error:  # whatever is wrong with the summary, the run is done
-            echo(f"note: the summary cannot be shown ({type(error).__name__}: {error})", err=True)
+            say(f"note: the summary cannot be shown ({type(error).__name__}: {error})")
     if not result.finished:
         if is_main_process():
-            echo("stopped at a checkpoint; the same command goes on from here", err=True)
+            say("stopped at a checkpoint; the same command goes on from here")
         raise typer.Exit(1)
 
 
@@ -101,7 +101,7 @@ def plan(
     if probe and data is not None:
         from domainbridge.tools.probe import probe as take_steps
 
-        echo("taking a few steps of each kind of stage", err=True)
+        say("taking a few steps of each kind of stage")
         probed = take_steps(loaded, data, [item.node.spec for item in planned if item.open])
     estimated = estimate(loaded, nodes, measured_seconds(nodes, folder), probed)
     print_plan(loaded, planned, folder, estimated)
@@ -110,12 +110,12 @@ def plan(
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
     echo(describe_selection(nodes, loaded, folder))
     for note in _notes(loaded, data, [node.spec for node in nodes]):
-        echo(f"note: {note}", err=True)
+        say(f"note: {note}")
     move = describe_move(planned, folder) if data is not None else None
     if move:
         echo(f"\n`run` begins with this: {move}")
     if missing:
-        echo(f"\nnot ready to run: {missing}", err=True)
+        say(f"\nnot ready to run: {missing}")
 
 
 def _notes(recipe: "Recipe", data: "DataSets | None", stages: "Sequence[StageSpec]") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from domainbridge.cli.terminal import echo
+from domainbridge.cli.terminal import say
 
 __all__ = ["serve"]
 
@@ -38,5 +38,5 @@ def serve(
         places=queue,
         device=device,
         precision=precision,
-        report=lambda line: echo(line, err=True),
+        report=say,
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from domainbridge.cli.terminal import echo
+from domainbridge.cli.terminal import say
 
 __all__ = ["suggest"]
 
@@ -34,7 +34,7 @@ def suggest(
             count,
             target=target,
             device=device,
-            report=lambda line: echo(line, err=True),
+            report=say,
             progress=progress,
         )
-    echo(f"{len(names)} images in {out}: split.txt, sheet.jpg, label-studio.json, cvat.xml", err=True)
+    say(f"{len(names)} images in {out}: split.txt, sheet.jpg, label-studio.json, cvat.xml")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from domainbridge.cli.terminal import cell, echo
+from domainbridge.cli.terminal import cell, say
 from domainbridge.printable import printable
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def time_left(text: str, *, shown: bool = True) -> Iterator[tuple[Callable[[floa
     )
     console = Console(stderr=True)
     if not (shown and console.is_terminal):
-        yield lambda done, total: None, lambda line: echo(line, err=True)
+        yield lambda done, total: None, say
         return
     with Progress(*columns, console=console, speed_estimate_period=120) as bars:
         task = bars.add_task(text, total=1, visible=False)

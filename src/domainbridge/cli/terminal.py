@@ -7,12 +7,17 @@ from rich.markup import escape
 
 from domainbridge.printable import printable
 
-__all__ = ["cell", "echo", "forgiving_streams"]
+__all__ = ["cell", "echo", "forgiving_streams", "say"]
 
 
 def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
     """Print a text on stdout, or on stderr."""
     typer.echo(printable(text), err=err, nl=nl)
+
+
+def say(line: object) -> None:
+    """Print a line about the work on stderr."""
+    echo(line, err=True)
 
 
 def cell(text: object) -> str:

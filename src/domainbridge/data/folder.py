@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from domainbridge.data.name_pattern import NamePattern
+from domainbridge.data.name_pattern import STEM, NamePattern
 from domainbridge.data.pairing import ambiguous_names, common_folder_advice
 from domainbridge.data.split_file import normalized, read_split, resolve
 from domainbridge.data.storage.tar import archives, is_archives
@@ -15,8 +15,6 @@ from domainbridge.data.walk import IMAGE_SUFFIXES, LABEL_SUFFIXES, FolderFiles, 
 from domainbridge.errors import DataError, problem_list
 
 __all__ = ["FolderRule", "Listing", "list_folder", "report_missing"]
-
-_STEM = "{stem}"
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,8 @@ class FolderRule:
     """
 
     split: Path | None = None
-    image_pattern: str = _STEM
-    label_pattern: str = _STEM
+    image_pattern: str = STEM
+    label_pattern: str = STEM
     exclude_files: tuple[str, ...] = ()
     elsewhere: frozenset[str] = frozenset()
 

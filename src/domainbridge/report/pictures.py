@@ -16,7 +16,7 @@ from domainbridge.report.bootstrap import image_iou
 from domainbridge.report.comparison import included_classes, same_images
 from domainbridge.report.disagreement import Disagreement
 from domainbridge.report.run_facts import RunFacts, StageFacts
-from domainbridge.run.image_records import ClassMap, ImageCounts, Picture
+from domainbridge.run.image_records import ClassMap, ImageCounts
 from domainbridge.types import IGNORE
 
 __all__ = ["PictureRow", "Pictures", "disagreement_row", "most_changed"]
@@ -91,21 +91,11 @@ def most_changed(run: RunFacts, target: str, rows: int) -> Pictures | None:
 
 def disagreement_row(run: RunFacts, item: Disagreement) -> PictureRow | None:
     """The image on which the paths differ most; None where no picture was kept."""
-    picture = run.pictures.get(item.target, {}).get(item.example)
-    stages = [run.stages[name] for name in item.paths]
-    counts = [stage.counts(item.target) for stage in stages]
-    if picture is None or any(part is None for part in counts):
+    if item.example not in run.pictures.get(item.target, {}):
         return None
-    palette = _palette(stages[0])
-    maps = [part.maps[item.example] for part in counts if part is not None]
-    columns = [("image", _jpeg_uri(picture.jpeg))]
-    columns += [(stage.name, _painted(array, palette)) for stage, array in zip(stages, maps, strict=True)]
-    if picture.label is not None:
-        columns.append(("truth", _painted(picture.label, palette)))
-    columns.append(("difference", _image_uri(np.where((maps[0] != maps[1])[..., None], _CHANGED, _AGREE))))
-    names = counts[0].names if counts[0] is not None else ()
+    one, other = (run.stages[name] for name in item.paths)
     text = f"the paths differ on {100 * item.example_share:.0f} % of its pixels"
-    return PictureRow(names[item.example], text, tuple(columns))
+    return _row(run, one, other, item.target, item.example, text, judged=False)
 
 
 def _changes(after: StageFacts, one: ImageCounts, other: ImageCounts) -> NDArray[np.float64]:
@@ -115,8 +105,11 @@ def _changes(after: StageFacts, one: ImageCounts, other: ImageCounts) -> NDArray
     return image_iou(other.counts, included) - image_iou(one.counts, included)
 
 
-def _row(run: RunFacts, before: StageFacts, after: StageFacts, target: str, index: int, text: str) -> PictureRow:
-    picture: Picture = run.pictures[target][index]
+def _row(
+    run: RunFacts, before: StageFacts, after: StageFacts, target: str, index: int, text: str, *, judged: bool = True
+) -> PictureRow:
+    """An image with two stages' class maps; ``judged``: the label says which differences are gains and losses."""
+    picture = run.pictures[target][index]
     one, other = before.counts(target), after.counts(target)
     assert one is not None
     assert other is not None
@@ -128,7 +121,8 @@ def _row(run: RunFacts, before: StageFacts, after: StageFacts, target: str, inde
     ]
     if picture.label is not None:
         columns.append(("truth", _painted(picture.label, palette)))
-    columns.append(("difference", _difference(one.maps[index], other.maps[index], picture.label)))
+    label = picture.label if judged else None
+    columns.append(("difference", _difference(one.maps[index], other.maps[index], label)))
     return PictureRow(other.names[index], text, tuple(columns))
 
 
@@ -143,7 +137,7 @@ def _difference(before: ClassMap, after: ClassMap, label: ClassMap | None) -> st
         colors[changed & (label == IGNORE)] = _CHANGED
         colors[(after == label) & (before != label)] = _GAINED
         colors[(before == label) & (after != label)] = _LOST
-    return _image_uri(colors)
+    return _uri(Image.fromarray(colors).quantize(8))
 
 
 def _palette(stage: StageFacts) -> NDArray[np.uint8]:
@@ -158,10 +152,6 @@ def _painted(array: ClassMap, palette: NDArray[np.uint8]) -> str:
     image = Image.fromarray(array)
     image.putpalette(palette.tobytes())
     return _uri(image)
-
-
-def _image_uri(colors: NDArray[np.generic]) -> str:
-    return _uri(Image.fromarray(colors.astype(np.uint8)).quantize(8))
 
 
 def _uri(image: Image.Image) -> str:

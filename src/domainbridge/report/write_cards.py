@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from domainbridge.models.card_file import write_card
 from domainbridge.models.model_folder import DESCRIPTION
 from domainbridge.report.model_card import plain_card, run_card
-from domainbridge.report.run_facts import RunFacts, read_run
+from domainbridge.report.run_facts import read_run
 from domainbridge.run.callbacks.base import NullCallback
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def card_of(model: Path) -> str:
     place = model.absolute()
     for folder, stage in ((place.parent, None), (place.parent.parent, place.parent.name)):
         if place.name == "model" and (folder / "results.json").is_file():
-            run: RunFacts = read_run(folder)
+            run = read_run(folder)
             chosen = run.final if stage is None else stage
             if chosen in run.stages:
                 return run_card(run, chosen, model)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule, training_space
 from domainbridge.config.schema import Recipe
+from domainbridge.data.dataset import evenly_spread
 from domainbridge.data.transforms import resize_image
 from domainbridge.evaluation.predictor import Predictor
 
@@ -47,7 +48,7 @@ def example_images(predictor: Predictor, recipe: Recipe, data: DataSets) -> Exam
     if not len(dataset):
         return None
     palette, label_palette = training_space(recipe).palette, scoring_rule(recipe).space.palette
-    samples = [dataset[len(dataset) * number // _COUNT] for number in range(min(_COUNT, len(dataset)))]
+    samples = [dataset[index] for index in evenly_spread(len(dataset), _COUNT)]
     predictions = [palette[predictor.predict(np.ascontiguousarray(sample.image))] for sample in samples]
     labels = [label_palette[sample.label] for sample in samples if sample.label is not None]
     return ExampleImages(tuple(sample.image for sample in samples), tuple(predictions), tuple(labels))

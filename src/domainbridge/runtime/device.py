@@ -6,14 +6,13 @@ import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal
 
 import torch
 
 from domainbridge.data.threads import usable_cores
 from domainbridge.errors import RecipeError
-from domainbridge.installed import first_line, package_commit
+from domainbridge.installed import first_line, installed_version, package_commit
 from domainbridge.models.segmenter import Segmenter
 from domainbridge.runtime.distributed import Processes
 from domainbridge.runtime.loader_processes import automatic_workers, fitting_workers
@@ -155,7 +154,7 @@ def environment(runtime: Runtime) -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in names},
+        "packages": {name: installed_version(name) for name in names},
         "commit": package_commit(),
         "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
@@ -173,10 +172,3 @@ def _gpu_environment(device: torch.device) -> dict[str, object]:
         "tf32": {"cudnn": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32},
         "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,6 +1,5 @@
 """What a request gets: class map, colors or overlay as PNG, or JSON with class shares and runs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -11,6 +10,8 @@ from domainbridge.evaluation.segmentation_model import SegmentationModel
 
 __all__ = ["OUTPUTS", "answer", "run_lengths", "scale_remark"]
 
+OUTPUTS = ("class", "color", "overlay", "confidence", "json")
+"""Values of the request's ``output``."""
 _MIXED = 0.5
 """Share of the classes' colors in an overlay."""
 
@@ -39,7 +40,7 @@ def answer(
         remark = scale_remark(predictor, image)
         facts = _facts(predictor, classes, sure, runs=runs)
         return facts if remark is None else facts | {"note": remark}, "application/json"
-    return _png(_PICTURES[output](predictor, image, classes, sure)), "image/png"
+    return _png(_picture(predictor, image, classes, sure, output)), "image/png"
 
 
 def scale_remark(predictor: SegmentationModel, image: Pixels) -> str | None:
@@ -85,31 +86,16 @@ def _facts(predictor: SegmentationModel, classes: Pixels, sure: Pixels, *, runs:
     return facts | {"runs": run_lengths(classes)} if runs else facts
 
 
-def _color(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
-    return predictor.palette[classes]
-
-
-def _overlay(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
-    return cv2.addWeighted(image, 1 - _MIXED, predictor.palette[classes], _MIXED, 0).astype(np.uint8, copy=False)
-
-
-def _classes(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
-    return classes
-
-
-def _confidence(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None) -> Pixels:
-    assert sure is not None
-    return sure
-
-
-_PICTURES: dict[str, Callable[[SegmentationModel, Pixels, Pixels, Pixels | None], Pixels]] = {
-    "class": _classes,
-    "color": _color,
-    "overlay": _overlay,
-    "confidence": _confidence,
-}
-OUTPUTS = (*_PICTURES, "json")
-"""Values of the request's ``output``."""
+def _picture(predictor: SegmentationModel, image: Pixels, classes: Pixels, sure: Pixels | None, output: str) -> Pixels:
+    if output == "class":
+        return classes
+    if output == "confidence":
+        assert sure is not None
+        return sure
+    colors = predictor.palette[classes]
+    if output == "color":
+        return colors
+    return cv2.addWeighted(image, 1 - _MIXED, colors, _MIXED, 0).astype(np.uint8, copy=False)
 
 
 def _png(pixels: Pixels) -> bytes:

@@ -42,10 +42,10 @@ class Limits:
         places: requests that may be here at once.
     """
 
-    body_bytes: int = 20 * 2**20
-    pixels: int = 25_000_000
-    seconds: float = 30.0
-    places: int = 16
+    body_bytes: int
+    pixels: int
+    seconds: float
+    places: int
 
 
 @dataclass

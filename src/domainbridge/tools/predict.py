@@ -72,7 +72,7 @@ def predict_files(
     out.mkdir(parents=True, exist_ok=True)
     mine = work.open[rank::count]
     outputs = Outputs(model, OwnOutputs(out, rank), options, settings)
-    job = Job(model, paths, outputs, report, partial(_advance, progress, len(mine)))
+    job = Job(model, paths, outputs, report, lambda done: progress(done, len(mine)))
     job.carry_out(mine)
     every = [(len(mine), job.failures)] if processes is None else processes.gather((len(mine), job.failures))
     if rank != 0:
@@ -147,10 +147,6 @@ def _shared(processes: "Processes | None", work: Callable[[], _Work]) -> _Work:
     if value.error is not None:
         raise value.error
     return value
-
-
-def _advance(progress: Progress, total: int, done: float) -> None:
-    progress(done, total)
 
 
 def _write_common(

@@ -90,11 +90,10 @@ def segment_large(
             if empty is not None:
                 band.classes[empty] = _NO_CLASS
             files.write(band, full)
-            _add(facts, outputs.facts(band.classes, band.disagreement))
-        facts["size"] = list(size)
+            facts = outputs.facts(band.classes, band.disagreement, facts)
         files.close()
         written = _publish(item, outputs, files, full.place, size)
-    outputs.finish(item, written, facts)
+    outputs.finish(item, written, {**facts, "size": list(size)})
 
 
 def _bands(
@@ -283,11 +282,3 @@ def _move(source: Path, ending: str, temporary: Path) -> None:
     options = {"driver": "JPEG", "quality": JPEG_QUALITY} if ending.endswith(".jpg") else {"driver": "PNG"}
     with rasterio_settings():
         rasterio.shutil.copy(source, temporary, **options)
-
-
-def _add(total: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Sum the counts of parts."""
-    pixels = total.get("pixels", [0] * len(facts["pixels"]))
-    total["pixels"] = [a + b for a, b in zip(pixels, facts["pixels"], strict=True)]
-    different = facts["disagreement"]
-    total["disagreement"] = None if different is None else (total.get("disagreement") or 0) + different

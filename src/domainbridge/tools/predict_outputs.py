@@ -118,7 +118,7 @@ class Outputs:
         if "coco" in self.options.polygons:
             regions = traced_regions(result.classes, self.options.min_area, self.options.tolerance)
             self.save_coco(result.item, result.classes.shape, regions)
-        self.finish(result.item, outputs, self.facts(result.classes, result.disagreement))
+        self.finish(result.item, outputs, self.facts(result.classes, result.disagreement, {}))
 
     def picture(self, ending: str, result: Segmented) -> Image.Image | None:
         """The picture with an ending; None for other files."""
@@ -207,15 +207,14 @@ class Outputs:
         path.parent.mkdir(exist_ok=True)
         write_file(path, lambda temporary: temporary.write_text(json.dumps(content), encoding="utf-8"))
 
-    def facts(self, classes: Pixels, disagreement: Pixels | None) -> dict[str, Any]:
-        """What the table of class shares needs of a class map or a part of one."""
-        counts = np.bincount(classes.reshape(-1), minlength=256)
+    def facts(self, classes: Pixels, disagreement: Pixels | None, before: dict[str, Any]) -> dict[str, Any]:
+        """What the table of class shares needs of a class map, and of the parts or frames ``before``, if any."""
+        counts = np.bincount(classes.reshape(-1), minlength=256)[: len(self.model.classes)]
         different = None if disagreement is None else int(np.count_nonzero(disagreement))
-        return {
-            "size": list(classes.shape),
-            "pixels": counts[: len(self.model.classes)].tolist(),
-            "disagreement": different,
-        }
+        if before:
+            counts += before["pixels"]
+            different = None if different is None else different + before["disagreement"]
+        return {"size": list(classes.shape), "pixels": counts.tolist(), "disagreement": different}
 
     def finish(self, item: Input, outputs: list[Path], facts: dict[str, Any]) -> None:
         """Record that all files of an input are there."""

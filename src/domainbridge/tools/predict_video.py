@@ -68,7 +68,7 @@ def segment_video(
         DataError: the video cannot be read, or ends before a tenth of its frames are left.
         StorageError: a result cannot be written.
     """
-    options, total = outputs.options, dict[str, Any](pixels=[0] * len(model.classes), disagreement=None)
+    options, facts = outputs.options, dict[str, Any]()
     with ExitStack() as stack:
         video = _open(item.path)
         stack.callback(video.release)
@@ -85,7 +85,7 @@ def segment_video(
             for frame, maps, differs in zip(batch, results, different, strict=True):
                 result = Segmented(item, frame.image, maps.classes, maps.confidence, maps.probabilities, differs)
                 writer.add(frame.number, result)
-                _add(total, outputs.facts(maps.classes, differs))
+                facts = outputs.facts(maps.classes, differs, facts)
             count, last = count + len(batch), batch[-1].number
             progress(min(last / announced, 1.0) if announced else 0.0)
         if not count:
@@ -97,7 +97,7 @@ def segment_video(
                 "video truncated or damaged",
             )
         written = writer.publish()
-    outputs.finish(item, written, {**total, "frames": count})
+    outputs.finish(item, written, {**facts, "frames": count})
 
 
 def _open(path: Path) -> cv2.VideoCapture:
@@ -232,11 +232,3 @@ class _Writer:
         if output.is_dir():
             output.rename(self.folder / "earlier")
         (self.folder / "frames").rename(output)
-
-
-def _add(total: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Sum the counts of frames."""
-    total["size"] = facts["size"]
-    total["pixels"] = [a + b for a, b in zip(total["pixels"], facts["pixels"], strict=True)]
-    if facts["disagreement"] is not None:
-        total["disagreement"] = (total["disagreement"] or 0) + facts["disagreement"]

@@ -13,7 +13,7 @@ from domainbridge.build.label_space import scoring_rule, training_space
 from domainbridge.build.recipe import stages_of
 from domainbridge.config.schema import Recipe
 from domainbridge.data.color_labels import ColorLabels
-from domainbridge.data.dataset import FileDataset
+from domainbridge.data.dataset import FileDataset, evenly_spread
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import IdLabels
 from domainbridge.data.transforms import resize_image, resize_label
@@ -73,10 +73,8 @@ def draw_preview(recipe: Recipe, data: DataSets, path: Path) -> list[str]:
 
 def _draw_domain(line: Sequence["Axes"], domain: FileDataset, space: LabelSpace, problems: list[str]) -> None:
     """Evenly spread images of a domain with their labels, and the values of these labels."""
-    count = min(_COLUMNS, len(domain))
     counts: dict[str, int] = {}
-    for number, axes in enumerate(line[:count]):
-        index = len(domain) * number // count
+    for axes, index in zip(line, evenly_spread(len(domain), _COLUMNS), strict=False):
         try:
             image = domain.read_image(index)
             label = None
@@ -86,7 +84,7 @@ def _draw_domain(line: Sequence["Axes"], domain: FileDataset, space: LabelSpace,
             problems.append(str(error))
             continue
         axes.imshow(_painted(image, label, space))
-        title = f"{domain.name}: {len(domain)} images\n" if number == 0 else ""
+        title = f"{domain.name}: {len(domain)} images\n" if index == 0 else ""
         text = printable(f"{title}{domain.images[index].name[-34:]}")
         axes.set_title(text, fontsize="x-small", loc="left", parse_math=False)
     if counts:

@@ -10,11 +10,10 @@ from pathlib import Path
 from domainbridge.data.annotations.base import FORMATS, Entry, Index
 from domainbridge.data.annotations.reading import natural_order
 from domainbridge.data.folder import FolderRule, Listing, list_folder
+from domainbridge.data.name_pattern import STEM
 from domainbridge.data.storage.virtual import is_set_path, real_files, set_path
 
 __all__ = ["list_annotations"]
-
-_STEM = "{stem}"
 
 
 def list_annotations(images: Path, annotation_format: str, root: Path, rule: FolderRule) -> Listing:
@@ -74,9 +73,9 @@ def _parts(entry: Entry) -> tuple[Path, ...]:
 
 def _in_pattern(index: Index, root: Path, pattern: str) -> Index:
     """Entries whose label fits ``label_pattern``, with the stem as the image's name."""
-    if pattern == _STEM or not root.is_dir():
+    if pattern == STEM or not root.is_dir():
         return index
-    before, _, after = pattern.partition(_STEM)
+    before, _, after = pattern.partition(STEM)
     expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
     entries = []
     for entry in index.entries:

@@ -6,7 +6,7 @@ from typing import Any
 from timm.models.resnet import BasicBlock
 
 from domainbridge.models.backbones.base import Backbone, Normalization, register_backbones
-from domainbridge.models.backbones.timm_features import extractor
+from domainbridge.models.backbones.timm_features import IMAGENET, extractor
 
 __all__ = ["resnet_v1c"]
 
@@ -28,7 +28,7 @@ class ResNetV1c:
 
     def normalization(self, name: str) -> Normalization:
         """ImageNet's usual one."""
-        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        return IMAGENET
 
 
 def resnet_v1c(depth: int, output_stride: int, **sizes: Any) -> Backbone:

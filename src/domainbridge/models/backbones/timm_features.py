@@ -13,9 +13,9 @@ from domainbridge.models.backbones.padding import takes
 from domainbridge.models.backbones.plain_vit import plain_vit
 from domainbridge.models.timm_weights import TimmBuild
 
-__all__ = ["extractor"]
+__all__ = ["IMAGENET", "extractor"]
 
-_IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF: Normalization = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _BUILD_ERRORS = (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError, AttributeError, KeyError)
 """Errors of timm for models without feature maps or without a choice of stride."""
@@ -56,7 +56,7 @@ class TimmFeatures:
         if name == "efficientnet_lite0":
             return _HALF
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-        return (tuple(config.mean), tuple(config.std)) if config is not None else _IMAGENET
+        return (tuple(config.mean), tuple(config.std)) if config is not None else IMAGENET
 
 
 def extractor(name: str, output_stride: int, **arguments: Any) -> Backbone:

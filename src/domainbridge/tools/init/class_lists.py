@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from domainbridge.data.label_map_keys import color_key
 from domainbridge.data.walk import suffix_of
 
 __all__ = ["ClassList", "find_class_list"]
@@ -19,7 +20,6 @@ _WORDS = ("class", "label", "names", "categories", "codes", "color", "palette", 
 """One of these is in the name of every such file."""
 _SUFFIXES = (".txt", ".csv", ".json", ".yaml", ".yml", ".names")
 _MAX_BYTES = 1_000_000
-_HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def _from_entry(position: int, entry: Any) -> _Row | None:
 
 def _color(value: Any) -> int | None:
     """24-bit RGB of ``#804080`` or ``[128, 64, 128]``."""
-    if isinstance(value, str) and (match := _HEX.fullmatch(value)):
-        return int(match[1], 16)
+    if isinstance(value, str):
+        return color_key(value)
     is_triple = isinstance(value, list | tuple) and len(value) in (3, 4)
     if is_triple and all(isinstance(part, int) and 0 <= part <= 255 for part in value):
         return _packed(value[:3])

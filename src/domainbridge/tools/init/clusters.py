@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from domainbridge.data.bands import ImageRule
+from domainbridge.data.dataset import evenly_spread
 from domainbridge.data.decode import count_colors, read_image
 from domainbridge.data.headers import read_header
 from domainbridge.data.pairing import mask_ending
@@ -73,7 +74,7 @@ def clusters_of(root: Path, names: Sequence[str]) -> list[Cluster]:
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
     """At most ``count`` items, evenly spread."""
-    return [items[len(items) * number // count] for number in range(count)] if len(items) > count else list(items)
+    return [items[index] for index in evenly_spread(len(items), count)]
 
 
 def _is_mask(root: Path, folder: str, ending: str, suffix: str, names: Sequence[str]) -> tuple[bool, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbridge.data.folder import FolderRule, list_folder
+from domainbridge.data.name_pattern import STEM
 from domainbridge.data.split_file import normalized
 from domainbridge.data.walk import LABEL_SUFFIXES, suffix_of
 from domainbridge.tools.init.clusters import Cluster, evenly, is_other
@@ -15,7 +16,6 @@ from domainbridge.tools.init.clusters import Cluster, evenly, is_other
 __all__ = ["FoundFolders", "find_images", "find_pairs"]
 
 _COMPARED = 2000
-_STEM = "{stem}"
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ def find_images(root: Path, clusters: Sequence[Cluster]) -> FoundFolders | None:
     folder = "/".join(_common(parts))
     masks_there = any(cluster.is_mask and _is_below(cluster.folder, folder) for cluster in clusters)
     suffixes = sorted({cluster.suffix for cluster in photos}, key=lambda s: -_count(photos, s))
-    pattern = f"{_STEM}{suffixes[0]}" if masks_there or (len(suffixes) > 1 and _has_twins(photos)) else _STEM
-    chosen_folders = FoundFolders(folder or ".", None, pattern, _STEM, 0, "")
+    pattern = f"{STEM}{suffixes[0]}" if masks_there or (len(suffixes) > 1 and _has_twins(photos)) else STEM
+    chosen_folders = FoundFolders(folder or ".", None, pattern, STEM, 0, "")
     count = len(list_folder(root / chosen_folders.images, None, chosen_folders.rule()).images)
     evidence = f"{count} images ({', '.join(suffixes)}), {photos[0].evidence}"
-    return FoundFolders(chosen_folders.images, None, pattern, _STEM, count, evidence)
+    return FoundFolders(chosen_folders.images, None, pattern, STEM, count, evidence)
 
 
 def find_pairs(root: Path, clusters: Sequence[Cluster]) -> FoundFolders | None:
@@ -113,7 +113,7 @@ def _sides(clusters: Iterable[Cluster]) -> Iterator[_Side]:
             names = [n for c in below if (c.suffix, c.ending) == (suffix, ending) for n in c.names]
             yield from _patterns(folder, suffix, names)
         if len({(cluster.suffix, cluster.ending) for cluster in below}) > 1:
-            yield _side(folder, _STEM, [name for cluster in below for name in cluster.names])
+            yield _side(folder, STEM, [name for cluster in below for name in cluster.names])
 
 
 def _patterns(folder: str, suffix: str, names: Sequence[str]) -> Iterator[_Side]:
@@ -125,7 +125,7 @@ def _patterns(folder: str, suffix: str, names: Sequence[str]) -> Iterator[_Side]
     if len(bases) < 2:
         start = end = ""
     for before, after in dict.fromkeys((("", ""), ("", end), (start, ""), (start, end))):
-        yield _side(folder, f"{before}{_STEM}{after}{suffix if len(names) else ''}", names)
+        yield _side(folder, f"{before}{STEM}{after}{suffix if len(names) else ''}", names)
 
 
 def _common(sequences: Sequence[Any]) -> Any:
@@ -139,7 +139,7 @@ def _to_separator(text: str, other: str) -> str:
 
 
 def _side(folder: str, pattern: str, names: Sequence[str]) -> _Side:
-    before, _, after = pattern.partition(_STEM)
+    before, _, after = pattern.partition(STEM)
     with_suffix = after and any(after.lower().endswith(suffix) for suffix in LABEL_SUFFIXES)
     stems = set()
     for name in evenly(names, _COMPARED):

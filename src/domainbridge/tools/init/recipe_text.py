@@ -10,12 +10,12 @@ import yaml
 
 from domainbridge.data.annotations.reading import BACKGROUND_NAMES, normal
 from domainbridge.data.label_spaces import label_space
+from domainbridge.data.name_pattern import STEM
 from domainbridge.tools.init.inspect import FoundDomain
 from domainbridge.tools.init.sizes import Sizes
 
 __all__ = ["classes_of", "domain_name", "recipe_text", "recipe_tree"]
 
-_STEM = "{stem}"
 _NO_CLASSES = (*BACKGROUND_NAMES, "ignore", "ignored", "void", "unlabeled", "unlabelled")
 """Categories, without underscores, that stand for the background or for no class."""
 _PLAIN = re.compile(r"^[A-Za-z][A-Za-z0-9 _-]*$")
@@ -107,12 +107,12 @@ def _domain(
     folders = domain.folders
     keys = [f"name: {_text(domain_name(domain))}"] if name else []
     keys += [f"root: {_text(str(domain.root))}", f"images: {_text(folders.images)}"]
-    if folders.image_pattern != _STEM:
+    if folders.image_pattern != STEM:
         keys.append(f"image_pattern: {_text(folders.image_pattern)}")
     labels = domain.annotations if domain.annotations is not None else folders.labels
     if labels is not None:
         keys.append(f"labels: {_text(labels)}")
-    if folders.labels is not None and folders.label_pattern != _STEM:
+    if folders.labels is not None and folders.label_pattern != STEM:
         keys.append(f"label_pattern: {_text(folders.label_pattern)}")
     if domain.split is not None:
         keys.append(f"split: {_text(domain.split)}")
