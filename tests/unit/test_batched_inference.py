@@ -1,5 +1,6 @@
 """Several images through the network at once, as on a GPU; decoding and writing beside the network."""
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -192,11 +193,16 @@ class TestPredict:
 
         def short(image: torch.Tensor) -> object:
             if len(image) > 1:
+                activations = torch.zeros(1)
+                failed.append(weakref.ref(activations))
                 raise torch.OutOfMemoryError("CUDA out of memory")
+            assert all(activations() is None for activations in failed), "still in the device's memory"
             return forward(image)
 
+        failed: list[weakref.ref[torch.Tensor]] = []
         predictor.network.forward = short  # type: ignore[assignment]
         assert domainbridge.predict(predictor, images, images.parent / "out") == len(SIZES)
+        assert failed
 
     def test_a_full_disk_ends_the_command(self, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> None:

@@ -171,3 +171,6 @@ def test_a_run_says_beforehand_what_does_not_fit() -> None:
     assert memory_notes(recipe, nodes) == []
     (note,) = memory_notes(recipe, nodes, available=10_000)
     assert note.startswith("a step of r1-distill needs about")
+    needed = max(costs_of(recipe, n.training).memory(n.spec) for n in nodes if n.training)  # type: ignore[arg-type]
+    assert memory_notes(recipe, nodes, available=needed) != []
+    assert memory_notes(recipe, nodes, available=needed, processes=2) == [], "a device has half of the rows"

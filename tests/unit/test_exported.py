@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -250,3 +251,18 @@ def test_a_graph_that_does_not_run_on_an_image_is_said(tmp_path: Path) -> None:
     assert session.logits(np.ones((2, 3, 4, 5), np.float32)).shape == (2, 3, 4, 5)
     with pytest.raises(ModelError, match="cannot run this file on images of 5x4 pixels"):
         session.logits(np.ones((1, 2, 4, 5), np.float32))
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_not_replaced_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime-gpu without CUDA's libraries goes on with the CPU."""
+    session, providers = onnxruntime.InferenceSession, ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    write_tiny_onnx(tmp_path / "tiny.onnx")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda path, options, providers: session(path, options, providers[1:])
+    )
+    with pytest.raises(RecipeError, match="'cuda:1': onnxruntime cannot use it"):
+        load_exported(tmp_path / "tiny.onnx", device="cuda:1")
+    assert load_exported(tmp_path / "tiny.onnx").session is not None

@@ -14,6 +14,7 @@ from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, Segmenter, build_segmenter
 from domainbridge.ops.photometric import AugmentationConfig
+from domainbridge.ops.transfer import from_device
 from domainbridge.runtime.device import Runtime, resolve_runtime
 from domainbridge.training.amp import loss_scale
 from domainbridge.training.loop import LossWindow, Progress, TrainConfig, fit
@@ -143,6 +144,33 @@ def test_faults_are_seen() -> None:
     assert any("two float types" in fault for fault in seen.faults)
     with pytest.raises(AssertionError, match="DataDependentOutputException"):
         on_fake_cuda(lambda: take_steps(Faulty(build(spec), waits=True), "float32"))
+
+
+def test_results_are_waited_for_in_the_queue_of_their_own_device() -> None:
+    """A thread's current device is the first one, whatever device a model is on."""
+
+    def waited() -> list[torch.device]:
+        devices: list[torch.device] = []
+
+        class Stream:
+            def __init__(self, device: torch.device) -> None:
+                self.device = device
+
+            def record_event(self) -> "Stream":
+                return self
+
+            def synchronize(self) -> None:
+                devices.append(self.device)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(torch.cuda, "current_stream", Stream)
+            copies, arrived = from_device(torch.zeros(2, device="cuda:1"), torch.zeros(1, device="cuda:1"))
+            arrived()
+        assert all(copy.device.type == "cpu" for copy in copies)
+        return devices
+
+    assert on_fake_cuda(waited) == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("cuda", []), ("cuda:1", [torch.device("cuda:1")])])

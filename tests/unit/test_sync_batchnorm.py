@@ -61,6 +61,29 @@ def test_one_collective_per_layer_and_direction(backbone: str) -> None:
     assert evaluation.names == []
 
 
+class SavedMoments(TorchDispatchMode):
+    """Whether each BatchNorm's backward pass is given saved moments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[bool] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if "batch_norm_backward" in str(func):
+            self.given.append(args[5] is not None and args[6] is not None)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_backward_pass_has_what_a_gpu_asks_for() -> None:
+    """CUDA's kernel for channels_last stops without saved moments: "save_mean should always be defined"."""
+    model = network("resnet18_v1c").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss = model(torch.rand(2, 3, 64, 64)).logits.sum()
+    with SavedMoments() as seen:
+        loss.backward()
+    assert seen.given
+    assert all(seen.given)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_compiled_network_is_one_graph_that_is_compiled_once(backbone: str) -> None:
     torch._dynamo.reset()

@@ -20,7 +20,7 @@ from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
 from domainbridge.ops.photometric import AugmentationConfig
-from domainbridge.runtime.device import resolve_runtime
+from domainbridge.runtime.device import precision_note, resolve_runtime
 from domainbridge.runtime.loader_processes import fitting_workers
 from domainbridge.runtime.memory import enough_memory
 from domainbridge.runtime.sync_batchnorm import SyncBatchNorm2d, SyncBatchNormAct2d, synchronize_batchnorm
@@ -247,6 +247,7 @@ class TestMemory:
             RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
             torch.distributed.DistBackendError("NCCL error: unhandled cuda error: Cuda failure 'out of memory'"),
+            RuntimeError("FIND was unable to find an engine to execute this computation after trying 9 plans."),
         ],
     )
     def test_want_of_it_is_told_with_a_way_out(self, error: Exception) -> None:
@@ -254,6 +255,12 @@ class TestMemory:
             pytest.raises(TrainingError, match=r"stage r1-cut does not fit(.|\n)*training\.activation_checkpointing"),
             enough_memory("stage r1-cut"),
         ):
+            raise error
+
+    def test_the_message_of_the_gpu_is_told(self) -> None:
+        facts = "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB of which 1 GiB is free."
+        error = torch.OutOfMemoryError(f"CUDA out of memory. {facts} Of the allocated memory 3 GiB is torch's")
+        with pytest.raises(TrainingError, match=r"memory \(CUDA out.*1 GiB is free\); what was"), enough_memory("a"):
             raise error
 
     def test_other_errors_are_left_alone(self) -> None:
@@ -276,6 +283,17 @@ def test_unknown_devices() -> None:
     for name in ("abacus", "meta"):
         with pytest.raises(RecipeError, match=f"'{name}' cannot be used here"):
             resolve_runtime(name)
+
+
+def test_bfloat16_on_an_old_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    capability = (7, 5)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    device = torch.device("cuda:0")
+    assert "capability 7.5" in str(precision_note(device, {"float32", "bfloat16"}))
+    assert precision_note(device, {"float16"}) is None
+    assert precision_note(torch.device("cpu"), {"bfloat16"}) is None
+    capability = (8, 0)
+    assert precision_note(device, {"bfloat16"}) is None
 
 
 class TestSeeds:

@@ -161,7 +161,8 @@ def batchnorm_batches(
         rows=runtime.processes.rows(batch_size),
     )
     steps = range(batchnorm_count(batch_size, len(data.target)))
-    with closing(batches(stream, steps, num_workers=runtime.num_workers)) as loaded:
+    pin = runtime.device.type == "cuda"
+    with closing(batches(stream, steps, num_workers=runtime.num_workers, pin_memory=pin)) as loaded:
         for image in loaded:
             yield as_unit_float(image.to(runtime.device, non_blocking=True))
 

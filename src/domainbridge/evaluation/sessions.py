@@ -1,5 +1,7 @@
 """Runtimes of exported files: an image batch in, logits out. onnxruntime needs no torch."""
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +14,8 @@ from domainbridge.errors import ModelError, RecipeError
 from domainbridge.evaluation.exported_file import EXTRA_FILE, SUFFIXES, ExportedConfig
 
 __all__ = ["Session", "open_session", "padded", "unit_batch"]
+
+_CUDA = "CUDAExecutionProvider"
 
 Images = Sequence[NDArray[np.uint8]]
 
@@ -90,11 +94,19 @@ def _open_onnx(path: Path, device: str, threads: int | None) -> tuple[Session, E
         options.intra_op_num_threads = threads
     providers = _providers(onnxruntime.get_available_providers(), device)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        with contextlib.redirect_stdout(sys.stderr):  # where onnxruntime says what it cannot load
+            if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()  # CUDA's libraries that pip has installed; only torch loads them by itself
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         properties = dict(session.get_modelmeta().custom_metadata_map)
     except Exception as error:  # onnxruntime's exceptions have no common class but this one
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{path}: cannot be run as ONNX ({reason}); export the model folder again") from error
+    if device.startswith("cuda") and _CUDA not in session.get_providers():
+        raise RecipeError(
+            f"device {device!r}: onnxruntime cannot use it and would take the CPU; it needs a GPU of that number and "
+            "the libraries of CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]'). Take auto or cpu"
+        )
     return _OnnxSession(session), ExportedConfig.from_properties(properties, str(path))
 
 
@@ -102,11 +114,11 @@ def _providers(available: Sequence[str], device: str) -> list[Any]:
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise RecipeError(f"device {device!r}: expected auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and "CUDAExecutionProvider" not in available:
+    if kind == "cuda" and _CUDA not in available:
         raise RecipeError(f"device {device!r}: this onnxruntime has no CUDA; install onnxruntime-gpu, or take cpu")
-    if kind == "cpu" or "CUDAExecutionProvider" not in available:
+    if kind == "cpu" or _CUDA not in available:
         return ["CPUExecutionProvider"]
-    return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]
+    return [(_CUDA, {"device_id": int(number or 0)}), "CPUExecutionProvider"]
 
 
 class _TorchSession:

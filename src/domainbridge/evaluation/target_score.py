@@ -51,7 +51,8 @@ def target_score(
                 generator = torch_generator(seed, "label-free", "target", index)
                 with enough_memory(f"the look at {sample.name}", _ADVICE):
                     image = image_on(runtime.device, sample.image)
-                    pair = (_classes(model(image).logits, image), changed(model, image, generator))
+                    # Not the compiled network, which would be compiled again for every size of an image.
+                    pair = (_classes(model.forward(image).logits, image), changed(model, image, generator))
                 matrix += confusion_matrix(*pair, kinds)[:, :-1]
             values.append(chance_corrected_agreement(processes.all_reduce_sum(matrix)))
     finally:
@@ -65,11 +66,11 @@ def _classes(logits: Tensor, image: Tensor) -> Tensor:
 
 
 def _jittered(model: nn.Module, image: Tensor, generator: torch.Generator) -> Tensor:
-    return _classes(model(jittered(image, generator, TARGET_JITTER)).logits, image)
+    return _classes(model.forward(jittered(image, generator, TARGET_JITTER)).logits, image)
 
 
 def _mirrored(model: nn.Module, image: Tensor, _: torch.Generator) -> Tensor:
-    return _classes(model(image.flip(3)).logits.flip(3), image)
+    return _classes(model.forward(image.flip(3)).logits.flip(3), image)
 
 
 _CHANGED: dict[str, Callable[[nn.Module, Tensor, torch.Generator], Tensor]] = {

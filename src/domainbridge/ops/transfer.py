@@ -23,9 +23,15 @@ def from_device(*values: Tensor) -> tuple[tuple[Tensor, ...], Callable[[], None]
     copies = tuple(value.to("cpu", non_blocking=True) for value in values)
     if not any(value.device.type == "cuda" for value in values) or not torch.cuda.is_available():
         return copies, lambda: None
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
-    return copies, arrived.synchronize
+    # Of each device's queue, and not of the current device's: every thread has another current device, the first one.
+    devices = dict.fromkeys(value.device for value in values if value.device.type == "cuda")
+    events = [torch.cuda.current_stream(device).record_event() for device in devices]
+
+    def wait() -> None:
+        for event in events:
+            event.synchronize()
+
+    return copies, wait
 
 
 def rows_and_values_on(device: torch.device, rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:

@@ -45,7 +45,8 @@ def collect_prototypes(node: Node, context: Context, folder: Path) -> tuple[int,
     crops = prototype_crops(recipe, stage, context.data)
     context.callback.advance(node, "prototypes", start)
     turns = range(start + processes.rank, len(crops), processes.count)
-    with closing(batches(crops, turns, num_workers=runtime.num_workers)) as loaded:
+    pin = runtime.device.type == "cuda"
+    with closing(batches(crops, turns, num_workers=runtime.num_workers, pin_memory=pin)) as loaded:
         for position in range(start, len(crops), processes.count):
             image = next(loaded, None)
             for student, model in models.items():

@@ -43,7 +43,7 @@ from domainbridge.run.stage import run_stage
 from domainbridge.run.stage_status import StageStatus
 from domainbridge.run.training_files import training_files
 from domainbridge.run.work import planned_work
-from domainbridge.runtime.device import Runtime, environment, resolve_runtime
+from domainbridge.runtime.device import Runtime, environment, precision_note, resolve_runtime
 from domainbridge.runtime.distributed import Processes
 from domainbridge.runtime.signals import graceful_shutdown
 from domainbridge.runtime.torchrun import joined_processes
@@ -89,13 +89,15 @@ def run_recipe(
         closing(CallbackList([each for each in callbacks if each.per_stage])) as followers,
     ):
         settings = recipe.runtime
-        # Two paths at the same time have half of the processes each.
-        batch = batch_bytes(recipe, processes.count if settings.parallel_stages is False else -(-processes.count // 2))
+        batch = batch_bytes(recipe, _sharing(recipe, processes))
         runtime = resolve_runtime(settings.device, settings.threads, settings.num_workers, processes, batch)
         for note in runtime.notes:
             callback.message(f"note: {note}")
         data = open_data(recipe)
         nodes, passed = _checked(recipe, folder, data, callback, processes, only, until)
+        precisions = {node.training.precision for node in nodes if node.training is not None}
+        if (remark := precision_note(runtime.device, {*precisions, recipe.evaluation.precision})) is not None:
+            callback.message(f"note: {remark}")
         alone = FolderLock(folder, callback.message, only) if processes.is_main else nullcontext()
         several = processes.count > 1
         with alone as lock, graceful_shutdown(callback.message, ends_with_block=several) as stop_requested:
@@ -120,6 +122,11 @@ def run_recipe(
             if processes.is_main:
                 callback.run_ends(gather_results(nodes, recipe, data, folder), finished=finished)
             return finished
+
+
+def _sharing(recipe: Recipe, processes: Processes) -> int:
+    """How many processes share a step at least: two paths at the same time have half of the processes each."""
+    return processes.count if recipe.runtime.parallel_stages is False else -(-processes.count // 2)
 
 
 def _carry_out(
@@ -187,7 +194,7 @@ def _checked(
             *trunk_notes(recipe, [item.node.spec for item in wanted]),
             *notes,
             *scored_image_notes(recipe, data),
-            *memory_notes(recipe, [item.node for item in wanted if item.open]),
+            *memory_notes(recipe, [item.node for item in wanted if item.open], processes=_sharing(recipe, processes)),
         ):
             callback.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,8 +25,12 @@ __all__ = [
     "environment",
     "forget_peak_memory",
     "peak_memory",
+    "precision_note",
     "resolve_runtime",
 ]
+
+_WITH_BFLOAT16 = 8
+"""Major compute capability of the first GPUs with bfloat16, Ampere."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +108,30 @@ def resolve_runtime(
         resolved = torch.device(device)
         if resolved.type == "meta":
             raise RuntimeError("nothing is computed there")
-        torch.empty(0, device=resolved)
+        if resolved.type == "cuda" and resolved.index is not None:
+            torch.cuda.set_device(resolved)  # or the thread that pins batches would open a context on GPU 0
+        torch.ones(1, device=resolved)  # a kernel: torch may have none for an old GPU, or for a new one
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(f"runtime.device: {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from None
-    if resolved.type == "cuda" and resolved.index is not None:
-        torch.cuda.set_device(resolved)  # or the thread that pins batches would open a context on GPU 0
     cores = usable_cores()
     if num_workers == "auto":
         num_workers = automatic_workers(max(cores // local_count(), 1), gpu=resolved.type == "cuda")
     num_workers, notes = fitting_workers(num_workers, cores, batch_bytes)
     return Runtime(resolved, num_workers, processes or Processes(), tuple(notes))
+
+
+def precision_note(device: torch.device, precisions: Collection[str]) -> str | None:
+    """What to know of forward passes in bfloat16 on a GPU that has no instructions for the type, before Ampere."""
+    if device.type != "cuda" or "bfloat16" not in precisions:
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= _WITH_BFLOAT16:
+        return None
+    return (
+        f"precision bfloat16: this GPU (compute capability {major}.{minor}) emulates the type, which is slow; take "
+        "float16"
+    )
 
 
 def forget_peak_memory(device: torch.device) -> None:

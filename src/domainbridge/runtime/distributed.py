@@ -19,10 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from domainbridge.errors import RecipeError
 from domainbridge.types import Rows
 
-__all__ = ["PATIENCE", "Agreement", "Processes", "averaging_gradients"]
+__all__ = ["DEVICE_PATIENCE", "PATIENCE", "Agreement", "Processes", "averaging_gradients"]
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for the main one, which looks at all files and counts classes."""
+DEVICE_PATIENCE = timedelta(minutes=30)
+"""How long a collective on the devices waits for the slowest process: longer than a loader may take for a batch
+(``data/loaders.py``), so that the slow process can say why. NCCL's default is ten minutes.
+"""
 _PARAMETERS = inspect.signature(DistributedDataParallel.__init__).parameters
 _BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"  # since torch 2.14
 _OWN_BUFFERS: dict[str, Any] = {_BUFFERS: False}
@@ -132,7 +136,8 @@ class Processes:
         size, groups = self.count // parts, []
         for first in range(0, self.count, size):
             ranks = list(range(first, first + size))
-            groups.append((dist.new_group(ranks), dist.new_group(ranks, timeout=PATIENCE, backend="gloo")))
+            devices = dist.new_group(ranks, timeout=DEVICE_PATIENCE)
+            groups.append((devices, dist.new_group(ranks, timeout=PATIENCE, backend="gloo")))
         number = self.rank // size
         group, control = groups[number]
         assert isinstance(group, dist.ProcessGroup)

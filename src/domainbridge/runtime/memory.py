@@ -16,8 +16,18 @@ EVALUATION_ADVICE = (
     "evaluation.window), no mirrored image (evaluation.flip=false), no scales above 1 (evaluation.scales). On a GPU, "
     "--device cpu takes the machine's memory"
 )
-_SHORT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch's allocator for the CPU, CUDA and NCCL, cuDNN and cuBLAS say, each with an error of its own."""
+_SHORT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+)
+"""What torch's allocator for the CPU, CUDA and NCCL, cuDNN and cuBLAS say, each with an error of its own. The last one
+is torch's where no algorithm of cuDNN gets its work space.
+"""
+_DETAILS = " Of the allocated memory"
+"""Where CUDA's message goes on with numbers about torch's allocator."""
 
 
 @contextlib.contextmanager
@@ -38,5 +48,11 @@ def enough_memory(what: str, advice: str = _TRAINING_ADVICE) -> Iterator[None]:
         if not short and not any(text in str(error) for text in _SHORT_OF_MEMORY):
             raise
         raise TrainingError(
-            f"{what} does not fit into this device's memory; what was saved before is kept. {advice}"
+            f"{what} does not fit into this device's memory{_reason(error)}; what was saved before is kept. {advice}"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The device's own words: how much was asked for, what is free, which other programs use it."""
+    first = (str(error).splitlines() or [""])[0].partition(_DETAILS)[0].strip().rstrip(".")
+    return f" ({first})" if first else ""

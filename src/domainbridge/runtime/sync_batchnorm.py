@@ -118,16 +118,18 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         image, weight, mean, variance = ctx.saved_tensors
+        inverse = (variance + ctx.eps).rsqrt()
         # As if the moments were constants: gradient * weight / sqrt(variance + eps), sum(gradient * x^), sum(gradient).
+        # They are given twice, as running and as saved ones: CUDA's kernel for channels_last refuses to do without the
+        # saved ones.
         back, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradient.contiguous(memory_format=_layout(image)),
-            *(image, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]),
+            *(image, weight, mean, variance, mean, inverse, False, ctx.eps, [True, True, True]),
         )
         total = torch.stack([of_weight, of_bias]).float()
         dist.all_reduce(total, group=ctx.group)
         # What the moments owe to x: - scale * (mean(gradient) + x^ * mean(gradient * x^)), x^ = (x - mean) * inverse.
         slope, offset = total / (image.numel() // image.shape[1] * dist.get_world_size(ctx.group))
-        inverse = (variance + ctx.eps).rsqrt()
         scale = inverse if weight is None else weight * inverse
         by_image, constant = -scale * slope * inverse, scale * (slope * inverse * mean - offset)
         back = torch.addcmul(back.float(), image.float(), by_image.view(1, -1, 1, 1)) + constant.view(1, -1, 1, 1)

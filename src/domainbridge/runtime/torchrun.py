@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.rendezvous import rendezvous
 
 from domainbridge.errors import RecipeError, TrainingError
-from domainbridge.runtime.distributed import PATIENCE, Processes
+from domainbridge.runtime.distributed import DEVICE_PATIENCE, PATIENCE, Processes
 
 __all__ = ["is_main_process", "joined_processes", "local_count", "local_rank", "process_device", "recorded"]
 
@@ -105,7 +105,8 @@ def _meet(backend: str) -> None:
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store, rank, count = next(rendezvous("env://"))
-    dist.init_process_group(backend, store=PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=count)
+    store = PrefixStore(f"attempt-{attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=DEVICE_PATIENCE)
 
 
 def _backend(device: str) -> str:

@@ -129,9 +129,18 @@ def estimate(
     )
 
 
-def memory_notes(recipe: Recipe, stages: Sequence[StageToDo], available: int | None = None) -> list[str]:
-    """What to say before the first step when a step needs more memory than the device has."""
-    return _ways_to_fit(recipe, _loads(recipe, stages), available)
+def memory_notes(
+    recipe: Recipe, stages: Sequence[StageToDo], available: int | None = None, processes: int = 1
+) -> list[str]:
+    """What to say before the first step when a step needs more memory than the device has.
+
+    Args:
+        recipe: complete.
+        stages: that are to be done.
+        available: bytes of the device; default: of the recipe's device on this machine.
+        processes: that share the rows of a step, one device each.
+    """
+    return _ways_to_fit(recipe, _loads(recipe, stages, processes), available)
 
 
 def device_memory(device: str) -> int | None:
@@ -147,13 +156,13 @@ def device_memory(device: str) -> int | None:
     return torch.cuda.get_device_properties(number).total_memory
 
 
-def _loads(recipe: Recipe, stages: Sequence[StageToDo]) -> list[_Load]:
-    """The training stages; stages whose steps cost the same are counted once."""
+def _loads(recipe: Recipe, stages: Sequence[StageToDo], processes: int = 1) -> list[_Load]:
+    """The training stages, one process's rows of them; stages whose steps cost the same are counted once."""
     counted: dict[tuple[object, ...], Costs] = {}
     loads = []
     for item in stages:
         if item.training is not None and isinstance(item.spec, TrainingStage):
-            t = item.training
+            t = item.training.model_copy(update={"batch_size": -(-item.training.batch_size // processes)})
             network = item.spec.name if item.spec.network is not None else None
             lora = (t.lora_rank, t.lora_targets) if t.trunk == "lora" else ()
             key = (

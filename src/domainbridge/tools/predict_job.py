@@ -14,7 +14,7 @@ from domainbridge.data.raster import has_rasterio, reads_by_windows
 from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError, FileError, StorageError
 from domainbridge.evaluation.inference_rule import same_size_batches
-from domainbridge.evaluation.segmentation_model import SegmentationModel
+from domainbridge.evaluation.segmentation_model import Maps, SegmentationModel
 from domainbridge.tools.predict_inputs import Input
 from domainbridge.tools.predict_large import segment_large
 from domainbridge.tools.predict_outputs import Outputs, Segmented, WriterThreads, disagreements
@@ -126,6 +126,7 @@ class Job:
     def _segmented(self, batch: list[_Decoded]) -> Iterator[Segmented]:
         """The results of a batch; images that do not fit into memory together are tried one by one."""
         options, images = self.outputs.options, [each.image for each in batch]
+        results: list[Maps] | None
         try:
             results = self.model.maps(images, confidence=options.confidence, probabilities=options.probabilities)
             different = disagreements([path.maps(images) for path in self.paths], len(images))
@@ -135,12 +136,15 @@ class Job:
                 self._one_done()
             return
         except MemoryError:
-            if len(batch) == 1:
-                self.failures[batch[0].item.path] = _too_large(batch[0].item.path)
-                self._one_done()
-            else:
-                for each in batch:
-                    yield from self._segmented([each])
+            results = None
+        # Behind the block: inside, the error would keep the tensors of the failed pass in the device's memory.
+        if results is None and len(batch) > 1:
+            for one in batch:
+                yield from self._segmented([one])
+            return
+        if results is None:
+            self.failures[batch[0].item.path] = _too_large(batch[0].item.path)
+            self._one_done()
             return
         for each, maps, differs in zip(batch, results, different, strict=True):
             height, width = each.image.shape[:2]
