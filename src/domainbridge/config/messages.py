@@ -96,7 +96,7 @@ def _lines(
     elif kind == "missing" and place and not isinstance(first["loc"][-1], int):
         yield place, "is required and absent"
     elif kind == "value_error":
-        yield from ((place, _own_text(detail)) for detail in group)
+        yield from ((place, detail["msg"].removeprefix("Value error, ")) for detail in group)
     elif isinstance(value, str) and (".".join(map(str, place)), value) in RENAMED_VALUES:
         yield place, f"{value!r} is now called {RENAMED_VALUES['.'.join(map(str, place)), value]!r}"
     elif kind == "string_type" and len(group) == 1 and not isinstance(value, list | dict | tuple):
@@ -106,10 +106,6 @@ def _lines(
         special = expected_value(place, value, context, kind)
         wanted = list(dict.fromkeys(expected_text(detail) for detail in group))
         yield place, special or f"expected {' or '.join(wanted)}, found {shown(value)}"
-
-
-def _own_text(detail: ErrorDetails) -> str:
-    return detail["msg"].removeprefix("Value error, ")
 
 
 def _at(place: Location, tree: Any) -> Any:

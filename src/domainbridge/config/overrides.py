@@ -27,7 +27,7 @@ def apply_overrides(tree: dict[str, Any], arguments: Sequence[str]) -> tuple[lis
             problems.append(str(error))
             continue
         if any(place == earlier for earlier, _ in done):
-            problems.append(f"{_name(place)}: is given twice on the command line; keep one of the two")
+            problems.append(f"{'.'.join(map(str, place))}: is given twice on the command line; keep one of the two")
         done.append((place, document))
     return done, problems
 
@@ -81,7 +81,3 @@ def _value(key: str, text: str) -> Document:
         if text.lstrip()[0] in "[{'\"#!&*" or "\0" in text or "nested" in str(error) or "digits" in str(error):
             raise YamlError(f"{key}: {str(error).removeprefix('line 1: ')}") from error
         return Document(text)
-
-
-def _name(place: Location) -> str:
-    return ".".join(map(str, place))

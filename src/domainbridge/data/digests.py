@@ -87,7 +87,8 @@ def file_digests(name: str, paths: Sequence[str], states: Sequence[FileState], w
     """
     store = _Store(common_folder(paths))
     inside = {state.container for state in states if state.container and not _is_archive(state.container)}
-    shared = {path: _container_digest(name, path, store) for path in inside}
+    # A whole annotation file, which all of its images share.
+    shared = {path: _kept_or_new(name, path, _state(name, path), True, store) for path in inside}
 
     def digests(first: int) -> list[str]:
         positions = range(first, min(first + _AT_ONCE, len(paths)))
@@ -129,11 +130,6 @@ def _state(name: str, path: str) -> FileState:
 def _container(path: str) -> str:
     """The nearest folder of a path that is a file in truth; "" if there is none."""
     return next((str(parent) for parent in Path(path).parents if parent.is_file()), "")
-
-
-def _container_digest(name: str, path: str, store: "_Store") -> str:
-    """Of a whole annotation file, which all of its images share."""
-    return _kept_or_new(name, path, _state(name, path), True, store)
 
 
 def _kept_or_new(name: str, path: str, state: FileState, whole: bool, store: "_Store") -> str:

@@ -30,7 +30,9 @@ def residual_blocks(trunk: nn.Module) -> dict[str, list[nn.Module]]:
     for name, module in modules.items():
         if residual_branches(module):
             around = [".".join(name.split(".")[:depth]) for depth in range(name.count(".") + 1, 0, -1)]
-            members = (each for each in around if isinstance(modules[_parent(each)], nn.Sequential | nn.ModuleList))
+            members = (
+                each for each in around if isinstance(modules[each.rpartition(".")[0]], nn.Sequential | nn.ModuleList)
+            )
             blocks.setdefault(next(members, name), []).append(module)
     return blocks
 
@@ -59,7 +61,3 @@ def layer_numbers(backbone: Backbone) -> dict[str, int]:
         waiting, last = [], number
         numbers[name] = number
     return numbers | dict.fromkeys(waiting, last)
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]

@@ -49,7 +49,8 @@ def verdict(run: RunFacts, table: Table | None = None) -> list[Sentence]:
         sentences += [_no_labels(target)] if score is None else _gain(run, table, score)
     for target in dict.fromkeys(item.target for item in never):
         sentences.append(_never([item for item in never if item.target == target]))
-    if any(score.stage == latest.name and not np.isfinite(score.scores.miou.low) for score in _all_scores(table)):
+    latest_scores = [row[latest.name].scores for row in table.values() if latest.name in row]
+    if not all(np.isfinite(scores.miou.low) for scores in latest_scores):
         sentences.append(
             Sentence(
                 "neutral",
@@ -64,10 +65,6 @@ def points(gain: Interval) -> str:
     """A difference in words, with its interval where one is known."""
     text = f"{gain.value:+.1f} points"
     return f"{text} (95 % interval {gain.low:+.1f} to {gain.high:+.1f})" if np.isfinite(gain.low) else text
-
-
-def _all_scores(table: Table) -> list[StageScore]:
-    return [score for row in table.values() for score in row.values()]
 
 
 def _gain(run: RunFacts, table: Table, score: StageScore) -> list[Sentence]:

@@ -35,7 +35,11 @@ def write_run_cards(folder: Path, only: str | None = None) -> list[str]:
     models = {folder / stage / "model": stage for stage in run.stages if only in (None, stage)}
     if only is None and run.finished:
         models[folder / "model"] = run.final
-    notes = [write_card(model, run_card(run, stage, model)) for model, stage in models.items() if _is_model(model)]
+    notes = [
+        write_card(model, run_card(run, stage, model))
+        for model, stage in models.items()
+        if (model / DESCRIPTION).is_file()
+    ]
     return [note for note in notes if note is not None]
 
 
@@ -53,10 +57,6 @@ def card_of(model: Path) -> str:
             if chosen in run.stages:
                 return run_card(run, chosen, model)
     return plain_card(model, place.name, "Data, method and scores of this model were not recorded.")
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / DESCRIPTION).is_file()
 
 
 class CardCallback(NullCallback):

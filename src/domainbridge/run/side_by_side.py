@@ -38,7 +38,7 @@ def waves(recipe: Recipe, planned: Sequence[PlannedStage], count: int) -> list[l
             result[-1].append(item)
         else:
             result.append([item])
-    return [part for wave in result for part in (_single(wave) if count % len(wave) else [wave])]
+    return [part for wave in result for part in ([[item] for item in wave] if count % len(wave) else [wave])]
 
 
 def run_side_by_side(
@@ -92,7 +92,3 @@ def _may_join(recipe: Recipe, item: PlannedStage, wave: list[PlannedStage], coun
     each = count // (len(wave) + 1)
     divides = each > 0 and not training.batch_size % (each * training.gradient_accumulation_steps)
     return divides and (choice is True or training.batch_size // count < _FEW_ROWS)
-
-
-def _single(wave: list[PlannedStage]) -> list[list[PlannedStage]]:
-    return [[item] for item in wave]

@@ -93,7 +93,10 @@ def costs_of(recipe: Recipe, training: TrainingConfig) -> Costs:
     """
     student, image = meta_pass(recipe, training)
     label = torch.empty(len(image), recipe.crop.height, recipe.crop.width, dtype=torch.long, device="meta")
-    loss = partial(_loss, student, image, label)
+
+    def loss() -> Tensor:
+        return cross_entropy(student(image).logits, label)
+
     recomputed = 0
     with FlopCounterMode(display=False) as counter:
         activations = _saved_bytes(student, loss)
@@ -113,10 +116,6 @@ def costs_of(recipe: Recipe, training: TrainingConfig) -> Costs:
     trainable = sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
     operations = counter.get_total_flops() * parts
     return Costs(parameters, activations, operations, recomputed * parts, trainable, frozen * parts)
-
-
-def _loss(student: Segmenter, image: Tensor, label: Tensor) -> Tensor:
-    return cross_entropy(student(image).logits, label)
 
 
 def _largest_block(student: Segmenter, image: Tensor) -> tuple[int, int]:

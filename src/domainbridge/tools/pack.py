@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 from domainbridge.build.datasets import DataSets
 from domainbridge.build.label_space import scoring_rule
 from domainbridge.build.target_sections import held_out_targets, labeled_sections
-from domainbridge.config.domains import ImagesConfig, OracleConfig, SourceConfig, TargetConfig, ValidationConfig
+from domainbridge.config.domains import ImagesConfig, OracleConfig, TargetConfig, ValidationConfig
 from domainbridge.config.schema import Recipe
 from domainbridge.data.storage.tar import IMAGE_PATTERN, LABEL_PATTERN, shard_pattern, shards_of, write_shards
 from domainbridge.errors import DataError
@@ -33,9 +33,14 @@ def pack_domains(recipe: Recipe, data: DataSets, out: Path, size: int, announce:
         DataError: there are shards already, two domains' names are too alike, a file cannot be read, or the disk is
             full.
     """
-    names = [_shards(role, domain.name) for role, domain in _domains(recipe)]
-    for role, sets in (("oracle", data.oracle), ("validation", data.validation), ("test", data.test)):
-        names += [_shards(role, name) for name in sets]
+    roles: dict[str, Iterable[str]] = {
+        "source": [source.name for source in recipe.sources],
+        "target": [target.name for target in recipe.targets],
+        "oracle": data.oracle,
+        "validation": data.validation,
+        "test": data.test,
+    }
+    names = [_shards(role, name) for role, domains in roles.items() for name in domains]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"several domains would be called {twice[0]} in file names; rename one in the recipe")
@@ -75,10 +80,6 @@ def _labeled(recipe: Recipe, target: TargetConfig) -> dict[str, ValidationConfig
     if target.name in held_out_targets(recipe):
         sections["test"] = sections["validation"]
     return sections
-
-
-def _domains(recipe: Recipe) -> list[tuple[str, SourceConfig | TargetConfig]]:
-    return [*(("source", source) for source in recipe.sources), *(("target", target) for target in recipe.targets)]
 
 
 def _shard_keys(shards: str) -> dict[str, str]:

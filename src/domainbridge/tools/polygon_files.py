@@ -42,7 +42,7 @@ def geojson(regions: Iterable[Region], facts: Facts, place: GeoReference | None)
     """
     yield '{"type": "FeatureCollection", "features": ['
     for number, region in enumerate(regions):
-        rings = [_placed(_closed(ring), place) for ring in (region.outer, *region.holes)]
+        rings = [_closed(ring, place) for ring in (region.outer, *region.holes)]
         geometry: dict[str, Any] = {"type": "Polygon", "coordinates": rings}
         if place is not None and place.crs is not None:
             from rasterio.warp import transform_geom
@@ -98,11 +98,9 @@ def coco_categories(classes: Sequence[str]) -> list[dict[str, Any]]:
     return [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(classes, 1)]
 
 
-def _closed(ring: Ring) -> Ring:
-    return np.concatenate([ring, ring[:1]])
-
-
-def _placed(ring: Ring, place: GeoReference | None) -> list[list[float]]:
+def _closed(ring: Ring, place: GeoReference | None) -> list[list[float]]:
+    """A ring that ends where it begins, in the units of ``place``."""
+    ring = np.concatenate([ring, ring[:1]])
     if place is None:
         return ring.round(_DIGITS).tolist()  # type: ignore[no-any-return]
     return [

@@ -65,7 +65,7 @@ def look_at_sample(domain: FileDataset, crop: tuple[int, int] | None, index: int
         small = _smaller(domain.resize.size_for(*size) if domain.resize is not None else size, crop)
         pages = page_count(path) if path.suffix.lower() in _PAGED else 1
         if domain.labels is None:
-            return Look(None, small, mask_like=_has_few_colors(image), pages=pages)
+            return Look(None, small, mask_like=count_colors(image, _SAMPLED_PIXELS) <= _FEW_COLORS, pages=pages)
         label, facts = _look_at_label(domain, index, size)
     except DataError as error:
         return Look(error)
@@ -119,11 +119,6 @@ def _is_turned(path: Path) -> bool:
     """Whether EXIF data turn an image so that a label of the unturned image has the same size."""
     header = read_header(path)
     return header.orientation in (2, 3, 4) or (header.orientation > 1 and header.width == header.height)
-
-
-def _has_few_colors(image: NDArray[np.uint8]) -> bool:
-    """Whether evenly spread pixels have as few colors as a mask."""
-    return count_colors(image, _SAMPLED_PIXELS) <= _FEW_COLORS
 
 
 def _smaller(size: Sequence[int], crop: tuple[int, int] | None) -> bool:

@@ -31,10 +31,9 @@ class LabelStudioMasks:
 
     def index(self, path: Path) -> Index:
         masks: dict[int, list[tuple[str, Path]]] = defaultdict(list)
-        for name in _names(path):
-            match = _match(name)
-            assert match is not None
-            masks[int(match["task"])].append((match["tag"], path / name))
+        for name in names_below(path):
+            if (match := _match(name)) is not None:
+                masks[int(match["task"])].append((match["tag"], path / name))
         categories = tuple(Category(name) for name in sorted({tag for group in masks.values() for tag, _ in group}))
         export = next((file for place in (path, path.parent) if (file := LabelStudio().find(place))), None)
         images = task_images(export) if export is not None else {}
@@ -52,7 +51,3 @@ class LabelStudioMasks:
 
 def _match(name: str) -> re.Match[str] | None:
     return _NAME.fullmatch(name.rpartition("/")[2])
-
-
-def _names(folder: Path) -> list[str]:
-    return [name for name in names_below(folder) if _match(name)] if folder.is_dir() else []

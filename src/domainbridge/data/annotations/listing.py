@@ -58,17 +58,15 @@ def list_annotations(images: Path, annotation_format: str, root: Path, rule: Fol
         )
     labels = []
     for image in chosen:
-        parts = [*index.companions, *_parts(matched[image]), *([image] if index.needs_image else [])]
+        label = matched[image].label
+        files = real_files(label) if is_set_path(str(label)) else (label,)
+        parts = [*index.companions, *files, *([image] if index.needs_image else [])]
         try:
             labels.append(set_path(parts))
         except ValueError as error:
             problems.append(f"labels: {error}; rename the files")
-            labels.append(matched[image].label)
+            labels.append(label)
     return Listing(tuple(chosen), tuple(labels), tuple(problems), tuple(notes))
-
-
-def _parts(entry: Entry) -> tuple[Path, ...]:
-    return real_files(entry.label) if is_set_path(str(entry.label)) else (entry.label,)
 
 
 def _in_pattern(index: Index, root: Path, pattern: str) -> Index:

@@ -4,9 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from domainbridge.data.label_ids import MAPILLARY_V12_NAMES, MAPILLARY_V20_NAMES, id_table
 from domainbridge.data.labels import IdLabels, LabelDecoder
 from domainbridge.data.layouts.base import DirectoryScheme, Layout, register_layout
@@ -42,7 +39,8 @@ def _decoder_by_config(
             raise DataError(
                 f"{root / files[0]}: no such file; the file is part of the archive and lists the classes of the labels"
             )
-        return IdLabels.native_ids(_table(names, train_ids), "mapillary")
+        table = id_table({value: train_ids.get(name, IGNORE) for value, name in enumerate(names)})
+        return IdLabels.native_ids(table, "mapillary")
 
     return decoder
 
@@ -52,10 +50,6 @@ def _class_names(config: Path) -> Sequence[str]:
         return [str(entry["readable"]) for entry in json.loads(config.read_text(encoding="utf-8"))["labels"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{config}: expected JSON with a list 'labels' of classes: {error}") from error
-
-
-def _table(names: Sequence[str], train_ids: Mapping[str, int]) -> NDArray[np.uint8]:
-    return id_table({value: train_ids.get(name, IGNORE) for value, name in enumerate(names)})
 
 
 register_layout("mapillary")(

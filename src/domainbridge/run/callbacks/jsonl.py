@@ -39,7 +39,7 @@ class JSONLCallback(NullCallback):
     def training_begins(self, node: "Node", step: int) -> None:
         """Keep the lines of earlier steps."""
         path = self.folder / node.name / _FILE
-        if _damaged_lines(path):  # beyond the last one, which a crash may have cut short
+        if None in map(_entry, _lines(path)[:-1]):  # a crash may have cut the last one short
             write_file(path.with_name(_DAMAGED), partial(shutil.copyfile, path))
         kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
         write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -74,10 +74,6 @@ def _lines(path: Path) -> list[bytes]:
         return path.read_bytes().splitlines()
     except OSError:
         return []
-
-
-def _damaged_lines(path: Path) -> int:
-    return sum(_entry(line) is None for line in _lines(path)[:-1])
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Which folder has the images and which the labels, and what their names share."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os.path import commonprefix
@@ -60,7 +61,10 @@ def find_images(root: Path, clusters: Sequence[Cluster]) -> FoundFolders | None:
     parts = [cluster.folder.split("/") if cluster.folder else [] for cluster in photos]
     folder = "/".join(_common(parts))
     masks_there = any(cluster.is_mask and _is_below(cluster.folder, folder) for cluster in clusters)
-    suffixes = sorted({cluster.suffix for cluster in photos}, key=lambda s: -_count(photos, s))
+    counts: Counter[str] = Counter()
+    for cluster in photos:
+        counts[cluster.suffix] += len(cluster.names)
+    suffixes = [suffix for suffix, _ in counts.most_common()]
     pattern = f"{STEM}{suffixes[0]}" if masks_there or (len(suffixes) > 1 and _has_twins(photos)) else STEM
     chosen_folders = FoundFolders(folder or ".", None, pattern, STEM, 0, "")
     count = len(list_folder(root / chosen_folders.images, None, chosen_folders.rule()).images)
@@ -164,10 +168,6 @@ def _is_below(folder: str, above: str) -> bool:
 
 def _relative(name: str, folder: str) -> str:
     return name[len(folder) + 1 :] if folder else name
-
-
-def _count(clusters: Sequence[Cluster], suffix: str) -> int:
-    return sum(len(cluster.names) for cluster in clusters if cluster.suffix == suffix)
 
 
 def _has_twins(clusters: Sequence[Cluster]) -> bool:
