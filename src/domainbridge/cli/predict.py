@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from domainbridge.cli.terminal import say
+
 __all__ = ["predict"]
 
 
@@ -136,11 +138,11 @@ def predict(
         frames=frames,
         every=every,
     )
-    with time_left("images", shown=rank == 0) as (progress, say):
+    with time_left("images", shown=rank == 0) as (progress, report):
         if disagreement or count > 1:  # only these need torch beside the model
             from domainbridge.api import predict_with as segment
         else:
             segment = predict_files
-        written = segment(loaded, inputs, out, options, resume=resume, report=say, progress=progress)
+        written = segment(loaded, inputs, out, options, resume=resume, report=report, progress=progress)
     if rank == 0:
         say(f"{written} images segmented into {out}")

@@ -18,8 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from domainbridge.errors import DomainbridgeError
 from domainbridge.evaluation.segmentation_model import SegmentationModel
 from domainbridge.serve.answers import OUTPUTS, answer, scale_remark
-from domainbridge.serve.bodies import image_bytes
-from domainbridge.serve.images import decode
+from domainbridge.serve.images import decode, image_bytes
 from domainbridge.serve.queue import ModelQueue
 from domainbridge.serve.refusal import RefusalError
 
