@@ -178,6 +178,11 @@ class TeacherOutput:
         probability, weights = self.logits(rows).softmax(1), self.weights(rows)
         return probability if weights is None else probability.mul_(weights)
 
+    def weighted_logits(self, rows: slice) -> Tensor:
+        """w * logits of some rows: float32 (batch, classes, rows, width)."""
+        logits, weights = self.logits(rows), self.weights(rows)
+        return logits if weights is None else logits.mul_(weights)
+
 
 class Distillation:
     """The objective of step 2."""
@@ -275,7 +280,7 @@ class Distillation:
     @torch.no_grad()
     def mean_logits(self, image: Tensor) -> Tensor:
         """The mean of the teachers' weighted logits: float32 (batch, classes, height, width)."""
-        return torch.cat(list(self._mean_chunks(image, _weighted_logits)), 2)
+        return torch.cat(list(self._mean_chunks(image, TeacherOutput.weighted_logits)), 2)
 
     def teacher_outputs(self, image: Tensor) -> list[tuple[Segmentation, PrototypeBank | None]]:
         """What each teacher says of the clean image, with the teacher's prototypes."""
@@ -283,9 +288,9 @@ class Distillation:
 
     def _ensemble_chunks(self, image: Tensor) -> Iterator[Tensor]:
         """r, a few rows at a time."""
-        probabilities = TeacherOutput.rectified_probabilities
-        rectified = probabilities if self.rectify == "probabilities" else _softmax_of_weighted_logits
-        return self._mean_chunks(image, rectified)
+        if self.rectify == "probabilities":
+            return self._mean_chunks(image, TeacherOutput.rectified_probabilities)
+        return self._mean_chunks(image, lambda output, rows: output.weighted_logits(rows).softmax(1))
 
     def _mean_chunks(self, image: Tensor, read: Callable[[TeacherOutput, slice], Tensor]) -> Iterator[Tensor]:
         """The mean over the teachers of a quantity, a few rows at a time from top to bottom."""
@@ -310,14 +315,3 @@ class Distillation:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Nothing was kept."""
         assert not state
-
-
-def _weighted_logits(output: TeacherOutput, rows: slice) -> Tensor:
-    """w * logits."""
-    logits, weights = output.logits(rows), output.weights(rows)
-    return logits if weights is None else logits.mul_(weights)
-
-
-def _softmax_of_weighted_logits(output: TeacherOutput, rows: slice) -> Tensor:
-    """softmax(w * logits)."""
-    return _weighted_logits(output, rows).softmax(1)

@@ -164,12 +164,11 @@ def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "v
     Returns:
         None after a requested stop, which a single process obeys between two images.
     """
-    path = context.folder / node.name / _FILES[role]
-    fingerprint = _evaluation_fingerprint(node, context.recipe, data, role)
     processes = context.runtime.processes
-    kept = processes.broadcast(_kept_scores(path, fingerprint))
+    kept = processes.broadcast(_kept_scores(node, context.recipe, data, context.folder, role))
     if kept is not None:
         return StageScores(kept, None)
+    fingerprint = _evaluation_fingerprint(node, context.recipe, data, role)
     progress = context.counted(node, "scoring")
     model, _ = load_model(context.folder / node.name / "model")
     context.runtime.place(model, channels_last=context.recipe.training.channels_last)
@@ -184,7 +183,7 @@ def evaluate_stage(node: Node, context: Context, data: DataSets, role: Role = "v
     save_images(recorder, context, node.name, fingerprint)
     if processes.is_main:
         content = {"fingerprint": fingerprint, "targets": {name: s.to_json() for name, s in targets.items()}}
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        write_text(context.folder / node.name / _FILES[role], json.dumps(content, indent=1) + "\n")
     return StageScores(targets, model)
 
 
@@ -197,9 +196,7 @@ def gather_results(nodes: Iterable[Node], recipe: Recipe, data: DataSets, folder
         if done is None or done.get("fingerprint") != node.fingerprint:
             continue
         kept: dict[Role, dict[str, Scores]] = {
-            role: _kept_scores(folder / node.name / _FILES[role], _evaluation_fingerprint(node, recipe, data, role))
-            or {}
-            for role in scored_roles(node, final, data)
+            role: _kept_scores(node, recipe, data, folder, role) or {} for role in scored_roles(node, final, data)
         }
         scored = kept.get("validation", {}), kept.get("test", {})
         label_free = kept_label_free(node, nodes, recipe, folder) or {}
@@ -211,16 +208,14 @@ def gather_results(nodes: Iterable[Node], recipe: Recipe, data: DataSets, folder
 
 def is_scored(node: Node, final: str, recipe: Recipe, data: DataSets, folder: Path) -> bool:
     """Whether all of a stage's scores of the same files and rule are kept in the run folder."""
-    return all(
-        _kept_scores(folder / node.name / _FILES[role], _evaluation_fingerprint(node, recipe, data, role)) is not None
-        for role in scored_roles(node, final, data)
-    )
+    roles = scored_roles(node, final, data)
+    return all(_kept_scores(node, recipe, data, folder, role) is not None for role in roles)
 
 
-def _kept_scores(path: Path, fingerprint: str) -> dict[str, Scores] | None:
+def _kept_scores(node: Node, recipe: Recipe, data: DataSets, folder: Path, role: Role) -> dict[str, Scores] | None:
     """Scores of the same model, files and rule from an earlier start."""
-    content = read_json(path)
-    if content is None or content.get("fingerprint") != fingerprint:
+    content = read_json(folder / node.name / _FILES[role])
+    if content is None or content.get("fingerprint") != _evaluation_fingerprint(node, recipe, data, role):
         return None
     try:
         return {name: Scores.from_json(scores) for name, scores in content["targets"].items()}
