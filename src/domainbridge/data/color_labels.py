@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbridge.data.bands import ImageRule
+from domainbridge.data.annotations.reading import read_npy
+from domainbridge.data.bands import ImageRule, decode_bands
 from domainbridge.data.decode import packed_colors, read_image
+from domainbridge.data.headers import read_header
+from domainbridge.data.storage.tar import read_bytes
+from domainbridge.errors import FileError
 from domainbridge.files import digest_bytes
 from domainbridge.types import IGNORE
 
 __all__ = ["ColorLabels", "color_labels"]
 
 _AS_STORED = ImageRule(exif="raw")
+_DEEPER = 257
+"""An 8-bit value times 257 is the same value of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class ColorLabels:
         Raises:
             DataError: the file is unreadable.
         """
-        return packed_colors(read_image(path, _AS_STORED))
+        return packed_colors(_colors_of(path))
 
     def train_ids(self, path: Path, values: NDArray[np.int32]) -> NDArray[np.uint8]:
         """The train id of each color; ``path`` is not used."""
@@ -99,6 +105,31 @@ class ColorLabels:
         listed = _channels(self.colors)
         parts = np.array_split(colors, max(len(colors) * len(listed) // 2**22, 1))
         return np.concatenate([((_channels(part)[:, None] - listed) ** 2).sum(2).argmin(1) for part in parts])
+
+
+def _colors_of(path: Path) -> NDArray[np.uint8]:
+    """RGB as stored, uint8 (height, width, 3); 8-bit colors that a program wrote with 16 bits are 8-bit colors again.
+
+    Raises:
+        FileError: unreadable, or no colors of 8 bits.
+    """
+    if path.suffix.lower() == ".npy":
+        array = read_npy(path)
+        if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
+            return array
+        reason = f"expected colors, an array uint8 (height, width, 3), found {array.dtype} {array.shape}"
+        raise FileError(path, reason, "arrays of no colors")
+    try:
+        return read_image(path, _AS_STORED)
+    except FileError as error:
+        header = read_header(path)
+        if header.plain and not (header.format == "TIFF" and header.alpha):  # damaged, rather than of other bands
+            raise
+        bands = decode_bands(path, read_bytes(path), header) if header.dtype == "uint16" else np.ones((1, 1, 3))
+        if bands.shape[2] - header.alpha == 3 and not (bands % _DEEPER).any():
+            return (bands[..., :3] // _DEEPER).astype(np.uint8)
+        reason = f"expected a label of 8-bit colors, found {header}; save the labels as 8-bit RGB"
+        raise FileError(path, reason, f"label of {header}") from error
 
 
 def color_labels(train_ids: Mapping[int, int]) -> ColorLabels:

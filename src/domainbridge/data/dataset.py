@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from domainbridge.data.bands import ImageRule
 from domainbridge.data.decode import image_size, read_image
+from domainbridge.data.headers import read_header
 from domainbridge.data.labels import LabelDecoder
 from domainbridge.data.threads import in_threads
 from domainbridge.data.transforms import ResizeRule, ScaleRule, resize_image, resize_label
@@ -132,7 +133,10 @@ def check_same_size(image: Path, image_size: tuple[int, ...], label: Path, label
         return
     advice = "correct the files, or list the stem in exclude_files"
     group = "label and image have other sizes"
-    if label_size == image_size[::-1]:
+    if label_size == image_size[::-1] and not _turned_by_exif(image):
+        advice = "the label lies on its side, and no EXIF data turn the image: exchange rows and columns of the label"
+        group = "labels lie on their side"
+    elif label_size == image_size[::-1]:
         advice = (
             "the label seems to be stored as the camera took the image, which EXIF data turn; set exif: raw, or turn "
             "the label"
@@ -147,6 +151,14 @@ def check_same_size(image: Path, image_size: tuple[int, ...], label: Path, label
         f"sizes must be equal: {advice}",
         group,
     )
+
+
+def _turned_by_exif(image: Path) -> bool:
+    """Whether EXIF data of the image exchange its width and height, whatever the recipe makes of these data."""
+    try:
+        return read_header(image).orientation >= 5
+    except FileError:
+        return False
 
 
 def _whole_ratio(large: tuple[int, ...], small: tuple[int, ...]) -> bool:

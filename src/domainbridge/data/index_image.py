@@ -1,6 +1,7 @@
 """Label files of one value per pixel: PNG, TIFF, BMP, GIF, NumPy arrays, and color files whose channels are equal."""
 
 import io
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from domainbridge.data.bands import decode_bands
 from domainbridge.data.decode import PNG_END, is_complete, packed_colors
-from domainbridge.data.headers import UNREADABLE, header_of, read_header, unreadable
+from domainbridge.data.headers import UNREADABLE, Header, header_of, read_header, unreadable
 from domainbridge.data.storage.tar import open_path, read_bytes
 from domainbridge.errors import FileError
 from domainbridge.types import IGNORE
@@ -20,37 +22,50 @@ __all__ = ["label_size", "read_first_channel", "read_index_image"]
 _INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "F")
 _MAX_VALUE = np.iinfo(np.uint16).max
 _NAMED_COLORS = 5
+_TIFF_BITS, _GDAL_NODATA = 258, 42113
 
 IndexArray = NDArray[np.uint8] | NDArray[np.uint16]
 
 
-def read_index_image(path: Path, one_bit_value: int = 255) -> IndexArray:
+def read_index_image(path: Path, spread: Container[int] = (1,), void: int | None = IGNORE) -> IndexArray:
     """The value of each pixel, uint8 or uint16 (height, width); palettes are not applied.
 
     Args:
         path: of a file or archive member.
-        one_bit_value: value of the set pixels of a file of one bit per pixel.
+        spread: depths (1, 2 or 4 bits per gray value) whose values are spread to 0 to 255, as viewers show them, and
+            not read as stored.
+        void: value of the pixels of -1, and of those that a TIFF declares as no data by a value that is no id. None:
+            such files are refused.
 
     Raises:
         FileError: missing, unreadable, truncated; several channels that differ; no whole numbers from 0 to 65535.
     """
     try:
         content = read_bytes(path)
-        values = _from_npy(path, content) if path.suffix.lower() == ".npy" else _decode(path, content, one_bit_value)
+        is_array = path.suffix.lower() == ".npy"
+        values = _from_npy(path, content) if is_array else _decode(path, content, spread)
     except FileError:
         raise
     except UNREADABLE as error:
         raise unreadable(path, error) from error
-    return _as_index(path, values)
+    if values.dtype in (np.uint8, np.uint16):
+        return values
+    return _as_index(path, _without_void(values, void, None if is_array else _nodata(content)))
 
 
-def _decode(path: Path, content: bytes, one_bit_value: int) -> NDArray[Any]:
+def _decode(path: Path, content: bytes, spread: Container[int]) -> NDArray[Any]:
     header = header_of(path, io.BytesIO(content))
-    if not header.mode:
+    colors = header.bands - header.alpha
+    if colors not in (1, 3):
         raise FileError(path, f"expected a label of one channel, found {header}", f"label of {header}")
+    if not header.mode or (header.dtype != "uint8" and header.bands > 1):
+        return _common_band(path, decode_bands(path, content, header)[..., :colors], header)
     with Image.open(io.BytesIO(content)) as image:
         if image.mode == "1":
-            return np.where(np.asarray(image), np.uint8(one_bit_value), np.uint8(0))
+            return np.where(np.asarray(image), np.uint8(IGNORE if 1 in spread else 1), np.uint8(0))
+        bits = _small_depth(image, content)
+        if bits is not None and bits not in spread:
+            return np.asarray(image) // np.uint8(IGNORE // (2**bits - 1))
         if image.mode == "L" and image.format == "PNG" and is_complete(content, "PNG"):
             gray = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
             if gray is not None:
@@ -80,6 +95,45 @@ def _from_npy(path: Path, content: bytes) -> NDArray[Any]:
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
+def _small_depth(image: Image.Image, content: bytes) -> int | None:
+    """2 or 4 for a gray file of so many bits per pixel, whose values Pillow and OpenCV spread to 0 to 255."""
+    bits = None
+    if image.format == "PNG" and content[25] == 0:
+        bits = content[24]
+    elif image.format == "TIFF" and image.mode == "L":
+        bits = max(image.tag_v2.get(_TIFF_BITS, (8,)))  # type: ignore[attr-defined]
+    return bits if bits in (2, 4) else None
+
+
+def _common_band(path: Path, bands: NDArray[Any], header: Header) -> NDArray[Any]:
+    """The only band, or the common one of several that are equal."""
+    common: NDArray[Any] = bands[..., 0]
+    if not (bands == common[..., None]).all():
+        raise FileError(path, f"expected a label of one channel, found {header}", f"label of {header}")
+    return common
+
+
+def _nodata(content: bytes) -> float | None:
+    """The value that a TIFF declares as no data, if it declares one that is no id."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            tags = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]
+            declared = float(str(tags[_GDAL_NODATA]).strip("\0 "))
+    except UNREADABLE:
+        return None
+    return None if 0 <= declared <= _MAX_VALUE else declared
+
+
+def _without_void(values: NDArray[Any], void: int | None, nodata: float | None) -> NDArray[Any]:
+    """``void`` in the place of -1, which exports of annotation tools write for "no class", and of ``nodata``."""
+    empty = values == -1
+    if nodata is not None:
+        empty |= np.isnan(values) if np.isnan(nodata) else values == nodata
+    if void is None or not empty.any():
+        return values
+    return np.where(empty, void, values.astype(np.int64) if values.dtype.kind in "iu" else values)
+
+
 def _equal_channels(path: Path, rgb: NDArray[np.uint8], mode: str) -> NDArray[np.uint8]:
     """The common value of three equal channels."""
     if _is_gray(rgb):
@@ -102,18 +156,17 @@ def _is_gray(rgb: NDArray[np.uint8]) -> bool:
 
 
 def _as_index(path: Path, values: NDArray[Any]) -> IndexArray:
-    if values.dtype in (np.uint8, np.uint16):
-        return values
     low, high = values.min(), values.max()
-    if low == -1 and high < IGNORE:  # exports of annotation tools write -1 for "no class"
-        return np.where(values < 0, IGNORE, values).astype(np.uint8)
     if values.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high) and (values == np.floor(values)).all()):
         raise FileError(
             path, f"label values from {low} to {high}; expected whole numbers", "values are no whole numbers"
         )
     if low < 0 or high > _MAX_VALUE:
         raise FileError(
-            path, f"label values from {low} to {high}; expected 0 to {_MAX_VALUE}", "values outside 0 to 65535"
+            path,
+            f"label values from {low} to {high}; expected 0 to {_MAX_VALUE}. Pixels without a class may have -1, or "
+            "the value that the file declares as no data (gdal_edit.py -a_nodata)",
+            "values outside 0 to 65535",
         )
     return values.astype(np.uint16)
 

@@ -39,6 +39,8 @@ class IdLabels:
         space: name of the label space of the values, for messages.
         first_channel: the files have several 16-bit channels, and the first channel is the id.
         listed: whether a value has a meaning, bool (65536,), for reports on the others. None: as ``allowed``.
+        spread: depths below 8 bits whose values are spread to 0 to 255; None: those for which the values that have a
+            meaning say so.
     """
 
     table: NDArray[np.uint8]
@@ -46,6 +48,7 @@ class IdLabels:
     space: str
     first_channel: bool = False
     listed: NDArray[np.bool_] | None = None
+    spread: tuple[int, ...] | None = None
 
     @classmethod
     def in_space(cls, table: NDArray[np.uint8], space: LabelSpace) -> "IdLabels":
@@ -74,7 +77,8 @@ class IdLabels:
         above = listed[np.searchsorted(listed, values).clip(max=len(listed) - 1)]
         below = listed[(np.searchsorted(listed, values, side="right") - 1).clip(min=0)]
         nearest = np.where(np.abs(values - below) <= np.abs(above - values), below, above)
-        return replace(self, table=self.table[nearest], allowed=None, listed=np.ones(VALUES, bool))
+        depths = self._spread_depths()
+        return replace(self, table=self.table[nearest], allowed=None, listed=np.ones(VALUES, bool), spread=depths)
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Train ids, uint8 (height, width).
@@ -92,9 +96,8 @@ class IdLabels:
         """
         if self.first_channel:
             return read_first_channel(path)
-        meant = self._meant()
-        # A mask of one bit per pixel has 0 and 1; a map for 0 and 255 is for the same mask in 8 bits.
-        return read_index_image(path, one_bit_value=IGNORE if meant[IGNORE] and not meant[1] else 1)
+        void = next((value for value in (IGNORE, VALUES - 1) if self.table[value] == IGNORE), None)
+        return read_index_image(path, self._spread_depths() if self.spread is None else self.spread, void)
 
     def train_ids(self, path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
         """The train id of each value of ``path``.
@@ -137,6 +140,22 @@ class IdLabels:
         """The listed value nearest to another one, as recipes write it."""
         listed = np.flatnonzero(self._meant())
         return str(listed[np.abs(listed - value).argmin()])
+
+    def _spread_depths(self) -> tuple[int, ...]:
+        """Depths of 1, 2 and 4 bits per value whose files are meant as viewers show them: white is 255.
+
+        A mask of one bit has 0 and 1; a map for 0 and 255 is for the same mask in 8 bits. A file of two bits has 0 to
+        3, unless a map lists 0, 85, 170 and 255 alone.
+        """
+        meant = self._meant()
+        depths = [1] if meant[IGNORE] and not meant[1] else []
+        if self.listed is not None:
+            values = np.flatnonzero(self.listed)
+            for bits in (2, 4):
+                largest = 2**bits - 1
+                shown = values.size and largest < values[-1] <= IGNORE and not (values % (IGNORE // largest)).any()
+                depths += [bits] if shown else []
+        return tuple(depths)
 
     def _meant(self) -> NDArray[np.bool_]:
         if self.listed is not None:

@@ -17,7 +17,7 @@ class NamePattern:
         self.text, self.suffixes = pattern, suffixes
         self.with_suffix = suffix_of(pattern) in suffixes
         before, _, after = normalized(pattern).partition(STEM)
-        self.expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
+        self.expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after), re.DOTALL)
 
     def stem_of(self, name: str) -> str | None:
         """The stem of a relative file name; None for a name that does not fit."""

@@ -10,7 +10,6 @@ import numpy as np
 import yaml
 
 from domainbridge.data.dataset import FileDataset
-from domainbridge.data.index_image import read_index_image
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import IdLabels
 from domainbridge.errors import DataError, RecipeError, problem_list
@@ -112,7 +111,7 @@ def _values(dataset: FileDataset) -> list[int]:
     if dataset.labels is None or not isinstance(dataset.decoder, IdLabels) or dataset.decoder.first_channel:
         return []
     some = dataset.labels[:: max(len(dataset.labels) // _FILES_READ, 1)]
-    return sorted(set().union(*(np.unique(read_index_image(path)).tolist() for path in some)))
+    return sorted(set().union(*(np.unique(dataset.decoder.values(path)).tolist() for path in some)))
 
 
 def _listed(values: list[int]) -> str:

@@ -43,7 +43,7 @@ class Look:
         label: facts about the label file.
         mask_like: the image has few colors.
         turned: EXIF data turn the image without a change of its size.
-        pages: largest number of pages of its files.
+        paged: the first of its files with several pages.
     """
 
     problem: DataError | None
@@ -53,7 +53,7 @@ class Look:
     label: LabelFile | None = None
     mask_like: bool = False
     turned: bool = False
-    pages: int = 1
+    paged: Path | None = None
 
 
 def look_at_sample(domain: FileDataset, crop: tuple[int, int] | None, index: int) -> Look:
@@ -63,17 +63,17 @@ def look_at_sample(domain: FileDataset, crop: tuple[int, int] | None, index: int
         image = domain.read_image(index)
         size = image.shape[0], image.shape[1]
         small = _smaller(domain.resize.size_for(*size) if domain.resize is not None else size, crop)
-        pages = page_count(path) if path.suffix.lower() in _PAGED else 1
+        paged = path if path.suffix.lower() in _PAGED and page_count(path) > 1 else None
         if domain.labels is None:
-            return Look(None, small, mask_like=count_colors(image, _SAMPLED_PIXELS) <= _FEW_COLORS, pages=pages)
+            return Look(None, small, mask_like=count_colors(image, _SAMPLED_PIXELS) <= _FEW_COLORS, paged=paged)
         label, facts = _look_at_label(domain, index, size)
     except DataError as error:
         return Look(error)
     label_path = domain.labels[index]
-    if label_path.suffix.lower() in (".tif", ".tiff", ".gif"):
-        pages = max(pages, page_count(label_path))
+    if paged is None and label_path.suffix.lower() in (".tif", ".tiff", ".gif") and page_count(label_path) > 1:
+        paged = label_path
     turned = path.suffix.lower() not in (".bmp", ".ppm") and domain.image_rule.exif == "upright" and _is_turned(path)
-    return Look(None, small, class_counts(label), label.size, facts, turned=turned, pages=pages)
+    return Look(None, small, class_counts(label), label.size, facts, turned=turned, paged=paged)
 
 
 def _look_at_label(
@@ -171,12 +171,13 @@ class Findings:
         for counted, happened in (
             (self.small, look.small),
             (self.turned, look.turned),
-            (self.paged, look.pages > 1),
             (self.mask_like, look.mask_like or (self.domain.labels is None and mask_ending(image.stem) is not None)),
             (self.empty, look.counts is not None and not look.counts.any()),
         ):
             if happened:
                 counted.add(image)
+        if look.paged is not None:
+            self.paged.add(look.paged)
         if look.counts is not None:
             self.labeled += 1
             self.pixels += look.pixels

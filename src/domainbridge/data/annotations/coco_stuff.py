@@ -33,7 +33,7 @@ class CocoStuff:
 
     def draw(self, parts: tuple[Path, ...], root: Path) -> Drawing:
         names = parsed(parts[0], "categories", _categories)
-        values = read_index_image(parts[1])
+        values = read_index_image(parts[1], spread=())
         table = np.full(2**16, len(names), np.uint16)
         table[list(names)] = np.arange(len(names))
         return Drawing(values.shape[0], values.shape[1], painted=Painted(table[values], tuple(names.values())))

@@ -85,7 +85,7 @@ def _by_number(path: Path, count: int) -> NDArray[np.uint16] | None:
     with damage_named(path, "an image"), open_path(path) as file, Image.open(file) as image:
         if image.mode not in ("L", "1", "I", "I;16"):
             return None
-    values = read_index_image(path)
+    values = read_index_image(path, spread=())
     return np.where(values < count, values, count).astype(np.uint16)
 
 

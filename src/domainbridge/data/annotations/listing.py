@@ -74,7 +74,7 @@ def _in_pattern(index: Index, root: Path, pattern: str) -> Index:
     if pattern == STEM or not root.is_dir():
         return index
     before, _, after = pattern.partition(STEM)
-    expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after))
+    expression = re.compile(re.escape(before) + "(?P<stem>.+)" + re.escape(after), re.DOTALL)
     entries = []
     for entry in index.entries:
         name = entry.label.relative_to(root).as_posix()

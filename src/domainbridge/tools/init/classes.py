@@ -146,7 +146,7 @@ def _found_values(paths: Sequence[Path]) -> tuple[Counter[int], Counter[int], bo
     errors: list[DataError] = []
     for path in paths:
         try:
-            _count(ids, read_index_image(path, one_bit_value=1), value_counts)
+            _count(ids, read_index_image(path, spread=()), value_counts)
         except FileError as error:
             if "labels are colors" in error.group:
                 return *_found_colors(paths), True
