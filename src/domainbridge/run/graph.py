@@ -221,20 +221,15 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
     """Values that the result of a training stage depends on, beside the shared ones."""
     tree = recipe.model_dump(mode="json", include={"model", "sampling"})
     no_effect = _NO_EFFECT if spec.uses_target else _NO_EFFECT | {"adapt_batchnorm", "early_stopping"}
+    unset = {key for key in LATER_KEYS if getattr(training, key) == TrainingConfig.model_fields[key].default}
     initial_model = init_folder(recipe)
     init = {} if initial_model is None else {"init": {"files": model_digest(initial_model)}}
     return {
         **init,
-        "training": _without_later_defaults(training, no_effect),
+        "training": training.model_dump(mode="json", exclude=no_effect | unset),
         "model": {**tree["model"], "weights_file": weights_digest(data_root(recipe) / recipe.model.weights)},
         "sampling": tree["sampling"],
     }
-
-
-def _without_later_defaults(training: TrainingConfig, no_effect: set[str]) -> dict[str, Any]:
-    fields = TrainingConfig.model_fields
-    unset = {key for key in LATER_KEYS if getattr(training, key) == fields[key].default}
-    return training.model_dump(mode="json", exclude=no_effect | unset)
 
 
 def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, data: DataSets | None) -> int | None:
