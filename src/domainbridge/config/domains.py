@@ -76,6 +76,11 @@ class LabelSpaceConfig(Section):
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise ValueError(f"class names must differ from each other, found twice: {', '.join(twice)}")
+        if "ignore" in self.classes:
+            raise ValueError(
+                "class names: 'ignore' stands for pixels without a class in every label_map; leave it out of classes, "
+                "or give the class another name"
+            )
         if self.colors is not None and len(self.colors) != len(self.classes):
             raise ValueError(
                 f"{len(self.colors)} colors for {len(self.classes)} classes; give one color for each class, or leave "

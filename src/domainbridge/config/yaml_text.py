@@ -67,7 +67,7 @@ def _inner(node: yaml.Node | None, part: int | str) -> yaml.Node | None:
     if isinstance(node, yaml.SequenceNode):
         return node.value[part] if isinstance(part, int) and part < len(node.value) else None
     if isinstance(node, yaml.MappingNode):
-        return next((value for key, value in node.value if key.value == str(part)), None)
+        return next((value for key, value in reversed(node.value) if key.value == str(part)), None)
     return None
 
 
@@ -75,6 +75,10 @@ class _Loader(yaml.SafeLoader):
     """See the module's docstring."""
 
     depth = 0
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.checked: set[int] = set()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
@@ -85,10 +89,18 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)  # merge keys
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Look at the keys before merged ones (<<: *name) join them, which keys written here replace."""
+        if id(node) not in self.checked:
+            self.checked.add(id(node))
+            self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             line = key_node.start_mark.line + 1
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict):
@@ -96,7 +108,6 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 raise YamlError(f"the key {key!r} is written twice; keep one of the two", line)
             seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def _unusable_key(key: list[Any] | dict[Any, Any]) -> str:

@@ -1,14 +1,14 @@
 """Files of a domain: a folder of images, with or without a folder of labels at the same relative paths."""
 
-import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from domainbridge.data.absent import absence, close_name
 from domainbridge.data.name_pattern import STEM, NamePattern
-from domainbridge.data.pairing import ambiguous_names, common_folder_advice
+from domainbridge.data.pairing import ambiguous_names, common_folder_advice, pattern_advice
 from domainbridge.data.split_file import normalized, read_split, resolve
 from domainbridge.data.storage.tar import archives, is_archives
 from domainbridge.data.walk import IMAGE_SUFFIXES, LABEL_SUFFIXES, FolderFiles, files_below, suffix_of
@@ -119,7 +119,10 @@ def list_folder(images: Path, labels: Path | None, rule: FolderRule) -> Listing:
     _index(image_files, problems, label_files.by_stem.values() if one_folder else ())
     stems = _select(image_files, rule, problems, notes)
     if label_files.by_stem:
+        count = len(problems)
         report_missing(stems, label_files.by_stem, "images without label", labels, problems)
+        if len(problems) > count and not any(stem in label_files.by_stem for stem in stems):
+            problems[-1] += pattern_advice(image_files.by_stem, label_files.by_stem)
     if rule.split is None:
         unused = [stem for stem in label_files.by_stem if stem not in image_files.by_stem]
         if unused:
@@ -149,7 +152,7 @@ def _files(folder: Path, kind: str, pattern: NamePattern, problems: list[str]) -
         if kind == "labels":
             is_file = f"{folder} is a file, and no annotation of a known format; expected a folder, an annotation of a "
             is_file += "format that annotation_format may name, or .tar archives without compression"
-        hint = "; write / between folders" if "\\" in str(folder) else ""
+        hint = "" if folder.exists() or expected == "archive" else absence(folder)
         problems.append(f"{kind}: {is_file if folder.is_file() else f'no such {expected}: {folder}{hint}'}")
         return files
     try:
@@ -224,7 +227,8 @@ def _split_stems(split: Path, files: _Files, problems: list[str], notes: list[st
     try:
         listed = read_split(split)
     except OSError as error:
-        problems.append(f"the split file {split} cannot be read: {error.strerror}")
+        hint = "" if split.exists() else absence(split)
+        problems.append(f"the split file {split} cannot be read: {error.strerror}{hint}")
         return []
     notes += listed.notes
     if not listed.entries:
@@ -251,8 +255,8 @@ def report_missing(
     """Add a problem if some of the stems are not among the known stems below the folder."""
     missing = [stem for stem in stems if stem not in known]
     if missing:
-        close = difflib.get_close_matches(missing[0], list(known)[:2000], n=1, cutoff=0.8)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        close = close_name(missing[0], list(known)[:2000])
+        hint = f" (did you mean {close}?)" if close is not None else ""
         listed = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         problems.append(f"{message}: {len(missing)} of {len(stems)} have no file below {folder}: {listed}{hint}")
 

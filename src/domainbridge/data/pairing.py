@@ -1,12 +1,14 @@
 """Advice for folders in which images and labels cannot be told apart by their names."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 from pathlib import Path
 
 from domainbridge.data.walk import LABEL_SUFFIXES, suffix_of
 
-__all__ = ["MASK_ENDINGS", "ambiguous_names", "common_folder_advice", "mask_ending"]
+__all__ = ["MASK_ENDINGS", "ambiguous_names", "common_folder_advice", "mask_ending", "pattern_advice", "shared_ends"]
 
 MASK_ENDINGS = (
     *("_labelTrainIds", "_labelIds", "_instanceIds", "_gtFine_color", "_segmentation", "_groundtruth", "_annotation"),
@@ -42,6 +44,44 @@ def common_folder_advice(names: Sequence[str]) -> str:
         image_suffix = photo or next(s for s in suffixes if s != label_suffix)
         return f"set image_pattern: '{{stem}}{image_suffix}' and label_pattern: '{{stem}}{label_suffix}'"
     return "set image_pattern and label_pattern, e.g. '{stem}.jpg' and '{stem}_mask.png', so that the names differ"
+
+
+def pattern_advice(images: Mapping[str, str], labels: Mapping[str, str]) -> str:
+    """What to write where no label has the name of an image, beginning with ``;``, or "" if no pattern pairs most.
+
+    Args:
+        images: stem -> file name.
+        labels: likewise.
+    """
+    if min(len(images), len(labels)) < 2:
+        return ""
+    for ends_only in (True, False):
+        (image_start, image_end), (label_start, label_end) = (
+            shared_ends(list(stems), ends_only=ends_only) for stems in (images, labels)
+        )
+        cores = {stem[len(image_start) : len(stem) - len(image_end)] for stem in images}
+        shared = cores & {stem[len(label_start) : len(stem) - len(label_end)] for stem in labels}
+        if 2 * len(shared) > min(len(images), len(labels)):
+            image_suffix, label_suffix = (suffix_of(next(iter(names.values()))) for names in (images, labels))
+            return (
+                f"; set image_pattern: '{image_start}{{stem}}{image_end}{image_suffix}' and label_pattern: "
+                f"'{label_start}{{stem}}{label_end}{label_suffix}'"
+            )
+    return ""
+
+
+def shared_ends(stems: Sequence[str], *, ends_only: bool = False) -> tuple[str, str]:
+    """The beginning and the end that all stems share, up to a separator: ("img_", "_rgb"); no beginning in folders."""
+    bases = [stem.rpartition("/")[2] for stem in stems]
+    end = re.sub(r"^[^_\-. ]*", "", _common([base[::-1] for base in bases])[::-1])
+    if ends_only or any("/" in stem for stem in stems):
+        return "", end
+    start = re.sub(r"[^_\-. ]*$", "", _common(bases))
+    return start, "" if len(start) + len(end) >= min(len(base) for base in bases) else end
+
+
+def _common(texts: Sequence[str]) -> str:
+    return str(commonprefix(texts))  # noqa: RUF071 - character by character, as is meant here
 
 
 def ambiguous_names(folder: Path, kind: str, pattern: str, twins: Mapping[str, Sequence[str]]) -> str:

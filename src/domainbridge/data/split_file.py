@@ -14,6 +14,7 @@ _HEADERS = frozenset(
     {"image", "images", "img", "file", "filename", "file_name", "filepath", "file_path", "path", "name", "id", "stem"}
     | {"image_id", "image_path", "image_name", "imagename", "rgb", "input", "x", "split"}
 )
+_ROW_NUMBERS = frozenset({"", "index", "idx", "no", "no.", "nr", "number", "unnamed: 0"})
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _SEPARATOR = re.compile(r"\s*[,;\t]\s*|\s+")
 
@@ -39,13 +40,16 @@ def normalized(name: str) -> str:
 def read_split(path: Path) -> SplitEntries:
     """The lines of a split file without empty lines, comments (#) and a header of columns.
 
-    UTF-8 and UTF-16 with a byte order mark, UTF-8 and Windows-1252 without one.
+    UTF-8, UTF-16 and Windows-1252.
 
     Raises:
         OSError: the file cannot be read.
     """
     content = path.read_bytes()
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
+    if encoding is None:  # of UTF-16 without a mark, every other byte of Latin text is 0
+        zeros = content[:200:2].count(0), content[1:200:2].count(0)
+        encoding = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le" if zeros[1] else "utf-8"
     notes = []
     try:
         text = content.decode(encoding)
@@ -54,10 +58,27 @@ def read_split(path: Path) -> SplitEntries:
         notes.append(f"the split file {path} is no UTF-8 text; it is read as Windows-1252")
     lines = [line.strip().strip("\0") for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
-    if lines and len(lines) > 1 and _first_column(lines[0]).lower() in _HEADERS:
+    if len(lines) > 1 and _first_column(lines[0]).lower() in _HEADERS:
         notes.append(f"the first line of {path}, {lines[0]!r}, is taken for a header")
         lines = lines[1:]
+    elif len(lines) > 1 and (column := _named_column(lines[0])) is not None:
+        cells = [_cells(line) for line in lines]
+        notes.append(f"the names of images are those of the column {cells[0][column]!r} of {path}")
+        lines = [row[column] if column < len(row) else line for row, line in zip(cells[1:], lines[1:], strict=True)]
     return SplitEntries(tuple(tuple(dict.fromkeys(_readings(line))) for line in lines), tuple(notes))
+
+
+def _cells(line: str) -> list[str]:
+    """The columns of a line, without spaces and quotes."""
+    return [cell.strip().strip("\"'") for cell in re.split(r"[,;\t]", line)]
+
+
+def _named_column(header: str) -> int | None:
+    """Position of the first column of images behind one of row numbers, as pandas writes them; None for no header."""
+    cells = [cell.lower() for cell in _cells(header)]
+    if len(cells) < 2 or cells[0] not in _ROW_NUMBERS:
+        return None
+    return next((position for position, cell in enumerate(cells) if cell in _HEADERS - {"id", "x", "split"}), None)
 
 
 def split_line(name: str) -> str:
@@ -71,10 +92,15 @@ def _first_column(line: str) -> str:
 
 
 def _readings(line: str) -> Iterator[str]:
-    """The whole line, the line before a comment, the first column with and without spaces; quotes removed."""
+    """The whole line, the line before a comment, the first column with and without spaces, files after a number.
+
+    Quotes are removed.
+    """
     before_comment = re.split(r"\s#", line, maxsplit=1)[0]
     for text in (line, before_comment, re.split(r"[,;\t]", line, maxsplit=1)[0], _first_column(line)):
         yield text.strip().strip("\"'")
+    if _first_column(line).isdigit():  # a row number, as in lists of MXNet and tables without header
+        yield from (cell for cell in _cells(line)[1:] if suffix_of(cell) in LABEL_SUFFIXES)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Which folder has the images and which the labels, and what their names share."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from domainbridge.data.folder import FolderRule, list_folder
 from domainbridge.data.name_pattern import STEM
+from domainbridge.data.pairing import shared_ends
 from domainbridge.data.split_file import normalized
 from domainbridge.data.walk import LABEL_SUFFIXES, suffix_of
 from domainbridge.tools.init.clusters import Cluster, evenly, is_other
@@ -123,11 +123,7 @@ def _sides(clusters: Iterable[Cluster]) -> Iterator[_Side]:
 def _patterns(folder: str, suffix: str, names: Sequence[str]) -> Iterator[_Side]:
     """Names without anything around the stem, and without the beginning or end that all of them share."""
     stems = [_relative(name, folder).rpartition(".")[0] for name in names]
-    bases = [stem.rpartition("/")[2] for stem in stems]
-    end = _to_separator(str(_common([base[::-1] for base in bases]))[::-1], r"^[^_\-. ]*")
-    start = _to_separator(str(_common(bases)), r"[^_\-. ]*$") if not any("/" in stem for stem in stems) else ""
-    if len(bases) < 2:
-        start = end = ""
+    start, end = (shared_ends(stems)[0], shared_ends(stems, ends_only=True)[1]) if len(stems) > 1 else ("", "")
     for before, after in dict.fromkeys((("", ""), ("", end), (start, ""), (start, end))):
         yield _side(folder, f"{before}{STEM}{after}{suffix if len(names) else ''}", names)
 
@@ -135,11 +131,6 @@ def _patterns(folder: str, suffix: str, names: Sequence[str]) -> Iterator[_Side]
 def _common(sequences: Sequence[Any]) -> Any:
     """The common beginning of texts, or of lists; character by character, as is meant here."""
     return commonprefix(sequences)  # noqa: RUF071
-
-
-def _to_separator(text: str, other: str) -> str:
-    """The part of a common beginning or end that begins or ends at a separator."""
-    return re.sub(other, "", text)
 
 
 def _side(folder: str, pattern: str, names: Sequence[str]) -> _Side:
