@@ -216,6 +216,8 @@ def test_what_an_exported_file_cannot_do_is_said(network: Segmenter, tmp_path: P
     small = ExportedPredictor(exported.session, replace(exported.config, smallest_side=32))
     with pytest.raises(DataError, match="31 pixels: the exported network takes 32 pixels a side"):
         small.class_map(noise(31, 64))
+    with pytest.raises(DataError, match="31x64 pixels"):
+        small.maps([noise(64, 31)], probabilities=True)
     small.rule = InferenceRule(scales=(1.0, 0.5))
     with pytest.raises(DataError, match=r"62 pixels at the scale 0\.5: the exported network takes 32 pixels a side"):
         small.class_map(noise(62, 64))

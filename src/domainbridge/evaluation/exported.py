@@ -82,52 +82,34 @@ class ExportedPredictor:
         """The windows for an image of that size, at the largest scale; None: it goes through the network at once."""
         return windows_of(*self.rule.largest_size(*self.input_size(height, width)), self.rule)
 
-    def class_map(self, image: Pixels, *, confidence: bool = False) -> Maps:
-        """Train ids at the image's own size, with ``confidence`` also the largest probability; bounded memory.
+    def class_map(self, image: Pixels, *, confidence: bool = False, probabilities: bool = False) -> Maps:
+        """Train ids at the image's own size, on request with probabilities, see :class:`Maps`; bounded memory.
 
         Args:
             image: RGB, uint8 (height, width, 3).
-            confidence: whether it is asked for.
+            confidence: whether the largest probability is asked for.
+            probabilities: whether those of all classes are.
 
         Raises:
             DataError: the image is smaller than the network takes.
             ModelError: the network gives values that are not numbers.
         """
         height, width = image.shape[:2]
-        size = self.input_size(height, width)
-        if min(map(min, self.rule.sizes(*size))) < self.config.smallest_side:
-            smallest = "" if self.rule.scales == (1.0,) else f" at the scale {min(self.rule.scales):g}"
-            raise DataError(
-                f"an image of {width}x{height} pixels{smallest}: the exported network takes "
-                f"{self.config.smallest_side} pixels a side or more; predict with the model folder, which pads smaller "
-                "ones"
-            )
-        sure = np.empty((height, width), np.uint8) if confidence else None
-        result = Maps(np.empty((height, width), np.uint8), sure)
-        for box, planes in self._parts(resize_image(image, size), (height, width)):
-            classes, sure = most_probable(planes, confidence=confidence)
+        whole = Maps(
+            np.empty((height, width), np.uint8),
+            np.empty((height, width), np.uint8) if confidence else None,
+            np.empty((height, width, len(self.classes)), np.uint8) if probabilities else None,
+        )
+        resized = resize_image(image, self.input_size(height, width))
+        for box, part in self.parts(resized, (height, width), confidence=confidence, probabilities=probabilities):
             place = slice(box.top, box.bottom), slice(box.left, box.right)
-            result.classes[place] = classes
-            if result.confidence is not None and sure is not None:
-                result.confidence[place] = sure
-        return result
+            for array, values in zip(whole.arrays, part.arrays, strict=True):
+                array[place] = values
+        return whole
 
     def maps(self, images: Sequence[Pixels], *, confidence: bool = False, probabilities: bool = False) -> list[Maps]:
-        """The same as arrays, on request with the probabilities of all classes."""
-        if not probabilities:
-            return self.class_maps(images, confidence=confidence)
-        every = []
-        for image in images:
-            size = image.shape[0], image.shape[1]
-            resized = resize_image(image, self.input_size(*size))
-            every_class = np.empty((*size, len(self.classes)), np.uint8)
-            whole = Maps(np.empty(size, np.uint8), np.empty(size, np.uint8), every_class)
-            for box, part in self.parts(resized, size, confidence=True, probabilities=True):
-                place = slice(box.top, box.bottom), slice(box.left, box.right)
-                for array, values in zip(whole.arrays, part.arrays, strict=True):
-                    array[place] = values
-            every.append(whole)
-        return every
+        """The same for several images."""
+        return [self.class_map(image, confidence=confidence, probabilities=probabilities) for image in images]
 
     def parts(
         self, image: WindowedImage, size: Size, *, confidence: bool = False, probabilities: bool = False
@@ -135,6 +117,7 @@ class ExportedPredictor:
         """The result of an image of any size, in parts; see :class:`SegmentationModel`.
 
         Raises:
+            DataError: the image is smaller than the network takes.
             ModelError: the network gives values that are not numbers.
         """
         for box, planes in self._parts(image, size):
@@ -156,8 +139,8 @@ class ExportedPredictor:
         return (height, width) if self.resize is None else self.resize.size_for(height, width)
 
     def class_maps(self, images: Sequence[Pixels], *, confidence: bool = False) -> list[Maps]:
-        """The same for several images."""
-        return [self.class_map(image, confidence=confidence) for image in images]
+        """As :meth:`maps`, without the probabilities of all classes."""
+        return self.maps(images, confidence=confidence)
 
     def batch(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Images of one size as the network takes them: float32 (batch, 3, height, width) in [0, 1].
@@ -174,8 +157,14 @@ class ExportedPredictor:
 
     def _parts(self, image: WindowedImage, size: Size) -> Iterator[tuple[Box, list[ClassPlanes]]]:
         """Boxes of the result, each with the planes of every pass: of the scales, mirrored or not."""
-        shape = image.shape[0], image.shape[1]
-        sizes = self.rule.sizes(*shape)
+        sizes = self.rule.sizes(image.shape[0], image.shape[1])
+        if min(map(min, sizes)) < self.config.smallest_side:
+            smallest = "" if self.rule.scales == (1.0,) else f" at the scale {min(self.rule.scales):g}"
+            raise DataError(
+                f"an image of {size[1]}x{size[0]} pixels{smallest}: the exported network takes "
+                f"{self.config.smallest_side} pixels a side or more; predict with the model folder, which pads smaller "
+                "ones"
+            )
         if sizes == [size]:
             division = Division(*size, self.rule)
             for number, part in enumerate(division.parts):
