@@ -139,20 +139,10 @@ def _in_process(
     """Carry out checks in a process of their own; ``take`` gets each result, also that of a check that ended it."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "lines"
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks",
-            "gpu",
-            "--lines",
-            str(lines),
-            "--minutes",
-            str(minutes),
-            *options,
-        ]
+        command = [sys.executable, "-m", "benchmarks", "gpu", "--lines", str(lines), "--minutes", str(minutes)]
+        command += [*options, *(word for name in names for word in ("--only", name))]
         # Without the variable, cuBLAS has no deterministic algorithms.
         environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}
-        command += [word for name in names for word in ("--only", name)]
         process = subprocess.Popen(command, start_new_session=True, env=environment)
         current, began, reason = names[0], time.monotonic(), ""
         try:
@@ -206,11 +196,8 @@ def _all(arguments: argparse.Namespace, options: list[str]) -> Results:
                 for name in left:
                     results[name] = {"left out": f"{arguments.minutes:g} minutes were over"}
                 break
-            before = len(results)
             _in_process(left, options, minutes, take)
             left = [name for name in left if name not in results]
-            if len(results) == before:  # the time ran out before the first one
-                arguments.minutes = min(arguments.minutes, (time.monotonic() - began) / 60)
     _write(arguments.out, results)
     return results
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_commands import output_of
 from benchmarks.gpu_steps import FULL, Size, batches, objectives, train
 from domainbridge.errors import TrainingError
 from domainbridge.evaluation.inference import class_maps
@@ -104,7 +104,7 @@ def classes_as_on_the_cpu(size: Size, runtime: Runtime) -> dict[str, Any]:
 
 
 def the_same_steps_twice(size: Size, runtime: Runtime) -> dict[str, Any]:
-    """Ten steps twice, as they are and with deterministic algorithms; names of operations that have no such one."""
+    """A few steps twice, as they are and with deterministic algorithms; names of operations that have no such one."""
     result: dict[str, Any] = {}
     for name, exact in (("equal", False), ("equal_with_deterministic_algorithms", True)):
         with warnings.catch_warnings(record=True) as caught:
@@ -182,11 +182,7 @@ def two_processes(precision: str, runtime: Runtime, *, small: bool) -> dict[str,
         out = Path(folder) / "out.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         command += ["-m", "benchmarks.gpu_two_processes", str(out), runtime.device.type, precision, str(int(small))]
-        ended = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=140, check=False
-        )
-        if ended.returncode:
-            raise RuntimeError(f"exit status {ended.returncode}: {ended.stdout[-3000:]}")
+        output_of(command)
         result = json.loads(out.read_text())
     tolerance = _LATER if precision == "float32" else 2 * _LOW
     difference = _difference(result.pop("two"), result.pop("one"))

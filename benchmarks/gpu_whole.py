@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import domainbridge
+from benchmarks.gpu_commands import PATIENCE, output_of
 from domainbridge.files import read_json
 
 __all__ = ["killed_and_resumed", "whole_run"]
 
-_PATIENCE = 140.0
 _STAGES = ("source-only", "r1-cut", "r1-class", "r1-distill")
 
 
@@ -44,7 +44,7 @@ def whole_run(device: str, *, steps: int = 40) -> dict[str, Any]:
             written[place] = Path(folder) / f"predicted-{place}"
             arguments = ("predict", str(out / "model"), str(images), "--out", str(written[place]), "--device", place)
             taken[place] = _domainbridge(*arguments)
-        names = sorted(path.name for path in written["cpu"].glob("*.png"))
+        names = sorted(path.relative_to(written["cpu"]) for path in written["cpu"].rglob("*.png"))
         equal = [_equal(*(written[place] / name for place in (device, "cpu"))) for name in names]
         return {
             "seconds": seconds,
@@ -68,7 +68,7 @@ def killed_and_resumed(device: str, *, steps: int = 200, every: int = 20) -> dic
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while process.poll() is None and time.monotonic() < deadline:
             if (read_json(killed / "source-only/started.json") or {}).get("step", 0) >= every:
                 break
@@ -98,18 +98,9 @@ def _common(device: str) -> list[str]:
 
 
 def _domainbridge(*arguments: str) -> float:
-    """Seconds of a command.
-
-    Raises:
-        RuntimeError: it failed.
-    """
+    """Seconds of a command."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "domainbridge", *arguments]
-    ended = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_PATIENCE, check=False
-    )
-    if ended.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: exit status {ended.returncode}: {ended.stdout[-3000:]}")
+    output_of([sys.executable, "-m", "domainbridge", *arguments])
     return time.monotonic() - began
 
 
