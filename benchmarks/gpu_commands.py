@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 __all__ = ["PATIENCE", "output_of"]
 
-PATIENCE = 140.0
+PATIENCE = 200.0
 """Seconds of a command."""
 _ORDERLY = 40.0
 """Seconds in which torchrun ends its processes."""

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import domainbridge
-from benchmarks.gpu_commands import PATIENCE, output_of
+from benchmarks import gpu_commands
 from domainbridge.files import read_json
 
 __all__ = ["killed_and_resumed", "whole_run"]
@@ -30,7 +30,7 @@ def whole_run(device: str, *, steps: int = 40) -> dict[str, Any]:
     """One round of the quickstart with few steps, loader processes, scores, report; then `predict` on both devices."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        keys = ["rounds=1", *(f"stages.{stage}.steps={steps}" for stage in _STAGES)]
+        keys = ["rounds=1", "evaluation.label_free.images=8", *(f"stages.{stage}.steps={steps}" for stage in _STAGES)]
         seconds = _domainbridge("run", "quickstart", *_common(device), *keys, "--out", str(out))
         results = json.loads((out / "results.json").read_text())
         stages: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def killed_and_resumed(device: str, *, steps: int = 200, every: int = 20) -> dic
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + gpu_commands.PATIENCE
         while process.poll() is None and time.monotonic() < deadline:
             if (read_json(killed / "source-only/started.json") or {}).get("step", 0) >= every:
                 break
@@ -100,7 +100,7 @@ def _common(device: str) -> list[str]:
 def _domainbridge(*arguments: str) -> float:
     """Seconds of a command."""
     began = time.monotonic()
-    output_of([sys.executable, "-m", "domainbridge", *arguments])
+    gpu_commands.output_of([sys.executable, "-m", "domainbridge", *arguments])
     return time.monotonic() - began
 
 

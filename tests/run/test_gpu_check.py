@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import gpu_check
+from benchmarks import gpu_check, gpu_commands
 from benchmarks.gpu_check import checks, main, run_here
 from benchmarks.gpu_report import report_text
+from benchmarks.gpu_whole import killed_and_resumed, whole_run
 
 SMALL = ["--small", "--device", "cpu"]
 
@@ -95,9 +96,8 @@ def test_what_would_begin_too_late_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_run_and_a_killed_run_goes_on() -> None:
-    from benchmarks.gpu_whole import killed_and_resumed, whole_run
-
+def test_commands_run_and_a_killed_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_commands, "PATIENCE", 1800.0)
     whole = whole_run("cpu", steps=2)
     assert whole["within"]
     assert whole["equal_pixels"] == 1
