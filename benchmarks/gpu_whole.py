@@ -38,7 +38,7 @@ def whole_run(device: str, *, steps: int = 40) -> dict[str, Any]:
             peak = (read_json(out / name / "done.json") or {}).get("peak_bytes")
             miou = {target: scores["miou"] for target, scores in facts["targets"].items()}
             stages[name] = {"seconds": facts["seconds"], "steps": facts["steps"], "miou": miou, "peak_bytes": peak}
-        images = Path(domainbridge.__file__).parent / "quickstart/fog/images"
+        images = Path(domainbridge.__file__).parent / "quickstart/fog/images/val"
         written, taken = {}, {}
         for place in (device, "cpu"):
             written[place] = Path(folder) / f"predicted-{place}"
