@@ -20,6 +20,7 @@ from domainbridge.methods.source_only import SourceOnly
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
 from domainbridge.ops.photometric import AugmentationConfig
+from domainbridge.runtime import device
 from domainbridge.runtime.device import precision_note, resolve_runtime
 from domainbridge.runtime.loader_processes import fitting_workers
 from domainbridge.runtime.memory import enough_memory
@@ -285,15 +286,32 @@ def test_unknown_devices() -> None:
             resolve_runtime(name)
 
 
+def test_a_gpu_that_torch_cannot_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_old() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (version 12040).")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", too_old)
+    monkeypatch.setattr(device, "DRIVER", tmp_path)
+    (note,) = resolve_runtime().notes
+    assert "too old (version 12040)" in note
+    assert resolve_runtime("cpu").notes == (), "asked for"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert resolve_runtime().notes == (), "hidden on purpose"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(device, "DRIVER", tmp_path / "none")
+    assert resolve_runtime().notes == ()
+
+
 def test_bfloat16_on_an_old_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     capability = (7, 5)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    device = torch.device("cuda:0")
-    assert "capability 7.5" in str(precision_note(device, {"float32", "bfloat16"}))
-    assert precision_note(device, {"float16"}) is None
+    gpu = torch.device("cuda:0")
+    assert "capability 7.5" in str(precision_note(gpu, {"float32", "bfloat16"}))
+    assert precision_note(gpu, {"float16"}) is None
     assert precision_note(torch.device("cpu"), {"bfloat16"}) is None
     capability = (8, 0)
-    assert precision_note(device, {"bfloat16"}) is None
+    assert precision_note(gpu, {"bfloat16"}) is None
 
 
 class TestSeeds:

@@ -35,7 +35,10 @@ def doctor(
     from domainbridge.runtime.device import environment, resolve_runtime
 
     _line("domainbridge", __version__)
-    for key, value in environment(resolve_runtime()).items():
+    runtime = resolve_runtime()
+    for note in runtime.notes:
+        _line("note", note)
+    for key, value in environment(runtime).items():
         if isinstance(value, dict):
             for name, version in value.items():
                 if name != "domainbridge":

@@ -2,10 +2,12 @@
 
 import contextlib
 import importlib.util
+import os
 import platform
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -20,6 +22,7 @@ from domainbridge.runtime.sync_batchnorm import synchronize_batchnorm
 from domainbridge.runtime.torchrun import local_count, local_rank
 
 __all__ = [
+    "DRIVER",
     "Runtime",
     "crops_of_one_size",
     "environment",
@@ -29,6 +32,8 @@ __all__ = [
     "resolve_runtime",
 ]
 
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Is there where NVIDIA's driver is loaded, on Linux."""
 _WITH_BFLOAT16 = 8
 """Major compute capability of the first GPUs with bfloat16, Ampere."""
 
@@ -41,7 +46,7 @@ class Runtime:
         device: this process's.
         num_workers: data loader processes.
         processes: that train together.
-        notes: why there are fewer loader processes than asked for.
+        notes: why there are fewer loader processes than asked for, or why a GPU of the machine is not used.
     """
 
     device: torch.device
@@ -100,8 +105,10 @@ def resolve_runtime(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    unused = None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        unused = _unused_gpu() if device == "cpu" else None
     if device == "cuda" and processes is not None and processes.count > 1:
         device = f"cuda:{local_rank()}"
     try:
@@ -118,7 +125,22 @@ def resolve_runtime(
     if num_workers == "auto":
         num_workers = automatic_workers(max(cores // local_count(), 1), gpu=resolved.type == "cuda")
     num_workers, notes = fitting_workers(num_workers, cores, batch_bytes)
-    return Runtime(resolved, num_workers, processes or Processes(), tuple(notes))
+    return Runtime(resolved, num_workers, processes or Processes(), (*notes, *([unused] if unused else [])))
+
+
+def _unused_gpu() -> str | None:
+    """Why "auto" takes no GPU where NVIDIA's driver is loaded; None without a driver, or with all GPUs hidden."""
+    if not DRIVER.exists() or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return None
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        reason = "no GPU is visible"
+    except (RuntimeError, AssertionError) as error:  # a driver that is too old, a torch without CUDA, no access
+        reason = str(error).splitlines()[0]
+    return (
+        f"runtime.device: auto takes the CPU, though NVIDIA's driver is loaded: torch {torch.__version__} cannot "
+        f"use a GPU here ({reason}). A newer driver helps, or a torch for this one; a container needs --gpus all"
+    )
 
 
 def precision_note(device: torch.device, precisions: Collection[str]) -> str | None:

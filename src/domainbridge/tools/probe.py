@@ -1,5 +1,6 @@
 """A few real steps of each kind of stage on the present device, so that a plan can tell how long the rest takes."""
 
+import gc
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -28,7 +29,7 @@ from domainbridge.methods.adapt_batchnorm import recompute_bn_stats
 from domainbridge.methods.base import AdaBNStage, PrototypeStage, StageSpec, TrainingStage, trained_objectives
 from domainbridge.methods.prototypes import PrototypeBank, image_means
 from domainbridge.models.segmenter import Segmenter, build_segmenter
-from domainbridge.runtime.device import Runtime, resolve_runtime
+from domainbridge.runtime.device import Runtime, crops_of_one_size, resolve_runtime
 from domainbridge.runtime.memory import enough_memory
 from domainbridge.tools.loading import seconds_to_load
 from domainbridge.training.amp import loss_scale
@@ -98,6 +99,7 @@ def probe(recipe: Recipe, data: DataSets, stages: Sequence[StageSpec]) -> dict[s
     for stage in stages:
         if stage.kind in probes:
             continue
+        gc.collect()  # checkpointed networks of the stage before are part of cycles
         if runtime.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(runtime.device)
         with enough_memory(f"plan --probe: a step of {stage.name}"):
@@ -125,16 +127,17 @@ def _training_seconds(recipe: Recipe, stage: TrainingStage, data: TrainingData, 
     batch = crops[0]
     taken: list[Progress] = []
     parts = config.gradient_accumulation_steps
-    fit(
-        objective,
-        optimizer,
-        iter(lambda: batch, None),
-        TrainConfig(stage.name, recipe.seed, 0, Schedule(_STEPS), config.precision, 1, _STEPS + 1, parts),
-        runtime,
-        report=taken.append,
-        checkpoint=lambda _: None,
-        scale=loss_scale(config.precision, runtime.device),
-    )
+    with crops_of_one_size(runtime.device):
+        fit(
+            objective,
+            optimizer,
+            iter(lambda: batch, None),
+            TrainConfig(stage.name, recipe.seed, 0, Schedule(_STEPS), config.precision, 1, _STEPS + 1, parts),
+            runtime,
+            report=taken.append,
+            checkpoint=lambda _: None,
+            scale=loss_scale(config.precision, runtime.device),
+        )
     return _combined([progress.seconds for progress in taken], loading, runtime)
 
 
