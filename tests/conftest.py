@@ -14,14 +14,14 @@ os.environ["DOMAINBRIDGE_CACHE"] = str(Path(tempfile.mkdtemp(prefix="domainbridg
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tiny_domain import RECIPE, write_domain
 
 
 def pytest_configure() -> None:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
-    settings.register_profile("no time is asserted", deadline=None)
+    settings.register_profile("no time is asserted", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("no time is asserted")
     os.fsync = lambda descriptor: None  # files of tests need not outlive a power failure
 

@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ from tiny_onnx import write_tiny_onnx
 from without_torch import without_torch
 
 SPACE = label_space("rgb", ["red", "green", "blue"])
-LIMITS = Limits(body_bytes=50_000, pixels=10_000, seconds=1.0, places=3)
+LIMITS = Limits(body_bytes=50_000, pixels=10_000, seconds=60.0, places=3)
+SHORT = replace(LIMITS, seconds=2.5)
+"""Long enough for a small request on a crowded machine."""
 
 
 class ByColor:
@@ -76,6 +79,12 @@ def running(limits: Limits) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with running(LIMITS) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def short_port() -> Iterator[int]:
+    with running(SHORT) as port:
         yield port
 
 
@@ -223,18 +232,18 @@ class TestRefusals:
         assert sent["content-type"] == "application/json"
         assert ask(port, "/predict?output=class", PICTURE)[0] == 200, "the service goes on"
 
-    def test_a_slow_body(self, port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    def test_a_slow_body(self, short_port: int) -> None:
+        with socket.create_connection(("127.0.0.1", short_port), timeout=20) as client:
             client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
             answer = client.recv(4096)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"slow_body" in answer or b"content-length" in answer.lower()
 
-    def test_a_slow_network_and_a_full_queue(self, port: int) -> None:
+    def test_a_slow_network_and_a_full_queue(self, short_port: int) -> None:
         answers: list[tuple[int, str]] = []
 
         def client() -> None:
-            status, content, _ = ask(port, "/predict", PICTURE)
+            status, content, _ = ask(short_port, "/predict", PICTURE)
             answers.append((status, json.loads(content)["error"]["code"]))
 
         NETWORK.gate.clear()
@@ -243,20 +252,20 @@ class TestRefusals:
             waiting = [threading.Thread(target=client) for _ in range(LIMITS.places)]
             for thread in waiting:
                 thread.start()
-            while json.loads(ask(port, "/health")[1])["waiting"] < LIMITS.places:
+            while json.loads(ask(short_port, "/health")[1])["waiting"] < LIMITS.places:
                 time.sleep(0.01)
-            status, content, headers = ask(port, "/predict", PICTURE)
+            status, content, headers = ask(short_port, "/predict", PICTURE)
             assert (status, json.loads(content)["error"]["code"], headers["retry-after"]) == (503, "busy", "1")
             for thread in waiting:
                 thread.join()
             assert answers == [(504, "too_slow")] * LIMITS.places
-            assert json.loads(ask(port, "/health")[1])["waiting"] == 1, "the image at work keeps its place"
+            assert json.loads(ask(short_port, "/health")[1])["waiting"] == 1, "the image at work keeps its place"
         finally:
             NETWORK.gate.set()
-        while json.loads(ask(port, "/health")[1])["waiting"]:
+        while json.loads(ask(short_port, "/health")[1])["waiting"]:
             time.sleep(0.01)
         assert NETWORK.calls == calls + 1, "requests that are over are not begun"
-        assert ask(port, "/predict", PICTURE)[0] == 200
+        assert ask(short_port, "/predict", PICTURE)[0] == 200
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
