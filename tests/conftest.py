@@ -21,8 +21,10 @@ from tiny_domain import RECIPE, write_domain
 
 def pytest_configure() -> None:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
-    settings.register_profile("no time is asserted", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("no time is asserted")
+    no_time = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("random", no_time)
+    settings.register_profile("same examples", no_time, derandomize=True)  # or a commit fails for another one's fault
+    settings.load_profile("same examples")
     os.fsync = lambda descriptor: None  # files of tests need not outlive a power failure
 
 
