@@ -14,6 +14,7 @@ import numpy as np
 from domainbridge.data.annotations.base import Category, Drawing, Entry, Index, register_format
 from domainbridge.data.annotations.reading import (
     damage_named,
+    images_listed_twice,
     keys_of,
     member_name,
     names_like,
@@ -156,8 +157,7 @@ def _parse(path: Path) -> _Content:
     if degenerate:
         notes.append(f"{path.name}: polygons of fewer than 3 points are left out: {degenerate}")
     notes += unlisted_categories(path, unknown)
-    if twins:
-        notes.append(f"{path.name}: images that are listed more than once: {len(twins)}, e.g. {twins[0]}")
+    notes += images_listed_twice(path, twins)
     problems = []
     if left["with a box alone"] and not any(image.shapes for image in images.values()):
         problems.append(f"{path}: no annotation has a segmentation; boxes are no masks: export polygons or masks")

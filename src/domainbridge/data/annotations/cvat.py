@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from domainbridge.data.annotations.base import Category, Drawing, Entry, Index, register_format
-from domainbridge.data.annotations.reading import beginning, damage_named, member_name, names_like
+from domainbridge.data.annotations.reading import (
+    beginning,
+    damage_named,
+    images_listed_twice,
+    member_name,
+    names_like,
+    shapes_without_area,
+)
 from domainbridge.data.annotations.runs import mask_of_counts
 from domainbridge.data.annotations.shapes import CocoPolygons, Ellipse, Mask, Points, Shape, polygon_points
 from domainbridge.data.storage.tar import read_bytes
@@ -46,16 +53,11 @@ class Cvat:
         if tracks:
             problems.append(f"{path}: {tracks} tracks of a video; export the task as 'CVAT for images 1.1' instead")
         shapes = [shape for image in images.values() for shape in image]
-        left = Counter(shape.tag for shape in shapes if shape.tag not in _AREAS)
-        notes = []
-        if left:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in left.most_common())
-            notes.append(f"shapes without area are left out: {kinds}")
-        if twins:
-            notes.append(f"{path.name}: images that are listed more than once: {len(twins)}, e.g. {twins[0]}")
+        left_out = Counter(shape.tag for shape in shapes if shape.tag not in _AREAS)
+        notes = (*shapes_without_area(left_out), *images_listed_twice(path, twins))
         names = dict.fromkeys([*labels, *(str(s.get("label")) for s in shapes if s.tag in _AREAS)])
         entries = tuple(Entry((str(image.get("name")),), path / key) for key, image in images.items())
-        return Index(tuple(Category(n) for n in names), entries, notes=tuple(notes), problems=tuple(problems))
+        return Index(tuple(Category(n) for n in names), entries, notes=notes, problems=tuple(problems))
 
     def draw(self, parts: tuple[Path, ...], root: Path) -> Drawing:
         file = annotation_file(parts[0])

@@ -28,6 +28,7 @@ __all__ = [
     "first_file",
     "first_json",
     "first_names",
+    "images_listed_twice",
     "keys_of",
     "member_name",
     "names_below",
@@ -37,6 +38,7 @@ __all__ = [
     "read_json_file",
     "read_npy",
     "scanned",
+    "shapes_without_area",
     "text_of",
     "whole",
 ]
@@ -232,10 +234,18 @@ def scanned(files: Sequence[Path], draw: Callable[[Path], Drawing]) -> tuple[lis
     if errors and len(errors) == looked:
         raise errors[0]
     notes = [f"categories are those of {looked} of {len(files)} files"] if step > 1 else []
-    if left_out:
-        counts = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
-        notes.append(f"shapes without area are left out: {counts}")
-    return list(names), tuple(notes)
+    return list(names), (*notes, *shapes_without_area(left_out))
+
+
+def shapes_without_area(left_out: Counter[str]) -> list[str]:
+    """A note about shapes that cannot become pixels, with their kinds."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
+    return [f"shapes without area are left out: {counts}"] if left_out else []
+
+
+def images_listed_twice(path: Path, twins: Sequence[str]) -> list[str]:
+    """A note about images that an annotation file lists more than once."""
+    return [f"{path.name}: images that are listed more than once: {len(twins)}, e.g. {twins[0]}"] if twins else []
 
 
 def _summary(drawing: Drawing) -> tuple[tuple[str, ...], tuple[str, ...]]:
