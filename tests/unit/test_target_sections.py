@@ -1,19 +1,23 @@
 """What the labeled sections of a target take from each other."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from domainbridge.build.batches import training_data
+from domainbridge.build.batches import paired_crops, rare_classes, training_data
 from domainbridge.build.datasets import open_data
-from domainbridge.build.recipe import parse_recipe
+from domainbridge.build.recipe import parse_recipe, stages_of
 from domainbridge.build.target_sections import labeled_sections
 from domainbridge.config.domains import OracleConfig, TargetConfig, ValidationConfig
 from domainbridge.config.load import dump_recipe
 from domainbridge.config.schema import Recipe
+from domainbridge.data.dataset import Dataset
 from domainbridge.errors import RecipeError
+from domainbridge.methods.base import TrainingStage
 from domainbridge.run.graph import stage_graph
+from domainbridge.types import Rows, Sample
 
 
 def sections(**keys: Any) -> dict[str, ValidationConfig | OracleConfig]:
@@ -106,6 +110,7 @@ class TestFewLabels:
     def test_stages_without_them_keep_their_hashes(self, recipe_tree: dict[str, Any]) -> None:
         """And with them, every stage that reads the sources is another one."""
         plain, few = parse_recipe(recipe_tree), self.recipe(recipe_tree, root="target-val")
+        assert "rare_classes" not in stage_graph(few, open_data(few))[0].values
         hashes = [[node.fingerprint for node in stage_graph(each, open_data(each))] for each in (plain, few)]
         assert all(one != other for one, other in zip(*hashes, strict=True))
         assert "share" not in stage_graph(plain, open_data(plain))[0].values["sources"]["clear"]
@@ -118,3 +123,40 @@ class TestFewLabels:
         assert mixture.shares == pytest.approx([0.75, 0.25])
         drawn = [mixture.index(0, "stage", position) for position in range(16 * 50)]
         assert sum(index >= 12 for index in drawn) / len(drawn) == pytest.approx(0.25)
+
+    def test_their_share_beside_rare_classes(self, recipe_tree: dict[str, Any], tmp_path: Path) -> None:
+        """Rare class sampling draws the other rows, from all labeled images."""
+        recipe_tree["sampling"] = {"rare_classes": True}
+        recipe = self.recipe(recipe_tree, root="target-val", share=0.25)
+        data = open_data(recipe)
+        rare = rare_classes(recipe, data, tmp_path / "counts.npz")
+        shown = Recorded(data.source)
+        of_stages = training_data(recipe, data, shown, data.target, rare)
+        (stage,) = [spec for spec in stages_of(recipe) if spec.name == "r1-cut"]
+        assert isinstance(stage, TrainingStage)
+        crops = paired_crops(recipe, stage, 4, of_stages, Rows.whole(4))
+        mixture, steps = crops.source_mixture, range(8)
+        for step in steps:
+            assert crops[step].source_label.shape[0] == 4
+        rows = [mixture.index(recipe.seed, stage.stream, position) for position in range(4 * len(steps))]
+        assert sum(index >= 12 for index in rows) == len(rows) / 4
+        assert [one for one, index in zip(shown.indices, rows, strict=True) if index >= 12] == [
+            index for index in rows if index >= 12
+        ]
+        assert [one for one, index in zip(shown.indices, rows, strict=True) if index < 12] != [
+            index for index in rows if index < 12
+        ]
+
+
+class Recorded:
+    """Samples, and which were asked for."""
+
+    def __init__(self, samples: Dataset) -> None:
+        self.samples, self.indices = samples, list[int]()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        self.indices.append(index)
+        return self.samples[index]

@@ -201,7 +201,7 @@ class SourceConfig(ImagesConfig, LabelsConfig):
         gt=0,
         lt=1,
         description="share of the labeled crops that come from this source, whatever its size; default: by size, see "
-        "sampling.domain_temperature; sampling.rare_classes draws from all sources alike",
+        "sampling.domain_temperature; with sampling.rare_classes the other crops come from the images of all sources",
     )
     license: License = None
     complete_background: bool = Field(

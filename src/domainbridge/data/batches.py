@@ -85,7 +85,8 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             stage: name of the stage; each stage has its own draws.
             distort_source: add photometric distortion to the source (docs/method.md, section 4).
             augment_source: strong photometric augmentation of the source, after the distortion.
-            rare: rare class sampling in place of shuffled epochs of the source.
+            rare: rare class sampling in place of shuffled epochs of the source, except for the rows of domains with a
+                fixed share.
             source_mixture: shares of several sources; default: by size.
             target_mixture: shares of several targets; default: by size.
             target_names: of the targets, for ``Batch.target_domain``; default: not told.
@@ -117,9 +118,8 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             crop = _random_crop(self.target[number].image, self.rule, generator)
             return crop, np.full(self.rule.size, IGNORE, np.uint8), crop, number
         wanted = None
-        if self.rare is None:
-            index = self.source_mixture.index(self.seed, self.stage, step * self.batch_size + row)
-        else:
+        index = self.source_mixture.index(self.seed, self.stage, step * self.batch_size + row)
+        if self.rare is not None and not self.source_mixture.has_fixed_share(index):
             train_id, index = self.rare.draw(generator)
             wanted = (train_id, self.rare.min_share / 2)
         source = self.source[index]

@@ -91,5 +91,9 @@ class Mixture:
         """The domain of a sample, whose ``index`` counts through the samples of all domains."""
         return int(np.searchsorted(np.cumsum(self.sizes), index, side="right"))
 
+    def has_fixed_share(self, index: int) -> bool:
+        """Whether the domain of a sample has a share of the draws that its size does not change."""
+        return bool(self.fixed) and bool(self.fixed[self.domain_of(index)])
+
     def _start(self, domain: int) -> int:
         return sum(self.sizes[:domain])

@@ -229,7 +229,13 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
         "training": training.model_dump(mode="json", exclude=no_effect | unset),
         "model": {**tree["model"], "weights_file": weights_digest(data_root(recipe) / recipe.model.weights)},
         "sampling": tree["sampling"],
+        **({"rare_classes": "beside fixed shares"} if _rare_beside_shares(recipe) else {}),
     }
+
+
+def _rare_beside_shares(recipe: Recipe) -> bool:
+    """Recipes in which a fixed share had no effect once."""
+    return recipe.sampling.rare_classes and any(source.share is not None for source in recipe.sources)
 
 
 def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, data: DataSets | None) -> int | None:
