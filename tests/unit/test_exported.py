@@ -255,6 +255,20 @@ def test_a_graph_that_does_not_run_on_an_image_is_said(tmp_path: Path) -> None:
         session.logits(np.ones((1, 2, 4, 5), np.float32))
 
 
+def test_want_of_memory_is_told_as_such(tmp_path: Path) -> None:
+    class Full:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(
+                "[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 1073741824"
+            )
+
+    write_tiny_onnx(tmp_path / "tiny.onnx")
+    exported = load_exported(tmp_path / "tiny.onnx", device="cpu")
+    exported.session.session = Full()  # type: ignore[attr-defined]
+    with pytest.raises(MemoryError, match="8x8 pixels does not fit into memory"):
+        exported.class_map(np.zeros((8, 8, 3), np.uint8))
+
+
 def test_a_gpu_that_onnxruntime_cannot_use_is_not_replaced_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,6 +239,16 @@ class TestRefusals:
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"slow_body" in answer or b"content-length" in answer.lower()
 
+    def test_an_image_that_does_not_fit_into_memory(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_: object) -> None:
+            raise MemoryError("CUDA out of memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(NETWORK, "logits", full)
+            status, content, _ = ask(port, "/predict", PICTURE)
+        assert (status, json.loads(content)["error"]["code"]) == (503, "no_memory")
+        assert ask(port, "/predict", PICTURE)[0] == 200, "the service goes on"
+
     def test_a_slow_network_and_a_full_queue(self, short_port: int) -> None:
         answers: list[tuple[int, str]] = []
 

@@ -16,6 +16,8 @@ from domainbridge.evaluation.exported_file import EXTRA_FILE, SUFFIXES, Exported
 __all__ = ["Session", "open_session", "padded", "unit_batch"]
 
 _CUDA = "CUDAExecutionProvider"
+_SHORT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory", "CUDNN_STATUS_ALLOC_FAILED")
+"""What onnxruntime's allocators, the CPU's, CUDA and cuDNN say."""
 
 Images = Sequence[NDArray[np.uint8]]
 
@@ -76,6 +78,8 @@ class _OnnxSession:
             output: NDArray[np.float32] = self.session.run(["logits"], {self.input: batch})[0]
         except Exception as error:  # onnxruntime's exceptions have no common class but this one
             height, width = batch.shape[-2:]
+            if any(text in str(error) for text in _SHORT_OF_MEMORY):
+                raise MemoryError(f"an image of {width}x{height} pixels does not fit into memory ({error})") from error
             raise ModelError(
                 f"onnxruntime cannot run this file on images of {width}x{height} pixels ({error}); the network does "
                 "not export for every size: `domainbridge export --size WIDTHxHEIGHT` makes a file for one size"
@@ -107,6 +111,8 @@ def _open_onnx(path: Path, device: str, threads: int | None) -> tuple[Session, E
             f"device {device!r}: onnxruntime cannot use it and would take the CPU; it needs a GPU of that number and "
             "the libraries of CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]'). Take auto or cpu"
         )
+    if device.startswith("cuda"):
+        session.disable_fallback()  # or a pass that fails would be made again on the CPU, and all later ones
     return _OnnxSession(session), ExportedConfig.from_properties(properties, str(path))
 
 

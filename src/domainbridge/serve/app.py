@@ -164,6 +164,12 @@ def _answer_errors(app: FastAPI, counts: _Counts) -> None:
     async def failed(_: Request, error: DomainbridgeError) -> JSONResponse:
         return told(RefusalError(422, "cannot_segment", str(error)))
 
+    @app.exception_handler(MemoryError)
+    async def too_large(_: Request, error: MemoryError) -> JSONResponse:
+        logging.getLogger(__name__).warning("a request did not fit into memory: %s", error)
+        message = "the image does not fit into the memory that is free now; send a smaller one, or try again later"
+        return told(RefusalError(503, "no_memory", message))
+
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
         codes = {404: "not_found", 405: "method_not_allowed"}
