@@ -14,6 +14,7 @@ from domainbridge.build.recipe import load_recipe
 from domainbridge.cli.app import app
 from domainbridge.errors import DataError, RecipeError
 from domainbridge.tools.init.classes import find_classes
+from domainbridge.tools.init.inspect import find_domain
 from domainbridge.tools.init.write import look, write_recipe
 from domainbridge.tools.survey import survey_data
 
@@ -104,16 +105,18 @@ class TestMasks:
         assert classes is not None
         assert list(classes.names) == [0, 10, 20]
 
-    @pytest.mark.parametrize("kind", ["classes.txt", "id name", "json", "colors"])
+    @pytest.mark.parametrize("kind", ["classes.txt", "id name", "json", "colors", "mixed columns", "with shares"])
     def test_class_lists(self, kind: str, tmp_path: Path) -> None:
         colors = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]], np.uint8)
         for stem in STEMS:
-            save(tmp_path / f"labels/{stem}.png", colors[ids()] if kind == "colors" else ids())
+            save(tmp_path / f"labels/{stem}.png", colors[ids()] if kind in ("colors", "mixed columns") else ids())
         content = {
             "classes.txt": "soil\ncrop\nweed\n",
             "id name": "0: soil\n1: crop\n2: weed\n",
             "json": '{"soil": 0, "crop": 1, "weed": 2}',
             "colors": "name,r,g,b\nsoil,0,0,0\ncrop,200,0,0\nweed,0,200,0\n",
+            "mixed columns": "0 0 0\tsoil\n200 0 0\tcrop\n0 200 0\tweed\n",
+            "with shares": "Idx\tRatio\tTrain\tName\n0\t0.1\t7\tsoil\n1\t.2\t8\tcrop\n2\t3e-4\t9\tweed\n",
         }[kind]
         name = {"json": "classes.json", "colors": "class_dict.csv", "id name": "label_names.txt"}.get(
             kind, "classes.txt"
@@ -122,7 +125,7 @@ class TestMasks:
         labels = sorted((tmp_path / "labels").iterdir())
         inspected = find_classes(tmp_path, [name], labels)
         assert list(inspected.names.values()) == (
-            ["soil", "weed", "crop"] if kind == "colors" else ["soil", "crop", "weed"]
+            ["soil", "weed", "crop"] if kind in ("colors", "mixed columns") else ["soil", "crop", "weed"]
         )
         assert inspected.named
 
@@ -143,6 +146,9 @@ class TestMasks:
         assert "class_0, class_1, class_2" in (tmp_path / "a.yaml").read_text()
         assert init(*arguments, "--out", tmp_path / "b.yaml", "--classes", "no, crop,weed").exit_code == 0
         assert load_recipe(str(tmp_path / "b.yaml")).label_space.classes == ("no", "crop", "weed")  # type: ignore[union-attr]
+        assert init(*arguments, "--out", tmp_path / "d.yaml", "--classes", "ignore,crop,weed").exit_code == 0
+        assert load_recipe(str(tmp_path / "d.yaml")).label_space.classes == ("crop", "weed")  # type: ignore[union-attr]
+        assert "0: ignore     # ignore, which stands for no class" in (tmp_path / "d.yaml").read_text()
         with pytest.raises(RecipeError, match="2 names for 3 values"):
             init(*arguments, "--out", tmp_path / "c.yaml", "--classes", "crop,weed")
 
@@ -160,6 +166,16 @@ class TestMasks:
         data = open_data(load_recipe(str(recipe)))
         assert (len(data.target), len(data.validation["target"])) == (3, 3)
         assert "4: ignore     # value 4, which the source does not have" in recipe.read_text()
+
+
+def test_folders_that_the_recipe_does_not_name_are_told(tmp_path: Path) -> None:
+    for place in ("rural", "urban"):
+        photos(tmp_path / f"{place}/images_png")
+        for stem in STEMS:
+            save(tmp_path / f"{place}/masks_png/{stem}.png", ids())
+    rows = {row[0]: row[1] for row in find_domain(tmp_path, "source").rows}
+    assert rows["source images"].startswith("rural/images_png")
+    assert rows["source not used"] == "urban/images_png (3 images), urban/masks_png (3 masks)"
 
 
 def test_folders_without_images_or_labels_and_existing_recipes(target: Path, tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from domainbridge.data.bands import ImageRule
 from domainbridge.data.dataset import check_same_size
+from domainbridge.data.decode import read_image
+from domainbridge.data.headers import page_count
 from domainbridge.data.label_map import label_map_decoder
 from domainbridge.data.label_spaces import LabelSpace
 from domainbridge.data.labels import IdLabels
@@ -122,6 +125,30 @@ def raster(path: Path, bands: np.ndarray) -> Path:
     with rasterio_settings(), rasterio.open(path, "w", driver="GTiff", **sizes) as file:
         file.write(bands)
     return path
+
+
+def test_pgm_files_have_the_values_that_are_stored(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5\n4 2\n2\n" + IDS.tobytes())
+    assert TRAIN_IDS.read(tmp_path / "a.pgm").tolist() == EXPECTED
+    (tmp_path / "a.pgm").write_bytes(b"P5\n4 2\n4095\n" + IDS.astype(">u2").tobytes())
+    assert TRAIN_IDS.read(tmp_path / "a.pgm").tolist() == EXPECTED
+
+
+def test_deep_ppm_images_need_a_scale(tmp_path: Path) -> None:
+    """Pillow divides them by 256: 12 bits in 16 would be almost black."""
+    values = np.arange(2 * 4 * 3, dtype=np.uint16).reshape(2, 4, 3) * 100
+    (tmp_path / "a.ppm").write_bytes(b"P6\n4 2\n65535\n" + values.astype(">u2").tobytes())
+    with pytest.raises(FileError, match="3 bands of uint16; values 0 to 2300"):
+        read_image(tmp_path / "a.ppm")
+    scaled = read_image(tmp_path / "a.ppm", ImageRule(scale=(0, 25500)))
+    assert scaled.tolist() == (values // 100).tolist()
+
+
+def test_overviews_are_no_pages(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.zeros((side, side), np.uint8)) for side in (8, 4, 8)]
+    pages[0].save(tmp_path / "overview.tif", save_all=True, append_images=pages[1:2])
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[2:])
+    assert [page_count(tmp_path / name) for name in ("overview.tif", "pages.tif")] == [1, 2]
 
 
 def test_two_bands_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.segmenter import ModelSpec, build_segmenter
 from domainbridge.tools.own_outputs import RECORD
+from domainbridge.tools.predict import predict_files
 
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))
 
@@ -154,6 +155,16 @@ class TestInputs:
         paint(tmp_path / "in/.ipynb_checkpoints/a-checkpoint.png")
         assert domainbridge.predict(model, tmp_path / "in", tmp_path / "out") == 1
         assert written(tmp_path / "out") == {"a.png"}
+
+    def test_files_of_several_pages_are_counted(self, model: Predictor, tmp_path: Path) -> None:
+        paint(tmp_path / "in/one.tif")
+        first = Image.open(tmp_path / "in/one.tif")
+        first.save(tmp_path / "in/two.webp", save_all=True, append_images=[first.rotate(180)])
+        remarks: list[str] = []
+        assert predict_files(model, [tmp_path / "in"], tmp_path / "out", report=remarks.append) == 2
+        assert remarks == [
+            f"note: files of several pages or frames: 1, e.g. {tmp_path / 'in/two.webp'}; the first one is segmented"
+        ]
 
     def test_unreadable_files_are_listed_and_stop_nothing(
         self, model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

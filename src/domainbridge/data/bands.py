@@ -83,10 +83,12 @@ def decode_bands(path: Path, content: bytes, header: Header) -> NDArray[Any]:
     """
     if header.format == "TIFF" and not (header.bands == 1 and header.mode):
         return _tiff_bands(path, content, header)
-    if header.format == "PNG" and header.dtype == "uint16":
+    if header.format in ("PNG", "PPM") and header.dtype == "uint16":
         values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-        if values is None or b"IEND" not in content[-16:]:  # OpenCV fills the missing part of a truncated PNG
-            raise ValueError("no complete PNG")
+        if header.format == "PNG" and b"IEND" not in content[-16:]:  # OpenCV fills the missing part of a truncated PNG
+            values = None
+        if values is None:
+            raise ValueError(f"no complete {header.format}")
         return _in_rgb_order(values)
     with Image.open(io.BytesIO(content)) as image:
         if image.mode not in ("L", "RGB", "RGBA", "LA", "F", "I") and not image.mode.startswith("I;16"):

@@ -138,6 +138,10 @@ def _from_pillow(image: Image.Image, start: bytes) -> Header:
             alpha = tags.get(_EXTRA, (0,))[-1] in (1, 2) and samples in (2, 4)
     elif image.format == "PNG" and len(start) > 25 and start[24] == 16:
         bands, dtype, alpha = _PNG_BANDS.get(start[25], bands), "uint16", start[25] in (4, 6)
+    elif image.format == "PPM" and image.mode == "RGB":
+        codec, _, _, arguments = image.tile[0]  # type: ignore[attr-defined]
+        if codec.startswith("ppm") and int(arguments[1]) > 255:  # the largest value, which Pillow makes 255
+            dtype = "uint16"
     # Without EXIF data in the header, Pillow would decode the whole PNG to look for it.
     exif = "exif" in image.info or image.format in ("TIFF", "JPEG", "MPO")
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if exif else 1
@@ -177,10 +181,16 @@ def _check_plausible(path: Path, header: Header, size: int, largest: int | None)
 
 
 def page_count(path: Path) -> int:
-    """Number of pages of a TIFF, or of frames of an animation; 1 for other files and unreadable ones."""
+    """Number of pages of a TIFF, or of frames of an animation; 1 for other files and unreadable ones.
+
+    Smaller pages behind the first one are its overviews, as GeoTIFFs have them, and do not count.
+    """
     try:
         with open_path(path) as file, Image.open(file) as image:
-            return int(getattr(image, "n_frames", 1))
+            count, size = int(getattr(image, "n_frames", 1)), image.size
+            if count > 1:
+                image.seek(1)
+            return count if image.size == size else 1
     except UNREADABLE:
         return 1
 

@@ -70,6 +70,11 @@ def _decode(path: Path, content: bytes, spread: Container[int]) -> NDArray[Any]:
             gray = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
             if gray is not None:
                 return gray
+        if image.format == "PPM" and image.mode in ("L", "I"):  # whose values Pillow spreads to its largest ones
+            image.load()
+            as_written = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            if as_written is not None:
+                return as_written
         if image.format == "GIF":  # whose writers renumber palettes: gray values are in the palette
             rgb = np.asarray(image.convert("RGB"))
             gray = rgb[..., 0]

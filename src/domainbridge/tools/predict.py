@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainbridge.data.headers import page_count
+from domainbridge.data.threads import in_threads
 from domainbridge.errors import DataError, DomainbridgeError, FileError, SomeFilesError, problem_list
 from domainbridge.evaluation.exported import ExportedPredictor
 from domainbridge.evaluation.segmentation_model import SegmentationModel
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["predict_files"]
 
 Progress = Callable[[float, int], None]
+_PAGED = (".tif", ".tiff", ".webp")
 
 
 def predict_files(
@@ -130,9 +133,21 @@ def _work(
         work.notes.append(f"{others} results are of another model, other options or a changed input, and are made anew")
     if isinstance(model, ExportedPredictor) and model.config.remark is not None:
         work.notes.append(model.config.remark)
+    if (note := _pages_note([item.path for item in work.open])) is not None:
+        work.notes.append(note)
     if (note := scale_note(model, work.open)) is not None:
         work.notes.append(note)
     return work
+
+
+def _pages_note(paths: Sequence[Path]) -> str | None:
+    """A remark about files of several pages or frames, of which the first is segmented."""
+    several = [path for path in paths if path.suffix.lower() in _PAGED]
+    counts = in_threads(lambda index: page_count(several[index]), range(len(several)))
+    paged = [path for path, count in zip(several, counts, strict=True) if count > 1]
+    if not paged:
+        return None
+    return f"files of several pages or frames: {len(paged)}, e.g. {paged[0]}; the first one is segmented"
 
 
 def _shared(processes: "Processes | None", work: Callable[[], _Work]) -> _Work:

@@ -20,6 +20,9 @@ _WORDS = ("class", "label", "names", "categories", "codes", "color", "palette", 
 """One of these is in the name of every such file."""
 _SUFFIXES = (".txt", ".csv", ".json", ".yaml", ".yml", ".names")
 _MAX_BYTES = 1_000_000
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?")
+_HEADERS = ("name", "label", "class", "id", "idx", "index", "r", "value", "pixel value", "color", "#")
+"""First words of a line that names columns."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,10 @@ _Row = tuple[int | None, int | None, str]
 
 
 def _from_lines(text: str) -> list[_Row]:
-    """``road``, ``0 road``, ``road,128,64,128``, ``road:128,64,128::`` (CVAT), ``128 64 128 road``, a line each."""
+    """``road``, ``0 road``, ``road,128,64,128``, ``road:128,64,128::`` (CVAT), ``128 64 128 road``, a line each.
+
+    Columns may be mixed, as in ``128 64 128<tab>road``; numbers with a point are no part of a class.
+    """
     rows: list[_Row] = []
     lines = [line.strip() for line in text.splitlines()]
     for line in lines:
@@ -92,10 +98,13 @@ def _from_lines(text: str) -> list[_Row]:
         cells = [cell.strip() for cell in next(csv.reader(io.StringIO(re.sub(r"[:;\t,]+", ",", line)))) if cell.strip()]
         if len(cells) == 1:
             cells = re.split(r"\s+", cells[0])
+        cells = [part for cell in cells for part in (cell.split() if re.fullmatch(r"[\d\s]+", cell) else [cell])]
         numbers = [int(cell) for cell in cells if cell.isdigit()]
-        texts = [cell for cell in cells if not cell.isdigit()]
-        if not texts or texts[0].lower() in ("name", "label", "class", "id", "r"):
+        texts = [cell for cell in cells if not _NUMBER.fullmatch(cell)]
+        if not texts or texts[0].lower() in _HEADERS:
             continue
+        if len(numbers) + len(texts) < len(cells):  # shares in between, as in ADE20K's list: the first number is the id
+            numbers = numbers[:1]
         label = " ".join(texts) if len(cells) == len(texts) else texts[0]
         if len(numbers) == 4:
             rows.append((numbers[0], _packed(numbers[1:]), label))

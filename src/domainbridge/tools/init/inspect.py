@@ -12,12 +12,13 @@ from domainbridge.data.index_image import label_size
 from domainbridge.data.walk import LABEL_SUFFIXES, files_below, suffix_of
 from domainbridge.errors import DataError
 from domainbridge.tools.init.classes import FoundClasses, find_classes
-from domainbridge.tools.init.clusters import clusters_of, evenly
+from domainbridge.tools.init.clusters import Cluster, clusters_of, evenly
 from domainbridge.tools.init.pairs import FoundFolders, find_images, find_pairs
 
 __all__ = ["FoundDomain", "Row", "find_domain"]
 
 _HEADERS = 20
+_FOLDERS = 4
 _WITH_NAMES = ("labelme", "coco", "coco-panoptic", "coco-stuff", "yolo", "cvat", "supervisely", "label-studio")
 """Annotation formats whose files name the classes."""
 _IN_PARTS = ("channels", "class-masks")
@@ -128,6 +129,7 @@ def find_domain(
         beside = [f"../{path.name}" for path in root.parent.iterdir() if path.is_file()]
         classes = find_classes(root, [*names, *beside], labels)
         rows.append((f"{role} values", f"{len(classes.classes)} classes", classes.evidence))
+    rows += _unused(role, clusters, _listing(root, folders, None), root)
     headers = [read_header(path) for path in evenly(listing.images, _HEADERS)]
     if not headers:
         raise DataError(f"--{role} {folder}: no image can be used: {'; '.join(listing.problems)}")
@@ -166,6 +168,21 @@ def _explains_more(annotation: Found, pairs: FoundFolders) -> bool:
     """
     in_parts = annotation.format in _IN_PARTS and len(annotation.categories) > 1
     return (annotation.format in _WITH_NAMES or in_parts) and annotation.num_images >= pairs.count
+
+
+def _unused(role: str, clusters: Sequence[Cluster], listing: Listing, root: Path) -> list[Row]:
+    """A row about folders of image files that the recipe does not read, if there are some."""
+    used = {path.relative_to(root).as_posix() for path in (*listing.images, *(listing.labels or ()))}
+    counts = {
+        cluster.folder or ".": f"{len(cluster.names)} {'masks' if cluster.is_mask else 'images'}"
+        for cluster in clusters
+        if not used.intersection(cluster.names)
+    }
+    if not counts or (role == "target" and all("masks" in count for count in counts.values())):
+        return []
+    more = f" and {len(counts) - _FOLDERS} more folders" if len(counts) > _FOLDERS else ""
+    listed = ", ".join(f"{folder} ({count})" for folder, count in [*counts.items()][:_FOLDERS])
+    return [(f"{role} not used", f"{listed}{more}", "image files in folders that the recipe does not name")]
 
 
 def _listing(root: Path, folders: FoundFolders, split: _Split | None) -> Listing:

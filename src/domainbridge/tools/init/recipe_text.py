@@ -16,8 +16,8 @@ from domainbridge.tools.init.sizes import Sizes
 
 __all__ = ["classes_of", "domain_name", "recipe_text", "recipe_tree"]
 
-_NO_CLASSES = (*BACKGROUND_NAMES, "ignore", "ignored", "void", "unlabeled", "unlabelled")
-"""Categories, without underscores, that stand for the background or for no class."""
+_VOID = ("ignore", "ignored", "void", "unlabeled", "unlabelled")
+"""Names, without underscores, that stand for no class."""
 _PLAIN = re.compile(r"^[A-Za-z][A-Za-z0-9 _-]*$")
 
 
@@ -29,9 +29,10 @@ def domain_name(domain: FoundDomain) -> str:
 def classes_of(domain: FoundDomain) -> tuple[str, ...]:
     """The classes of a source: of its masks, or the categories of its annotations after "background"."""
     if domain.classes is not None:
-        return domain.classes.classes
-    names = dict.fromkeys(name for name in domain.categories if normal(name) not in _NO_CLASSES)
-    return ("background", *names)
+        names = tuple(name for name in domain.classes.classes if normal(name) not in _VOID)
+        return names if len(names) > 1 else domain.classes.classes
+    no_classes = (*BACKGROUND_NAMES, *_VOID)
+    return ("background", *dict.fromkeys(name for name in domain.categories if normal(name) not in no_classes))
 
 
 def recipe_tree(name: str, source: FoundDomain, target: FoundDomain, validation: FoundDomain | None) -> dict[str, Any]:
@@ -133,7 +134,8 @@ def _label_map(domain: FoundDomain, classes: tuple[str, ...], indent: str) -> li
     for value, label in domain.classes.names.items():
         share = f"{domain.classes.shares[value]:.1%} of the pixels"
         known = label if label in classes else "ignore"
-        comment = share if label in classes else f"{label}, which the source does not have; {share}"
+        reason = "which stands for no class" if normal(label) in _VOID else "which the source does not have"
+        comment = share if label in classes else f"{label}, {reason}; {share}"
         lines.append(f"{indent}  {domain.classes.key(value)}: {_text(known)}     # {comment}")
     return lines + [f"{indent}  255: ignore"] * domain.classes.ignore
 
