@@ -14,7 +14,9 @@ from domainbridge.config.schema import Recipe
 from domainbridge.errors import RecipeError
 from domainbridge.methods.base import TrainingStage
 from domainbridge.methods.mean_teacher import MeanTeacher, TeacherStatistics
+from domainbridge.run.graph import plan, stage_graph
 from domainbridge.run.run import run_recipe
+from domainbridge.run.side_by_side import check_shares, waves
 from domainbridge.types import Rows
 from tiny_domain import RECIPE
 from tiny_network import network
@@ -100,6 +102,24 @@ def test_every_target_has_one_value(statistics: dict[str, str], generated_data: 
 def test_an_unknown_value_is_refused(generated_data: Path) -> None:
     with pytest.raises(RecipeError, match=r"1 problem.*\n.*teacher_statistics\.night: expected 'batch' or 'student'"):
         recipe(generated_data, {"fog": "batch", "night": "target"})
+
+
+def test_several_processes_share_no_stage_with_statistics_per_target(generated_data: Path, tmp_path: Path) -> None:
+    """Each process would have another number of passes, and BatchNorm waits for all of them in each pass."""
+
+    def check(statistics: object, processes: int, **keys: Any) -> None:
+        made = recipe(generated_data, statistics, **keys)
+        planned = plan(stage_graph(made, open_data(made)), tmp_path)
+        check_shares(made, waves(made, planned, processes), processes)
+
+    mixed = {"fog": "batch", "night": "student"}
+    with pytest.raises(RecipeError, match="2 processes would share the batches of self-training"):
+        check(mixed, 2)
+    check(mixed, 1)
+    check("batch", 2)
+    check(mixed, 2, method="ddb", rounds=1)  # one path in each process
+    with pytest.raises(RecipeError, match="share the batches of r1-cut"):
+        check(mixed, 2, method="ddb", rounds=1, runtime={"parallel_stages": False})
 
 
 def test_one_row_alone_must_suit_batchnorm(generated_data: Path) -> None:

@@ -38,7 +38,7 @@ from domainbridge.run.lock import FolderLock
 from domainbridge.run.results import Role, StageScores, evaluate_stage, gather_results, scored_roles
 from domainbridge.run.run_folder import check_images_apart, check_needed_results, check_run_folder, environment_note
 from domainbridge.run.selection import selected_stage
-from domainbridge.run.side_by_side import run_side_by_side, waves
+from domainbridge.run.side_by_side import check_shares, run_side_by_side, waves
 from domainbridge.run.stage import run_stage
 from domainbridge.run.stage_status import StageStatus
 from domainbridge.run.training_files import training_files
@@ -177,6 +177,7 @@ def _checked(
         elif isinstance(node.spec, AdaBNStage):
             processes.rows(recipe.training.batch_size)
     wanted = selected(plan(nodes, folder), only, until)
+    check_shares(recipe, waves(recipe, wanted, processes.count), processes.count)
     notes = [*adabn_notes(recipe, [item.node.spec for item in wanted]), *crop_notes(recipe)]
     passed: dict[str, Any] = {"passed": check_fingerprint(recipe, data)}
     specs = [node.spec for node in nodes]

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from domainbridge.build.datasets import DataSets
+from domainbridge.build.teacher_statistics import single_rows
 from domainbridge.config.schema import Recipe
+from domainbridge.errors import RecipeError
 from domainbridge.methods.base import TrainingStage
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
@@ -16,7 +18,7 @@ from domainbridge.run.graph import PlannedStage
 from domainbridge.run.results import evaluate_stage
 from domainbridge.run.stage import run_stage
 
-__all__ = ["run_side_by_side", "waves"]
+__all__ = ["check_shares", "run_side_by_side", "waves"]
 
 _FEW_ROWS = 4
 """Images of a step below which a GPU is not busy with its share: then stages are divided, and not the images."""
@@ -39,6 +41,34 @@ def waves(recipe: Recipe, planned: Sequence[PlannedStage], count: int) -> list[l
         else:
             result.append([item])
     return [part for wave in result for part in ([[item] for item in wave] if count % len(wave) else [wave])]
+
+
+def check_shares(recipe: Recipe, parts: Sequence[Sequence[PlannedStage]], count: int) -> None:
+    """Refuse stages whose batches cannot be shared among processes.
+
+    BatchNorm over processes counts on equally many rows in each. A teacher with statistics per target has a pass for
+    each target's rows, and every process has another number of them: wrong moments, or a wait without end.
+
+    Args:
+        recipe: complete.
+        parts: of :func:`waves`.
+        count: number of processes.
+
+    Raises:
+        RecipeError: several processes would share a stage with such a teacher.
+    """
+    if not single_rows(recipe):
+        return
+    for wave in parts:
+        share = count // len(wave)
+        for item in wave if share > 1 else ():
+            spec = item.node.spec
+            if item.open and isinstance(spec, TrainingStage) and spec.ema_teachers:
+                raise RecipeError(
+                    "self_training.teacher_statistics: statistics per target need all rows of a target in one process, "
+                    f"and {share} processes would share the batches of {spec.name}; take one value for all targets, or "
+                    "fewer processes"
+                )
 
 
 def run_side_by_side(
