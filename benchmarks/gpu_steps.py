@@ -1,6 +1,7 @@
 """Steps of every kind of stage on one device: speed, memory beside the count of ``plan``, waits of the host."""
 
 import copy
+import gc
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -196,6 +197,7 @@ def measured_steps(
     began = time.perf_counter()
     train(objective, size, runtime, few, precision)
     count = max(min(int(_SECONDS * few / (time.perf_counter() - began)), size.steps), few)
+    gc.collect()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
