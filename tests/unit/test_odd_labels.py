@@ -151,6 +151,21 @@ def test_overviews_are_no_pages(tmp_path: Path) -> None:
     assert [page_count(tmp_path / name) for name in ("overview.tif", "pages.tif")] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull fetches the file"),
+        (b"<!DOCTYPE html><html>404", "a web page in the place of the file"),
+        (b"text", "no known image format"),
+    ],
+)
+def test_what_a_download_leaves_in_the_place_of_an_image(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(FileError, match=reason):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_two_bands_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="found 2 bands of uint8"):
         TRAIN_IDS.read(raster(tmp_path / "a.tif", np.stack([IDS, IDS * 0])))

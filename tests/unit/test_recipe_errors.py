@@ -103,6 +103,11 @@ def test_a_wrong_label_space_is_one_line(changes: dict[str, Any], expected: str)
         ),
         (source(label_map={0: False}), "sources.0.label_map.0: expected a number, or a name in quotes, found false"),
         (source(label_map=["a"]), "sources.0.label_map: expected keys and values"),
+        (source(label_map={"box": [3, 4]}), "found [3, 4]; write each id before its class, 3: box"),
+        (
+            {"label_space": {"name": "x", "classes": ["ground", "ignore", "sky"]}},
+            "class names: 'ignore' stands for pixels without a class",
+        ),
         (source(exclude_files=[1]), "sources.0.exclude_files.0: expected text, but YAML reads 1 as the number 1"),
         (source(image_pattern="x"), "sources.0.image_pattern: expected {stem} once"),
         (

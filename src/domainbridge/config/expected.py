@@ -66,6 +66,8 @@ def expected_value(place: tuple[Any, ...], given: Any, context: dict[str, Any], 
         )
     if "label_map" in place[-2:-1]:
         hint = "; a pixel has one class: write ignore for a value that stands for several"
+        if isinstance(given, list) and given and not str(last).isdigit() and all(isinstance(i, int) for i in given):
+            hint = f"; write each id before its class, {given[0]}: {last}"
         hint = hint if isinstance(given, list) else ""
         return f"expected a class name, a train id or 'ignore', found {shown(given)}{hint}"
     if place in (("sources",), ("targets",)) and kind == "tuple_type":

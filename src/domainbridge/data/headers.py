@@ -195,13 +195,27 @@ def page_count(path: Path) -> int:
         return 1
 
 
+def _other_content(path: Path) -> str | None:
+    """What a file without an image is, of the kinds that downloads leave behind; None for anything else."""
+    try:
+        with open_path(path) as file:
+            start = file.read(64).lstrip()
+    except (OSError, FileError):
+        return None
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS in the place of the file; git lfs pull fetches the file"
+    return "a web page in the place of the file" if start.lower().startswith((b"<!doctype", b"<html")) else None
+
+
 def unreadable(path: Path, error: Exception) -> FileError:
     """The message for a file that cannot be decoded."""
     if isinstance(error, FileNotFoundError):
         return FileError(path, "no such file")
     if isinstance(error, PermissionError):
         return FileError(path, "no right to read; give yourself the right", "no right to read")
-    reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+    reason = _other_content(path) or "no known image format" if isinstance(error, UnidentifiedImageError) else error
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     return FileError(path, f"unreadable or truncated ({reason}); restore or remove the file", "unreadable or truncated")
