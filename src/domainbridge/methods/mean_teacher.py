@@ -59,7 +59,11 @@ class MeanTeacher:
         torch._foreach_mul_(averages, decay)
         torch._foreach_add_(averages, parameters, alpha=1 - decay)
         if self.statistics != "batch":
-            torch._foreach_copy_(list(self.model.buffers()), list(self.student.buffers()))
+            buffers = list(zip(self.model.buffers(), self.student.buffers(), strict=True))
+            # One type at a time: a GPU copies a list of several types tensor by tensor, a kernel each.
+            for kind in dict.fromkeys(value.dtype for _, value in buffers):
+                copies, values = zip(*(pair for pair in buffers if pair[1].dtype == kind), strict=True)
+                torch._foreach_copy_(copies, values)
 
     @torch.no_grad()
     def output(self, image: Tensor, domains: Sequence[str] = ()) -> Segmentation:
