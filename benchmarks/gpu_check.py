@@ -168,7 +168,7 @@ def _entries(lines: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str
     told = 0
     while True:
         ended = process.poll() is not None
-        complete = lines.read_text().split("\n")[:-1] if lines.exists() else []
+        complete = lines.read_text(encoding="utf-8").split("\n")[:-1] if lines.exists() else []
         yield from (json.loads(line) for line in complete[told:])
         told = len(complete)
         if ended:
@@ -235,6 +235,11 @@ def main(given: list[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     options = ["--device", arguments.device, *(["--small"] if arguments.small else [])]
     if arguments.lines is None:
+        known = [name for group in checks("cpu", small=arguments.small).values() for name in group]
+        if missing := [name for name in arguments.only if name not in known]:
+            parser.error(f"no such check: {', '.join(missing)}; there are {'; '.join(known)}")
+        if arguments.out is not None:
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
         results = _all(arguments, options)
         print(report_text(results))
         return int(any("failed" in result or result.get("within") is False for result in results.values()))

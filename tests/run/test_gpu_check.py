@@ -90,9 +90,15 @@ def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_what_would_begin_too_late_is_named(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
+    out = tmp_path / "results/gpu.json"
     assert main([*SMALL, "--minutes", "0", "--out", str(out), "--only", "class, float32"]) == 0
     assert "minutes were over" in json.loads(out.read_text())["class, float32"]["left out"]
+
+
+def test_a_name_that_no_check_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*SMALL, "--only", "speed"])
+    assert "no such check: speed; there are environment; " in capsys.readouterr().err
 
 
 @pytest.mark.slow

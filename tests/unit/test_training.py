@@ -264,6 +264,10 @@ class TestMemory:
         with pytest.raises(TrainingError, match=r"memory \(CUDA out.*1 GiB is free\); what was"), enough_memory("a"):
             raise error
 
+    def test_the_message_of_the_cpu_is_told(self) -> None:
+        with pytest.raises(TrainingError, match=r"memory \(DefaultCPUAllocator: can't allocate"), enough_memory("a"):
+            torch.empty(2**50)
+
     def test_other_errors_are_left_alone(self) -> None:
         with pytest.raises(RuntimeError, match="shapes"), enough_memory("stage r1-cut"):
             raise RuntimeError("shapes differ")

@@ -1,6 +1,7 @@
 """A lack of memory as one message; without torch, so that exported files run where torch is missing."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from domainbridge.errors import TrainingError
@@ -28,6 +29,8 @@ is torch's where no algorithm of cuDNN gets its work space.
 """
 _DETAILS = " Of the allocated memory"
 """Where CUDA's message goes on with numbers about torch's allocator."""
+_PLACE = re.compile(r"^\[enforce fail at [^\]]*\] (err == 0\. )?")
+"""What the CPU's message begins with."""
 
 
 @contextlib.contextmanager
@@ -54,5 +57,6 @@ def enough_memory(what: str, advice: str = _TRAINING_ADVICE) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """The device's own words: how much was asked for, what is free, which other programs use it."""
-    first = (str(error).splitlines() or [""])[0].partition(_DETAILS)[0].strip().rstrip(".")
+    first = (str(error).splitlines() or [""])[0].partition(_DETAILS)[0]
+    first = _PLACE.sub("", first).strip().rstrip(".")
     return f" ({first})" if first else ""
