@@ -434,6 +434,13 @@ def test_a_changed_key_reruns_its_stage_and_the_descendants_only(
     assert {name for name in STAGES if after[name] != before[name]} == changed
 
 
+def test_files_that_cannot_be_listed_are_not_called_changed(finished: Path, recipe_tree: dict) -> None:
+    nodes = stage_graph(parse_recipe(recipe_tree | {"data_root": "/nowhere"}), None)
+    (first, *_) = plan(nodes, finished)
+    assert "files of targets.fog (not compared: the data has problems)" in first.status.reason
+    assert "names, number or contents" not in first.status.reason
+
+
 def test_scoring_changes_rescore_without_training(finished: Path, recipe_tree: dict, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

@@ -21,7 +21,7 @@ from domainbridge.files import digest
 from domainbridge.methods.base import AdaBNStage, ModelStage, PrototypeStage, StageSpec, TrainingStage
 from domainbridge.run.callbacks.jsonl import seconds_per_step
 from domainbridge.run.initial_files import model_digest, pretrained_files, weights_digest
-from domainbridge.run.stage_status import StageState, StageStatus, status_of
+from domainbridge.run.stage_status import UNKNOWN_FILES, StageState, StageStatus, status_of
 
 __all__ = [
     "Node",
@@ -263,7 +263,7 @@ def _domains(trees: list[dict[str, Any]], datasets: tuple[Any, ...] | None) -> d
     left_out = {"root", "license", "validation", "test", "oracle", "few"}
     named = {}
     for position, tree in enumerate(trees):
-        files = files_fingerprint(datasets[position]) if datasets is not None else "unknown"
+        files = files_fingerprint(datasets[position]) if datasets is not None else UNKNOWN_FILES
         kept = {k: v for k, v in tree.items() if k not in left_out and (k, v) != ("share", None)}
         named[tree["name"]] = {**kept, "files": files}
     return named

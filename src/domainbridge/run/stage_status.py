@@ -12,8 +12,10 @@ from domainbridge.run.stage_files import CHECKPOINT, DONE, STARTED, damage
 if TYPE_CHECKING:
     from domainbridge.run.graph import Node
 
-__all__ = ["StageState", "StageStatus", "status_of"]
+__all__ = ["UNKNOWN_FILES", "StageState", "StageStatus", "status_of"]
 
+UNKNOWN_FILES = "unknown"
+"""In the place of the fingerprint of files that cannot be listed."""
 
 _LARGEST = 1e15
 """Steps or seconds; NaN, infinity and more are no count."""
@@ -152,6 +154,8 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
         inner = [_differences(old.get(n), new.get(n), f"{key}.{n}" if key else str(n)) for n in names]
         return [line for lines in inner for line in lines]
     if old != new and key.endswith(".files"):  # two fingerprints, which say nothing to a reader
+        if new == UNKNOWN_FILES:
+            return [f"files of {key.removesuffix('.files')} (not compared: the data has problems)"]
         return [f"files of {key.removesuffix('.files')} (names, number or contents)"]
     return [] if old == new else [f"{key} {_short(old)} -> {_short(new)}"]
 
