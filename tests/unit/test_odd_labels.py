@@ -144,6 +144,12 @@ def test_deep_ppm_images_need_a_scale(tmp_path: Path) -> None:
     assert scaled.tolist() == (values // 100).tolist()
 
 
+def test_the_scale_that_a_black_image_is_told_is_one(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 4), np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(FileError, match=r"Set scale: \[0, 1\]"):
+        read_image(tmp_path / "a.png")
+
+
 def test_overviews_are_no_pages(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.zeros((side, side), np.uint8)) for side in (8, 4, 8)]
     pages[0].save(tmp_path / "overview.tif", save_all=True, append_images=pages[1:2])

@@ -98,6 +98,13 @@ def test_a_name_that_is_a_number_is_no_row_number(tmp_path: Path) -> None:
     assert read_split(tmp_path / "split.txt").entries == (("0001 labels/0001.png", "0001"),)
 
 
+def test_excluded_files_may_have_their_endings(tmp_path: Path) -> None:
+    touch(tmp_path, "images/c/a.jpg", "images/c/b.jpg")
+    listing = list_folder(tmp_path / "images", None, FolderRule(exclude_files=("c/a.jpg",)))
+    assert [image.name for image in listing.images] == ["b.jpg"]
+    assert not listing.problems
+
+
 def test_merged_keys_may_be_written_again() -> None:
     text = "base: &base {steps: 4, rate: 1}\nother: {<<: *base, steps: 5}\n"
     assert parse_yaml(text).tree["other"] == {"steps": 5, "rate": 1}

@@ -218,6 +218,7 @@ def scale_advice(low: float, high: float) -> str:
     """What to write in a recipe for files of more than 8 bits with values from ``low`` to ``high``."""
     whole = low >= 0 and high == int(high) and high > 1
     top = 2 ** max(int(high).bit_length(), 8) - 1 if whole else high
+    top = max(top, min(low, 0) + 1) if low == high else top  # of an image of one value
     return (
         f"values {low:g} to {high:g}; which become black and white? Set scale: [{min(low, 0):g}, {top:g}] or "
         "percentiles: [2, 98]"

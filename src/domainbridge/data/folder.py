@@ -212,7 +212,7 @@ def _select(files: _Files, rule: FolderRule, problems: list[str], notes: list[st
     stems = list(files.by_stem)
     if rule.split is not None:
         stems = _split_stems(rule.split, files, problems, notes)
-    excluded = {normalized(stem) for stem in rule.exclude_files}
+    excluded = {_known_stem(normalized(name), files) for name in rule.exclude_files}
     report_missing(
         sorted(excluded), files.by_stem, "exclude_files names images that do not exist", files.folder, problems
     )
@@ -220,6 +220,12 @@ def _select(files: _Files, rule: FolderRule, problems: list[str], notes: list[st
     if files.by_stem and not stems and not problems:
         problems.append(f"exclude_files leaves none of the {len(files.by_stem)} images below {files.folder}")
     return stems
+
+
+def _known_stem(name: str, files: _Files) -> str:
+    """The stem of a file that is named with its ending, as ``a.jpg`` for ``a``; any other name as it is."""
+    stem = files.pattern.stem_of(name)
+    return stem if stem is not None and name not in files.by_stem and stem in files.by_stem else name
 
 
 def _split_stems(split: Path, files: _Files, problems: list[str], notes: list[str]) -> list[str]:
