@@ -118,10 +118,10 @@ def test_colors_of_16_bits(factor: int, tmp_path: Path) -> None:
             decoder.read(path)
 
 
-def raster(path: Path, bands: np.ndarray) -> Path:
+def raster(path: Path, bands: np.ndarray, nodata: float | None = None) -> Path:
     rasterio = pytest.importorskip("rasterio")
     count, height, width = bands.shape
-    sizes = {"height": height, "width": width, "count": count, "dtype": bands.dtype}
+    sizes = {"height": height, "width": width, "count": count, "dtype": bands.dtype, "nodata": nodata}
     with rasterio_settings(), rasterio.open(path, "w", driver="GTiff", **sizes) as file:
         file.write(bands)
     return path
@@ -179,7 +179,10 @@ def test_two_bands_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "int64"])
 def test_wide_types_are_read_with_rasterio(dtype: str, tmp_path: Path) -> None:
-    assert TRAIN_IDS.read(raster(tmp_path / "a.tif", IDS[None].astype(dtype))).tolist() == EXPECTED
+    values = IDS[None].astype(dtype)
+    assert TRAIN_IDS.read(raster(tmp_path / "a.tif", values)).tolist() == EXPECTED
+    values[0, 0, 0] = -9999
+    assert TRAIN_IDS.read(raster(tmp_path / "b.tif", values, -9999)).tolist()[0] == [255, *EXPECTED[0][1:]]
 
 
 def test_a_label_on_its_side_is_no_matter_of_exif(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from domainbridge.data.storage.tar import open_path
 from domainbridge.errors import FileError
 
-__all__ = ["LARGEST_WHOLE", "UNREADABLE", "Header", "header_of", "page_count", "read_header", "unreadable"]
+__all__ = ["LARGEST_WHOLE", "UNREADABLE", "Header", "header_of", "page_count", "read_header", "tiff_tags", "unreadable"]
 
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # our own message names the file
 Image.MAX_IMAGE_PIXELS = None  # satellite and slide images are larger than Pillow's limit; ours is below
@@ -151,17 +151,27 @@ def _from_pillow(image: Image.Image, start: bytes) -> Header:
 
 def _from_tiff(file: BinaryIO) -> Header:
     """From the tags of a TIFF whose combination of bands and types Pillow does not read."""
-    file.seek(0)
-    start = file.read(16)
-    directory = TiffImagePlugin.ImageFileDirectory_v2(start[:16] if start[2:4] in (b"+\0", b"\0+") else start[:8])
-    file.seek(directory.next)
-    directory.load(file)
+    directory = tiff_tags(file)
     bits = directory.get(_BITS, (8,))
     kind = _KINDS.get(directory.get(_FORMAT, (1,))[0], "uint")
     bands = int(directory.get(_SAMPLES, 1))
     alpha = bands in (2, 4) and tuple(directory.get(_EXTRA, (0,)))[-1] in (1, 2)
     height, width = (int(directory[tag]) for tag in _SIZE)
     return Header("TIFF", "", width, height, bands, f"{kind}{max(bits)}", alpha, int(directory.get(_ORIENTATION, 1)))
+
+
+def tiff_tags(file: BinaryIO) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The tags of a TIFF's first page, of kinds that Pillow does not read too.
+
+    Raises:
+        OSError, ValueError ...: no TIFF, see ``UNREADABLE``.
+    """
+    file.seek(0)
+    start = file.read(16)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(start[:16] if start[2:4] in (b"+\0", b"\0+") else start[:8])
+    file.seek(directory.next)
+    directory.load(file)
+    return directory
 
 
 def _check_plausible(path: Path, header: Header, size: int, largest: int | None) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from domainbridge.data.bands import decode_bands
 from domainbridge.data.decode import PNG_END, is_complete, packed_colors
-from domainbridge.data.headers import UNREADABLE, Header, header_of, read_header, unreadable
+from domainbridge.data.headers import UNREADABLE, Header, header_of, read_header, tiff_tags, unreadable
 from domainbridge.data.storage.tar import open_path, read_bytes
 from domainbridge.errors import FileError
 from domainbridge.types import IGNORE
@@ -121,10 +121,8 @@ def _common_band(path: Path, bands: NDArray[Any], header: Header) -> NDArray[Any
 def _nodata(content: bytes) -> float | None:
     """The value that a TIFF declares as no data, if it declares one that is no id."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            tags = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]
-            declared = float(str(tags[_GDAL_NODATA]).strip("\0 "))
-    except UNREADABLE:
+        declared = float(str(tiff_tags(io.BytesIO(content))[_GDAL_NODATA]).strip("\0 "))
+    except UNREADABLE:  # no TIFF, or without this tag
         return None
     return None if 0 <= declared <= _MAX_VALUE else declared
 
