@@ -252,6 +252,10 @@ def test_evaluate_by_recipe_maps_labels_as_the_run_did(
     of_run = json.loads((folder / "results.json").read_text())["stages"]["r1-distill"]["targets"]["fog"]
     assert scored["iou"] == pytest.approx(of_run["iou"])
     assert scored["miou"] == pytest.approx((of_run["iou"]["ground"] + of_run["iou"]["box"]) / 2)
+    changed = (tmp_path / "own.yaml", f"data_root={generated_data}", "evaluation.exclude_classes=[sky, box]")
+    assert call("evaluate", folder / "model", *changed, "--json", tmp_path / "s.json").returncode == 0
+    scored = json.loads((tmp_path / "s.json").read_text())["targets"]["fog"]
+    assert scored["miou"] == pytest.approx(of_run["iou"]["ground"])
     both = call("evaluate", folder / "model", recipe, "--images", labels)
     assert both.returncode == 2
     other = call("evaluate", folder / "model", "quickstart")

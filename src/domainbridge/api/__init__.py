@@ -2,8 +2,7 @@
 
 from domainbridge.api.models import load_model
 from domainbridge.api.predicting import predict, predict_with
-from domainbridge.api.recipes import recipe_of
 from domainbridge.api.running import Run, adapt, distill
 from domainbridge.api.scoring import evaluate
 
-__all__ = ["Run", "adapt", "distill", "evaluate", "load_model", "predict", "predict_with", "recipe_of"]
+__all__ = ["Run", "adapt", "distill", "evaluate", "load_model", "predict", "predict_with"]

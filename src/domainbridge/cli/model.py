@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from domainbridge.cli.run import Overrides
 from domainbridge.cli.terminal import say
 
 __all__ = ["evaluate", "import_"]
@@ -33,6 +34,7 @@ def evaluate(
             help="path to a recipe or name of a shipped one: score its validation and test sets as `run` does"
         ),
     ] = None,
+    overrides: Overrides = None,
     images: Annotated[Path | None, typer.Option(help="path to a folder of images")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="path to a folder of labels, at the images' relative names")
@@ -69,6 +71,7 @@ def evaluate(
     from json import dumps
 
     from domainbridge import api
+    from domainbridge.build.recipe import load_recipe
     from domainbridge.cli.parsing import parse_scales, writable
     from domainbridge.cli.tables import print_scores
     from domainbridge.files import write_text
@@ -77,12 +80,12 @@ def evaluate(
         writable(json, "--json")
     given: dict[str, Any] = {"images": images, "labels": labels, "dataset": dataset, "root": root, "split": split}
     given |= {"label_map": label_map, "label_space": label_space, "label_scale": label_scale, "subsets": subset or ()}
-    changes: dict[str, Any] = {"evaluation.mode": "slide"} if slide else {}
-    changes |= {"evaluation.flip": True} if flip else {}
+    changes = ["evaluation.mode=slide"] if slide else []
+    changes += ["evaluation.flip=true"] if flip else []
     factors = parse_scales(scales, "--scales")
-    changes |= {"evaluation.scales": list(factors)} if factors != (1.0,) else {}
-    changes |= {"evaluation.precision": precision} if precision != "float32" else {}
-    loaded = recipe and api.recipe_of(recipe, changes)
+    changes += [f"evaluation.scales={list(factors)}"] if factors != (1.0,) else []
+    changes += [f"evaluation.precision={precision}"] if precision != "float32" else []
+    loaded = recipe and load_recipe(recipe, [*(overrides or []), *changes])
     predictor = api.load_model(model, slide=slide, flip=flip, scales=factors, device=device, precision=precision)
     result = api.evaluate(predictor, loaded or None, report=say, **given)
     for target, scores in result.items():
