@@ -12,7 +12,7 @@ import domainbridge
 from domainbridge.data.label_spaces import label_space, space_table
 from domainbridge.errors import DataError, ModelError, RecipeError, StorageError
 from domainbridge.evaluation.evaluate import ScoredImage, ScoringRule, compared, score
-from domainbridge.evaluation.inference import class_map, class_maps, images_at_once
+from domainbridge.evaluation.inference import class_maps, images_at_once
 from domainbridge.evaluation.inference_rule import InferenceRule, same_size_batches
 from domainbridge.evaluation.predictor import Predictor, load_predictor
 from domainbridge.models.heads.base import HeadSpec
@@ -23,6 +23,7 @@ from domainbridge.runtime.device import Runtime
 from domainbridge.tools.predict_outputs import Outputs
 from domainbridge.types import Sample
 from fake_cuda import CUDA, Seen, Watch, on_fake_cuda
+from one_image import class_map
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec("test_efficientnet", 16, 3, HeadSpec(channels=16, dilations=(1, 2)))

@@ -19,12 +19,13 @@ from domainbridge.build.networks import model_config
 from domainbridge.build.recipe import parse_recipe
 from domainbridge.evaluation import windows
 from domainbridge.evaluation.edge_padding import continued, covered
-from domainbridge.evaluation.inference import class_map, probabilities
+from domainbridge.evaluation.inference import probabilities
 from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.predictor import load_predictor
 from domainbridge.models.heads.base import HeadSpec
 from domainbridge.models.model_folder import save_model
 from domainbridge.models.segmenter import ModelSpec, Segmentation
+from one_image import class_map
 from tiny_domain import RECIPE
 from tiny_network import network
 

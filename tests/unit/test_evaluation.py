@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from domainbridge.errors import DataError, RecipeError, TrainingError
 from domainbridge.evaluation import windows
 from domainbridge.evaluation.confusion import confusion_matrix, scores
 from domainbridge.evaluation.evaluate import ScoringRule, score
-from domainbridge.evaluation.inference import ClassMap, class_maps, probabilities
+from domainbridge.evaluation.inference import probabilities
 from domainbridge.evaluation.inference_rule import InferenceRule
 from domainbridge.evaluation.label_maps import read_label_map
 from domainbridge.evaluation.predictor import Predictor
@@ -27,13 +26,7 @@ from domainbridge.models.model_folder import ModelConfig
 from domainbridge.models.segmenter import ModelSpec, Segmentation, build_segmenter
 from domainbridge.runtime.device import Runtime
 from domainbridge.types import Sample
-
-
-def class_map(
-    model: Any, image: np.ndarray, size: tuple[int, int], rule: InferenceRule, device: torch.device, **wanted: bool
-) -> ClassMap:
-    return class_maps(model, [image], [size], rule, device, **wanted)[0]
-
+from one_image import class_map
 
 values = st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40)
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from domainbridge.build.recipe import parse_recipe
 from domainbridge.errors import RecipeError
 from domainbridge.evaluation import windows
-from domainbridge.evaluation.inference import class_map, class_map_parts, images_at_once, probabilities
+from domainbridge.evaluation.inference import class_map_parts, images_at_once, probabilities
 from domainbridge.evaluation.inference_rule import InferenceRule, given_scales
 from domainbridge.models.segmenter import Segmentation
 from fake_cuda import CUDA
+from one_image import class_map
 
 CPU = torch.device("cpu")
 Image = NDArray[np.uint8]
