@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import threading
 import zlib
 from collections.abc import Callable
@@ -33,6 +34,8 @@ ARRAYS_DAMAGED = (
     *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError),
 )
 """What NumPy raises on a missing or damaged file of arrays: a zip archive, whose CRC-32 is checked when it is read."""
+_NEARLY_NOTHING = 2**20
+"""Bytes: what a full disk still has free beside a file that did not fit."""
 LOADER_ENDED = "DataLoader worker"
 """Part of torch's message about a killed loader process; a signal handler raises it anywhere in the main thread."""
 
@@ -62,14 +65,21 @@ def write_file(path: Path, save: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' words for a full disk
         if LOADER_ENDED in str(error):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise StorageError(
-            f"{path}: cannot be written ({reason}); what was there before is kept. Make room or give the right to "
-            "write, then start the same command again"
+            f"{path}: cannot be written ({_reason(error, path)}); what was there before is kept. Make room or "
+            "give the right to write, then start the same command again"
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Why a file cannot be written; the libraries tell a full disk by positions in a file."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    full = path.parent.is_dir() and shutil.disk_usage(path.parent).free < _NEARLY_NOTHING
+    return "no space left on the disk" if full else str(error)
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

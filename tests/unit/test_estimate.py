@@ -19,6 +19,7 @@ from domainbridge.run.stage_state import identity
 from domainbridge.tools.costs import costs_of
 from domainbridge.tools.estimate import device_memory, estimate, memory_notes
 from domainbridge.tools.probe import Probe
+from domainbridge.tools.stage_loads import stage_loads
 from tiny_domain import RECIPE
 
 
@@ -168,9 +169,11 @@ def test_measured_steps_replace_the_assumption(tmp_path: Path) -> None:
 def test_a_run_says_beforehand_what_does_not_fit() -> None:
     recipe = tiny()
     nodes = stage_graph(recipe, None)
-    assert memory_notes(recipe, nodes) == []
-    (note,) = memory_notes(recipe, nodes, available=10_000)
+    loads = stage_loads(recipe, nodes)
+    assert memory_notes(recipe, loads) == []
+    (note,) = memory_notes(recipe, loads, available=10_000)
     assert note.startswith("a step of r1-distill needs about")
     needed = max(costs_of(recipe, n.training).memory(n.spec) for n in nodes if n.training)  # type: ignore[arg-type]
-    assert memory_notes(recipe, nodes, available=needed) != []
-    assert memory_notes(recipe, nodes, available=needed, processes=2) == [], "a device has half of the rows"
+    assert memory_notes(recipe, loads, available=needed) != []
+    halves = stage_loads(recipe, nodes, processes=2)
+    assert memory_notes(recipe, halves, available=needed) == [], "a device has half of the rows"

@@ -71,12 +71,13 @@ def plan(
         bool, typer.Option("--probe", help="take a few real steps of each kind of stage to measure the time")
     ] = False,
 ) -> None:
-    """Show the stages: done or not and why, and an estimate of time and memory."""
+    """Show the stages: done or not and why, and an estimate of time, memory and disk."""
     from domainbridge.build.datasets import open_data
     from domainbridge.build.label_space import scoring_rule
     from domainbridge.build.recipe import load_recipe
     from domainbridge.cli.tables import print_plan
     from domainbridge.errors import DataError
+    from domainbridge.run.disk_space import disk_notes, disk_text, written_bytes
     from domainbridge.run.graph import measured_seconds, stage_graph
     from domainbridge.run.graph import plan as plan_stages
     from domainbridge.run.kept_runs import describe_move
@@ -105,11 +106,13 @@ def plan(
         probed = take_steps(loaded, data, [item.node.spec for item in planned if item.open])
     estimated = estimate(loaded, nodes, measured_seconds(nodes, folder), probed)
     print_plan(loaded, planned, folder, estimated)
+    if needed := written_bytes(planned, estimated.loads, folder):
+        echo(disk_text(needed, folder))
     if data is not None and any(item.open for item in planned):
         loading = loading_rate(loaded, data)
         typer.echo(loading_text(loaded, loading, estimated.step_seconds, estimated.gpu_step_seconds))
     echo(describe_selection(nodes, loaded, folder))
-    for note in _notes(loaded, data, [node.spec for node in nodes]):
+    for note in (*_notes(loaded, data, [node.spec for node in nodes]), *disk_notes(needed, folder)):
         say(f"note: {note}")
     move = describe_move(planned, folder) if data is not None else None
     if move:

@@ -22,6 +22,7 @@ from domainbridge.methods.base import AdaBNStage
 from domainbridge.models.model_folder import publish_model
 from domainbridge.run.callbacks.base import CallbackList, NullCallback
 from domainbridge.run.context import Context
+from domainbridge.run.disk_space import disk_notes, written_bytes
 from domainbridge.run.example_images import example_images
 from domainbridge.run.graph import (
     Node,
@@ -51,6 +52,7 @@ from domainbridge.tools.check import check_data, check_fingerprint, source_pixel
 from domainbridge.tools.estimate import memory_notes
 from domainbridge.tools.preview import draw_preview
 from domainbridge.tools.scored_images import scored_image_notes
+from domainbridge.tools.stage_loads import stage_loads
 
 __all__ = ["run_recipe"]
 
@@ -177,7 +179,8 @@ def _checked(
         elif isinstance(node.spec, AdaBNStage):
             processes.rows(recipe.training.batch_size)
     wanted = selected(plan(nodes, folder), only, until)
-    check_shares(recipe, waves(recipe, wanted, processes.count), processes.count)
+    parts = waves(recipe, wanted, processes.count)
+    check_shares(recipe, parts, processes.count)
     notes = [*adabn_notes(recipe, [item.node.spec for item in wanted]), *crop_notes(recipe)]
     passed: dict[str, Any] = {"passed": check_fingerprint(recipe, data)}
     specs = [node.spec for node in nodes]
@@ -190,12 +193,14 @@ def _checked(
         else:
             survey = check_data(recipe, data, callback.message)
             passed["source_pixels"] = source_pixels(recipe, survey)
+        loads = stage_loads(recipe, [item.node for item in wanted if item.open], _sharing(recipe, processes))
         for note in (
             *init_notes(recipe),
             *trunk_notes(recipe, [item.node.spec for item in wanted]),
             *notes,
             *scored_image_notes(recipe, data),
-            *memory_notes(recipe, [item.node for item in wanted if item.open], processes=_sharing(recipe, processes)),
+            *memory_notes(recipe, loads),
+            *disk_notes(written_bytes(wanted, loads, folder, max(map(len, parts), default=1)), folder),
         ):
             callback.message(f"note: {note}")
         folder.mkdir(parents=True, exist_ok=True)

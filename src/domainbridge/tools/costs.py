@@ -24,8 +24,8 @@ from domainbridge.ops.losses import cross_entropy
 
 __all__ = ["Costs", "costs_of", "costs_of_stage"]
 
-_FOR_TRAINING = 3
-"""Copies of the weights that train, in float32, beside the weights: gradients, two moments of AdamW."""
+_MOMENTS = 2
+"""Moments of AdamW, in float32, per weight that trains."""
 _BACKWARD = 2
 """A backward pass does twice the arithmetic of its forward pass: gradients of the inputs and of the weights."""
 
@@ -60,9 +60,14 @@ class Costs:
         """
         frozen = self.frozen_operations > 0
         loaded = self.trainable if frozen and self.teacher is None else (self.teacher or self).parameters
-        teachers = stage.ema_teachers * self.trainable + (stage.teacher_passes - stage.ema_teachers) * loaded
-        still = (self.parameters - self.trainable) * (1 if frozen else stage.students)
-        return (still + (1 + _FOR_TRAINING) * stage.students * self.trainable + teachers) * 4 + self.activations
+        gradients = stage.students * self.trainable
+        teachers = (stage.teacher_passes - stage.ema_teachers) * loaded
+        return self.checkpoint(stage) + (gradients + teachers) * 4 + self.activations
+
+    def checkpoint(self, stage: TrainingStage) -> int:
+        """Bytes of a checkpoint: students, AdamW's two moments and EMA teachers; what does not train is there once."""
+        still = (self.parameters - self.trainable) * (1 if self.frozen_operations > 0 else stage.students)
+        return (still + (1 + _MOMENTS) * stage.students * self.trainable + stage.ema_teachers * self.trainable) * 4
 
     def step_operations(self, stage: TrainingStage) -> int:
         """Of a whole training step; passes of a frozen trunk that are shared count as often as they would without."""

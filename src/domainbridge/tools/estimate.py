@@ -4,17 +4,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from domainbridge.config.schema import Recipe
-from domainbridge.config.training import TrainingConfig
-from domainbridge.methods.base import AdaBNStage, StageSpec, TrainingStage
-from domainbridge.tools.costs import Costs, costs_of, costs_of_stage
+from domainbridge.methods.base import AdaBNStage
+from domainbridge.tools.costs import costs_of, costs_of_stage
 from domainbridge.tools.probe import Probe
+from domainbridge.tools.stage_loads import StageLoad, StageToDo, stage_loads
 
-__all__ = ["Estimate", "StageToDo", "device_memory", "estimate", "memory_notes"]
+__all__ = ["Estimate", "device_memory", "estimate", "memory_notes"]
 
 _GPU_RATE = 40e12
 """Operations a second that a large data-center GPU sustains on such networks, about an A100 with mixed precision."""
@@ -35,30 +35,6 @@ _SAVINGS: tuple[dict[str, Any], ...] = (
 """Keys of `training` that make a step smaller, the milder ones first."""
 
 
-class StageToDo(Protocol):
-    """What an estimate needs of a stage."""
-
-    @property
-    def name(self) -> str:
-        """Of the stage."""
-        ...
-
-    @property
-    def spec(self) -> StageSpec:
-        """The stage."""
-        ...
-
-    @property
-    def training(self) -> TrainingConfig | None:
-        """Its settings of `training`; None for a stage that does not train."""
-        ...
-
-    @property
-    def steps(self) -> int | None:
-        """Steps or batches, where known."""
-        ...
-
-
 @dataclass(frozen=True)
 class Estimate:
     """Time and memory of a run's stages.
@@ -68,29 +44,14 @@ class Estimate:
         explanation: how the figures come about.
         step_seconds: per step of each training stage.
         gpu_step_seconds: the same for one large GPU, at 40 TFLOP/s; empty when the device is one.
+        loads: of the training stages.
     """
 
     seconds: dict[str, float]
     explanation: str
     step_seconds: dict[str, float] = field(default_factory=dict)
     gpu_step_seconds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Load:
-    """A training stage with its costs."""
-
-    stage: TrainingStage
-    training: TrainingConfig
-    costs: Costs
-
-    @property
-    def memory(self) -> int:
-        return self.costs.memory(self.stage)
-
-    @property
-    def operations(self) -> int:
-        return self.costs.step_operations(self.stage)
+    loads: tuple[StageLoad, ...] = ()
 
 
 def estimate(
@@ -109,13 +70,13 @@ def estimate(
         probed: by kind of stage, as :func:`domainbridge.tools.probe.probe` gives them; used instead of ``measured``.
         available: bytes of the device; default: of the recipe's device on this machine.
     """
-    loads = _loads(recipe, stages)
+    loads = stage_loads(recipe, stages)
     memory = "\n".join([_memory_text(recipe, loads, probed), *_ways_to_fit(recipe, loads, available)])
     if probed:
         seconds = {s.name: probed[s.spec.kind].seconds * s.steps for s in stages if s.steps and s.spec.kind in probed}
         note = "time: from a few real steps of each kind on this device, loading included; scoring comes on top"
         steps = {s.name: probed[s.spec.kind].seconds for s in stages if s.training and s.spec.kind in probed}
-        return Estimate(seconds, f"{memory}\n{note}", steps, _on_a_gpu(recipe, loads))
+        return Estimate(seconds, f"{memory}\n{note}", steps, _on_a_gpu(recipe, loads), tuple(loads))
     rates = [load.operations / measured[load.stage.name] for load in loads if measured and load.stage.name in measured]
     rate = median(rates) if rates else _assumed_rate(recipe)
     operations = {load.stage.name: load.operations * load.training.steps for load in loads}
@@ -126,21 +87,19 @@ def estimate(
         f"{memory}\n{text}",
         {load.stage.name: load.operations / rate for load in loads},
         _on_a_gpu(recipe, loads),
+        tuple(loads),
     )
 
 
-def memory_notes(
-    recipe: Recipe, stages: Sequence[StageToDo], available: int | None = None, processes: int = 1
-) -> list[str]:
+def memory_notes(recipe: Recipe, loads: Sequence[StageLoad], available: int | None = None) -> list[str]:
     """What to say before the first step when a step needs more memory than the device has.
 
     Args:
         recipe: complete.
-        stages: that are to be done.
+        loads: of the stages that are to be done.
         available: bytes of the device; default: of the recipe's device on this machine.
-        processes: that share the rows of a step, one device each.
     """
-    return _ways_to_fit(recipe, _loads(recipe, stages, processes), available)
+    return _ways_to_fit(recipe, loads, available)
 
 
 def device_memory(device: str) -> int | None:
@@ -156,30 +115,7 @@ def device_memory(device: str) -> int | None:
     return torch.cuda.get_device_properties(number).total_memory
 
 
-def _loads(recipe: Recipe, stages: Sequence[StageToDo], processes: int = 1) -> list[_Load]:
-    """The training stages, one process's rows of them; stages whose steps cost the same are counted once."""
-    counted: dict[tuple[object, ...], Costs] = {}
-    loads = []
-    for item in stages:
-        if item.training is not None and isinstance(item.spec, TrainingStage):
-            t = item.training.model_copy(update={"batch_size": -(-item.training.batch_size // processes)})
-            network = item.spec.name if item.spec.network is not None else None
-            lora = (t.lora_rank, t.lora_targets) if t.trunk == "lora" else ()
-            key = (
-                network,
-                t.batch_size,
-                t.gradient_accumulation_steps,
-                t.precision,
-                t.activation_checkpointing,
-                t.trunk,
-                lora,
-            )
-            counted[key] = counted.get(key) or costs_of_stage(recipe, item.spec, t)
-            loads.append(_Load(item.spec, t, counted[key]))
-    return loads
-
-
-def _on_a_gpu(recipe: Recipe, loads: list[_Load]) -> dict[str, float]:
+def _on_a_gpu(recipe: Recipe, loads: list[StageLoad]) -> dict[str, float]:
     """Seconds per step of each stage on one large GPU, for a recipe that runs on a CPU here."""
     resolved = _resolved(recipe.runtime.device)
     if resolved is None or resolved.type != "cpu":
@@ -197,7 +133,7 @@ def _forward_operations(recipe: Recipe, stages: Sequence[StageToDo]) -> dict[str
     return {name: costs.operations * count for name, count in batches.items() if count is not None}
 
 
-def _ways_to_fit(recipe: Recipe, loads: list[_Load], available: int | None) -> list[str]:
+def _ways_to_fit(recipe: Recipe, loads: Sequence[StageLoad], available: int | None) -> list[str]:
     """Keys to change if a step needs more memory than the device has."""
     there = available if available is not None else device_memory(recipe.runtime.device)
     worst = max(loads, key=lambda load: load.memory, default=None)
@@ -237,7 +173,7 @@ def _assumed_rate(recipe: Recipe) -> float:
     return _THREAD_RATE * (recipe.runtime.threads or torch.get_num_threads())
 
 
-def _memory_text(recipe: Recipe, loads: list[_Load], probed: Mapping[str, Probe] | None) -> str:
+def _memory_text(recipe: Recipe, loads: list[StageLoad], probed: Mapping[str, Probe] | None) -> str:
     peaks = [result.peak_bytes for result in (probed or {}).values() if result.peak_bytes is not None]
     if peaks:
         return f"memory on this device: {max(peaks) / _GIB:.1f} GiB allocated at the peak of the probed steps"
@@ -255,14 +191,14 @@ def _memory_text(recipe: Recipe, loads: list[_Load], probed: Mapping[str, Probe]
     )
 
 
-def _parameters_text(loads: list[_Load]) -> str:
+def _parameters_text(loads: list[StageLoad]) -> str:
     costs = max((load.costs for load in loads), key=lambda each: each.parameters)
     least = min(load.costs.trainable for load in loads)
     part = f" ({least / 1e6:.1f} M train)" if least < costs.parameters else ""
     return f"{costs.parameters / 1e6:.1f} M parameters{part}"
 
 
-def _time_text(loads: list[_Load], operations: int, rate: float, *, measured: bool) -> str:
+def _time_text(loads: list[StageLoad], operations: int, rate: float, *, measured: bool) -> str:
     forward = max((load.costs.operations for load in loads), default=0) / 1e9
     if measured:
         source = f"the median of the steps measured in this folder, {rate / 1e9:.1f} GFLOP/s"
