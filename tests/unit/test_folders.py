@@ -171,6 +171,34 @@ class TestDeepImages:
             read_image(tmp_path / "x.tif")
         assert read_image(tmp_path / "x.tif", ImageRule(scale=(0, 1)))[0, :, 0].tolist() == [0, 128, 0]
 
+    @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+    def test_pixels_without_a_measurement_do_not_count(self, tmp_path: Path) -> None:
+        rasterio = pytest.importorskip("rasterio")
+        rule, decibels = ImageRule(percentiles=(0, 100)), np.linspace(-25, -5, 30, dtype=np.float32).reshape(5, 6)
+        for nodata in (np.nan, -9999, 0, 1e20, None):
+            values = np.stack([decibels, decibels[::-1], decibels])
+            mark = np.nan if nodata is None else nodata
+            values[:2, :2] = mark
+            values[2] = mark  # a band without any measurement
+            kind = {"driver": "GTiff", "width": 6, "height": 5, "count": 3, "dtype": "float32", "nodata": nodata}
+            with rasterio.open(tmp_path / "x.tif", "w", **kind) as file:
+                file.write(values)
+            image = read_image(tmp_path / "x.tif", rule)
+            measured = values[0, 2:]
+            expected = (measured - measured.min()) / (measured.max() - measured.min()) * 255
+            assert np.abs(image[2:, :, 0] - expected).max() <= 1
+            assert not image[:2, :, :2].any(), "black, although 0 is a high value here"
+            with pytest.raises(FileError, match=r"values -25 to -5;"):
+                read_image(tmp_path / "x.tif")
+
+    @pytest.mark.parametrize(("nodata", "least"), [("0", 1006), ("-9999", 0), ("none", 0)])
+    def test_a_mark_of_missing_pixels_is_not_advised_as_black(self, nodata: str, least: int, tmp_path: Path) -> None:
+        deep = np.arange(30, dtype=np.uint16).reshape(5, 6) + 1000
+        deep[0] = 0
+        Image.fromarray(deep).save(tmp_path / "x.tif", tiffinfo={42113: nodata})
+        with pytest.raises(FileError, match=rf"values {least} to 1029;"):
+            read_image(tmp_path / "x.tif")
+
     def test_a_file_of_8_bits_among_deep_ones_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(FileError, match="would be almost black"):
             read_image(save(tmp_path / "x.png", value=200), ImageRule(scale=(0, 4095)))

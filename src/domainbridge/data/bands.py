@@ -37,7 +37,8 @@ class ImageRule:
         bands: the bands to take as red, green and blue, or one band as gray; the first band is 1. None: the file's
             only band, or its three.
         scale: the values that become 0 and 255; values outside are clipped. None: 8-bit values as they are.
-        percentiles: in place of ``scale``: the percentiles of each image and band that become 0 and 255.
+        percentiles: in place of ``scale``: the percentiles of each image and band that become 0 and 255, of its
+            measured values: without NaN and without what the file marks as nodata.
         exif: "upright" turns the image as its EXIF data say; "raw" keeps the rows as stored.
     """
 
@@ -148,7 +149,7 @@ def to_rgb(
     """
     chosen = values[..., [band - 1 for band in choose_bands(path, values, header, rule)]]
     limits = limits or scale_limits(path, chosen, header, rule)
-    rgb = chosen if limits is None else _scaled(chosen, limits)
+    rgb = chosen if limits is None else _scaled(chosen, limits, header.nodata)
     return np.ascontiguousarray(np.repeat(rgb, 3, axis=2) if rgb.shape[2] == 1 else rgb).astype(np.uint8, copy=False)
 
 
@@ -169,7 +170,7 @@ def choose_bands(path: Path, values: NDArray[Any], header: Header, rule: ImageRu
         example = "[1, 2, 3]" if values.shape[2] > 2 else "[1]"
         scale = ""
         if values.dtype != np.uint8 and rule.scale is None and rule.percentiles is None:
-            scale = f"; {scale_advice(*_limits(values))}"
+            scale = f"; {scale_advice(*_limits(values, header.nodata))}"
         raise FileError(
             path,
             f"{header}; which are red, green and blue? Set bands, e.g. bands: {example} (the first band is 1){scale}",
@@ -185,11 +186,10 @@ def scale_limits(path: Path, values: NDArray[Any], header: Header, rule: ImageRu
         FileError: a scale must be given, or the given one does not fit the file.
     """
     if rule.percentiles is not None:
-        low, high = np.percentile(np.nan_to_num(values.astype(np.float32), nan=0.0), rule.percentiles, axis=(0, 1))
-        return low, high
+        return _percentiles(values, header.nodata, rule.percentiles)
     if rule.scale is None:
         if values.dtype != np.uint8:
-            limits = _limits(values)
+            limits = _limits(values, header.nodata)
             raise FileError(path, f"{header}; {scale_advice(*limits)}", f"{header}", limits=limits)
         return None
     if values.dtype == np.uint8 and rule.scale[1] > np.iinfo(np.uint8).max:
@@ -208,9 +208,30 @@ def _is_transparency(band: NDArray[Any]) -> bool:
     return bool(((band == 0) | (band == top)).mean() >= _ALPHA_SHARE)
 
 
-def _limits(values: NDArray[Any]) -> tuple[float, float]:
-    """Smallest and largest finite value; 0 and 1 without any."""
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+def _unmeasured(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Which values are no measurements: NaN, and the file's own mark."""
+    missing: NDArray[np.bool_] = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, np.bool_)
+    if nodata is not None and not np.isnan(nodata):
+        with np.errstate(over="ignore"):  # a mark beyond the type's range marks nothing, or is infinite
+            missing |= values == nodata
+    return missing
+
+
+def _percentiles(values: NDArray[Any], nodata: float | None, shares: tuple[float, float]) -> Limits:
+    """Of each band's measured values, float32 (bands,) each; 0 for a band without any."""
+    numbers, missing = values.astype(np.float32), _unmeasured(values, nodata)
+    if not missing.any():
+        low, high = np.percentile(numbers, shares, axis=(0, 1))
+        return low, high
+    numbers[missing] = np.nan
+    numbers[..., missing.all(axis=(0, 1))] = 0
+    low, high = np.nanpercentile(numbers, shares, axis=(0, 1))
+    return low, high
+
+
+def _limits(values: NDArray[Any], nodata: float | None) -> tuple[float, float]:
+    """Smallest and largest finite measured value; 0 and 1 without any."""
+    finite = values[np.isfinite(values) & ~_unmeasured(values, nodata)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
@@ -225,10 +246,11 @@ def scale_advice(low: float, high: float) -> str:
     )
 
 
-def _scaled(values: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
-    """Linear from [low, high] to [0, 255], rounded; values that are no numbers become 0."""
-    numbers = np.nan_to_num(values.astype(np.float32), nan=0.0)
+def _scaled(values: NDArray[Any], limits: Limits, nodata: float | None) -> NDArray[np.uint8]:
+    """Linear from [low, high] to [0, 255], rounded; what is no measurement becomes 0, also where its mark is high."""
     low, high = limits
     span = np.maximum(high - low, np.finfo(np.float32).tiny)
-    levels: NDArray[np.uint8] = np.clip((numbers - low) / span * 255 + 0.5, 0, 255).astype(np.uint8)
-    return levels
+    levels = np.clip((np.nan_to_num(values.astype(np.float32), nan=0.0) - low) / span * 255 + 0.5, 0, 255)
+    levels[_unmeasured(values, nodata)] = 0
+    rounded: NDArray[np.uint8] = levels.astype(np.uint8)
+    return rounded

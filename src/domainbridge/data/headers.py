@@ -31,6 +31,7 @@ UNREADABLE = (
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIZE, _BITS, _SAMPLES, _EXTRA, _FORMAT, _ORIENTATION = (257, 256), 258, 277, 338, 339, 274
+_NODATA = 42113
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 _MODES = {
     **dict.fromkeys(("1", "L", "P"), (1, "uint8")),
@@ -57,6 +58,7 @@ class Header:
         dtype: type of the values: uint8, uint16, float32 ...
         alpha: whether the last band is declared as transparency.
         orientation: EXIF, 1 to 8; 1 is upright.
+        nodata: value that marks pixels without a measurement, perhaps NaN (GDAL's tag of GeoTIFFs); None: not told.
     """
 
     format: str
@@ -67,6 +69,7 @@ class Header:
     dtype: str
     alpha: bool
     orientation: int
+    nodata: float | None = None
 
     @property
     def plain(self) -> bool:
@@ -143,10 +146,18 @@ def _from_pillow(image: Image.Image, start: bytes) -> Header:
         if codec.startswith("ppm") and int(arguments[1]) > 255:  # the largest value, which Pillow makes 255
             dtype = "uint16"
     # Without EXIF data in the header, Pillow would decode the whole PNG to look for it.
+    nodata = _nodata(image.tag_v2) if image.format == "TIFF" else None  # type: ignore[attr-defined]
     exif = "exif" in image.info or image.format in ("TIFF", "JPEG", "MPO")
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if exif else 1
     orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-    return Header(str(image.format), image.mode, image.width, image.height, bands, dtype, alpha, orientation)
+    return Header(str(image.format), image.mode, image.width, image.height, bands, dtype, alpha, orientation, nodata)
+
+
+def _nodata(tags: TiffImagePlugin.ImageFileDirectory_v2) -> float | None:
+    try:
+        return float(str(tags[_NODATA]).strip(" \0"))
+    except (KeyError, ValueError):
+        return None
 
 
 def _from_tiff(file: BinaryIO) -> Header:
@@ -157,7 +168,8 @@ def _from_tiff(file: BinaryIO) -> Header:
     bands = int(directory.get(_SAMPLES, 1))
     alpha = bands in (2, 4) and tuple(directory.get(_EXTRA, (0,)))[-1] in (1, 2)
     height, width = (int(directory[tag]) for tag in _SIZE)
-    return Header("TIFF", "", width, height, bands, f"{kind}{max(bits)}", alpha, int(directory.get(_ORIENTATION, 1)))
+    orientation = int(directory.get(_ORIENTATION, 1))
+    return Header("TIFF", "", width, height, bands, f"{kind}{max(bits)}", alpha, orientation, _nodata(directory))
 
 
 def tiff_tags(file: BinaryIO) -> TiffImagePlugin.ImageFileDirectory_v2:
