@@ -200,6 +200,15 @@ def test_keys_without_effect_are_refused(recipe_tree: dict[str, Any]) -> None:
     assert not trunk_notes(parse_recipe(recipe_tree), stages_of(frozen))
 
 
+def test_a_frozen_trunk_of_a_small_student_is_told_by_its_weights(recipe_tree: dict[str, Any]) -> None:
+    tree = recipe_tree | {"model": {"weights": "imagenet"}, "distillation": {"student": {"backbone": "resnet18_v1c"}}}
+    changes = ["training.trunk=frozen", "rounds=1"]
+    recipe = parse_recipe(tree, changes)
+    assert not trunk_notes(recipe, stages_of(recipe))
+    recipe = parse_recipe(tree, [*changes, "distillation.student.weights=none"])
+    assert trunk_notes(recipe, stages_of(recipe))[0].startswith("training.trunk: r1-distill start")
+
+
 class TestFrozenTrunk:
     def counted(self, student: Segmenter) -> list[int]:
         passes: list[int] = []

@@ -62,6 +62,7 @@ def test_only_the_last_distillation_is_another_stage() -> None:
         ({"output_stride": 32}, {}, r"distillation.student.backbone: missing; name the backbone of r2-distill's"),
         ({**SMALL, "head": {"channels": 7}}, {}, r"distillation.student.head: .*channels 7 must divide"),
         (SMALL, {"model": {**RECIPE["model"], "weights": "w/large.pth"}}, r"weights: missing, and model.weights"),
+        (SMALL, {"init": "m", "model": {"weights": "imagenet"}}, r"student.weights: missing, and init takes the place"),
         ({**SMALL, "backbon": "x"}, {}, r"distillation.student.backbon: unknown key"),
     ],
 )

@@ -21,6 +21,7 @@ from domainbridge.models.model_folder import save_model
 from domainbridge.models.segmenter import Segmenter, build_segmenter
 from domainbridge.ops.losses import cross_entropy
 from domainbridge.ops.masking import block_mask
+from domainbridge.run.graph import stage_graph
 from domainbridge.types import Batch, Rows
 from interrupted import run_until_killed
 from tiny_domain import RECIPE
@@ -82,6 +83,13 @@ def test_what_is_refused(finished: Path) -> None:
     tree = tree_of(finished, sampling={"rare_classes": True}, selection="entropy")
     assert "sampling.rare_classes: counts classes" in refused(tree)
     assert "selection: entropy is calibrated on labeled source images" in refused(tree)
+    tree = tree_of(finished, crop={"width": 32, "height": 32, "scale": [0.5, 2.0]})
+    tree["training"]["source_augmentation"] = "strong"
+    assert "crop.scale: changes crops of a source" in refused(tree)
+    assert "training.source_augmentation: changes crops of a source" in refused(tree)
+    tree = tree_of(finished)
+    tree["targets"][0]["few"] = {"split": "few.txt"}
+    assert "found fog-few; write sources: [], and leave out section few of a target" in refused(tree)
     swapped = {"name": "scene", "classes": ["box", "ground", "sky"]}
     assert "have another order; the model must predict" in refused(tree_of(finished, label_space=swapped))
     assert "differ in sky, road" in refused(
@@ -120,6 +128,13 @@ def test_a_run_without_source_images(finished: Path, generated_data: Path, tmp_p
     data = open_data(recipe)
     stage = stages_of(recipe)[-1]
     assert isinstance(stage, TrainingStage)
-    batch = paired_crops(recipe, stage, 2, training_data(recipe, data, data.source, data.target), Rows.whole(2))[3]
+    files = training_data(recipe, data, data.source, data.target)
+    batch = paired_crops(recipe, stage, 2, files, Rows.whole(2))[3]
     assert torch.equal(batch.source_image, batch.target_image)
     assert (batch.source_label == 255).all()
+    scaled = parse_recipe(tree, ["crop.target_scale=[2.0,2.0]"])
+    larger = paired_crops(scaled, stage, 2, files, Rows.whole(2))[3]
+    assert torch.equal(larger.source_image, larger.target_image)
+    assert not torch.equal(larger.target_image, batch.target_image), "the scale jitter holds without sources too"
+    values = [stage_graph(each, data)[-1].values for each in (recipe, scaled)]
+    assert ["target_scale" in each for each in values] == [False, True], "stages without the jitter run again"

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from domainbridge.build.recipe import training_config
+from domainbridge.build.stage_network import stage_recipe
 from domainbridge.config.schema import Recipe
 from domainbridge.config.training import TrainingConfig
 from domainbridge.methods.base import StageSpec, TrainingStage
@@ -64,13 +65,16 @@ def _rates(training: TrainingConfig) -> dict[str, Any]:
 
 def trunk_notes(recipe: Recipe, stages: Iterable[StageSpec]) -> list[str]:
     """What to know before a run with a trunk that hardly trains, a sentence each."""
-    if recipe.model.weights != "none" or recipe.init is not None:
-        return []
     fresh = [stage for stage in stages if isinstance(stage, TrainingStage) and stage.init is None]
-    names = [stage.name for stage in fresh if training_config(recipe, stage).trunk != "whole"]
+    half = [stage for stage in fresh if training_config(recipe, stage).trunk != "whole"]
+    names = [stage.name for stage in half if _random_weights(stage_recipe(recipe, stage))]
     if not names:
         return []
     return [
-        f"training.trunk: {', '.join(names)} start from a trunk with random weights (model.weights: none) that stays "
-        "as it is, or nearly; give model.weights or init"
+        f"training.trunk: {', '.join(names)} start from a trunk with random weights (weights: none) that stays as it "
+        "is, or nearly; give model.weights or init, or the weights of distillation.student"
     ]
+
+
+def _random_weights(recipe: Recipe) -> bool:
+    return recipe.model.weights == "none" and recipe.init is None

@@ -68,11 +68,18 @@ def problems_of_sources(recipe: Recipe, need: str) -> list[str]:
     """
     if recipe.sources:
         names = ", ".join(source.name for source in recipe.sources)
-        unused = f"sources: method {recipe.method} learns from no labels, found {names}; write sources: []"
+        unused = (
+            f"sources: method {recipe.method} learns from no labels, found {names}; write sources: [], and leave out "
+            "section few of a target"
+        )
         return [unused] if need == "none" else []
     if need == "needed":
         return [no_sources(recipe.method)]
     problems = []
+    if recipe.crop.scale != (1.0, 1.0):
+        problems.append("crop.scale: changes crops of a source, but sources is []; use crop.target_scale")
+    if recipe.training.source_augmentation != "none":
+        problems.append("training.source_augmentation: changes crops of a source, but sources is []; set none")
     if recipe.sampling.rare_classes:
         problems.append("sampling.rare_classes: counts classes in labels of a source, but sources is []; set false")
     if recipe.selection != "last":

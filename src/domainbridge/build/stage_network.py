@@ -33,7 +33,12 @@ def problems_of_networks(recipe: Recipe, stages: Iterable[StageSpec]) -> list[st
             continue
         if "backbone" not in stage.network:
             problems.append(f"{stage.network_key}.backbone: missing; name the backbone of {stage.name}'s network")
-        if "weights" not in stage.network and not recipe.model.weights.isidentifier():
+        if "weights" not in stage.network and recipe.init is not None and recipe.model.weights != "none":
+            problems.append(
+                f"{stage.network_key}.weights: missing, and init takes the place of model.weights "
+                f"({recipe.model.weights}); name the student's weights, or none"
+            )
+        elif "weights" not in stage.network and not recipe.model.weights.isidentifier():
             problems.append(
                 f"{stage.network_key}.weights: missing, and model.weights ({recipe.model.weights}) is a file of "
                 "another backbone; name the student's weights, or none"

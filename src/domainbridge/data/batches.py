@@ -113,9 +113,11 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
     def _pair(self, step: int, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], int]:
         """Source crop, its label, target crop, and the number of the target image."""
         generator = numpy_generator(self.seed, self.stage, step, row, "crop")
+        scales = numpy_generator(self.seed, self.stage, step, row, "scale")
         if self.source is None:
             number = self.target_mixture.draw(generator)
-            crop = _random_crop(self.target[number].image, self.rule, generator)
+            window = draw_window(self.rule.size, self.rule.target_scale, scales)
+            crop = _random_crop(self.target[number].image, self.rule, generator, window)
             return crop, np.full(self.rule.size, IGNORE, np.uint8), crop, number
         wanted = None
         index = self.source_mixture.index(self.seed, self.stage, step * self.batch_size + row)
@@ -124,8 +126,7 @@ class PairedCrops(torch.utils.data.Dataset[Batch]):
             wanted = (train_id, self.rare.min_share / 2)
         source = self.source[index]
         assert source.label is not None
-        image, scales = source.image, numpy_generator(self.seed, self.stage, step, row, "scale")
-        window = draw_window(self.rule.size, self.rule.scale, scales)
+        image, window = source.image, draw_window(self.rule.size, self.rule.scale, scales)
         height, width = window
 
         def draw() -> tuple[int, int]:

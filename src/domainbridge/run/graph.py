@@ -230,12 +230,18 @@ def _training_values(recipe: Recipe, spec: TrainingStage, training: TrainingConf
         "model": {**tree["model"], "weights_file": weights_digest(data_root(recipe) / recipe.model.weights)},
         "sampling": tree["sampling"],
         **({"rare_classes": "beside fixed shares"} if _rare_beside_shares(recipe) else {}),
+        **({"target_scale": "without sources"} if _scaled_without_sources(recipe, spec) else {}),
     }
 
 
 def _rare_beside_shares(recipe: Recipe) -> bool:
     """Recipes in which a fixed share had no effect once."""
     return recipe.sampling.rare_classes and any(source.share is not None for source in recipe.sources)
+
+
+def _scaled_without_sources(recipe: Recipe, spec: TrainingStage) -> bool:
+    """Stages in which the scale jitter of the target crops had no effect once."""
+    return spec.supervision == "none" and ("target_scale", list(recipe.crop.target_scale)) not in _PLAIN_CROPS
 
 
 def _steps(recipe: Recipe, spec: StageSpec, training: TrainingConfig | None, data: DataSets | None) -> int | None:
