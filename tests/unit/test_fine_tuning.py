@@ -248,6 +248,10 @@ class TestFrozenTrunk:
         share_frozen_trunk(student, (student, other))
         assert other.backbone is not student.backbone
         assert other.seen is None
+        finer = build_segmenter(ModelSpec("test_efficientnet", 8, 3, HEAD)).train()
+        finer.load_state_dict(student.state_dict())
+        share_frozen_trunk(student, (student, finer))
+        assert finer.backbone is not student.backbone, "the same weights at another output stride"
 
     def test_trains_and_averages_the_head_alone(self) -> None:
         student = self.prepared()

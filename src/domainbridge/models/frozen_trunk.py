@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from domainbridge.models.backbones.base import Backbone
 from domainbridge.models.segmenter import Segmenter
 
 __all__ = ["FrozenFeatures", "freeze_trunk", "frozen_parts", "share_frozen_trunk"]
@@ -60,7 +61,9 @@ def share_frozen_trunk(student: Segmenter, networks: Sequence[Segmenter]) -> Non
             network.train(network.training)
 
 
-def _equal(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two networks of any kind have the same weights, statistics and names."""
+def _equal(first: Backbone, second: Backbone) -> bool:
+    """Whether two trunks have the same weights, statistics and names, and maps of the same strides."""
     left, right = (dict(chain(part.named_parameters(), part.named_buffers())) for part in (first, second))
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    if first.map_strides != second.map_strides or left.keys() != right.keys():  # a stride leaves no trace in weights
+        return False
+    return all(torch.equal(left[name], right[name]) for name in left)
