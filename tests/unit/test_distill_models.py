@@ -130,4 +130,11 @@ def test_what_is_refused(teachers: list[Path], generated_data: Path, tmp_path: P
     tree = distillation_tree(teachers, "x", "test_resnet", target=target)
     with pytest.raises(RecipeError, match=r"sampling\.rare_classes"):
         adapt({**tree, "sampling": {"rare_classes": True}}, out=tmp_path / "run")
+    soft = {**tree, "distillation": {"mode": "soft"}, "training": {"class_weights": {"box": 2.0}}}
+    with pytest.raises(
+        RecipeError, match=r"training\.class_weights: has no effect in distill, which learns from no labels"
+    ):
+        adapt(soft, out=tmp_path / "run")
+    few = {"root": str(target), "labels": ".", "split": "few.txt"}
+    parse_recipe({**soft, "targets": [{**tree["targets"][0], "few": few}]})  # these labels have a cross entropy
     assert not (tmp_path / "run").exists()

@@ -205,6 +205,7 @@ def _of_another_method(place: tuple[Any, ...], text: str, tree: dict[str, Any]) 
 
 
 def _problems_of_stages(recipe: Recipe) -> list[str]:
+    recipe, _ = with_few_labels(recipe)  # a method that can do without sources has them then
     stages = stages_of(recipe)
     settings = {stage.name: training_config(recipe, stage) for stage in stages if isinstance(stage, TrainingStage)}
     return problems_of_stages(recipe, method_of(recipe), stages, settings)

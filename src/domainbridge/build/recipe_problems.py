@@ -69,7 +69,7 @@ def problems_of_stages(
             "runtime.compile and training.activation_checkpointing: torch cannot compile blocks that are computed "
             "again without counting their statistics twice; choose one of the two"
         )
-    return problems + _problems_of_trunks(settings)
+    return problems + _problems_of_trunks(settings) + _problems_of_losses(trained, settings)
 
 
 def _unknown_stages(recipe: Recipe, method: Method, trained: Sequence[TrainingStage]) -> list[str]:
@@ -124,4 +124,15 @@ def _problems_of_trunks(settings: Mapping[str, TrainingConfig]) -> list[str]:
         f"training.{key}: has no effect on a frozen trunk; leave the key out, or set another training.trunk"
         for key in ("layer_decay", "drop_path")
         if key in changed and trunks == {"frozen"}
+    ]
+
+
+def _problems_of_losses(trained: Sequence[TrainingStage], settings: Mapping[str, TrainingConfig]) -> list[str]:
+    """Keys about the cross entropy in stages that have none."""
+    return [
+        f"training.{key}: has no effect in {stage.name}, which learns from no labels and from no pseudo-labels; leave "
+        "the key out"
+        for stage in trained
+        for key in ("class_weights", "label_smoothing")
+        if not stage.cross_entropy and getattr(settings[stage.name], key)
     ]

@@ -158,6 +158,7 @@ class TrainingStage(StageSpec):
             student starts from initial weights, and no stage may start from it.
         network_key: key of the recipe that ``network`` comes from, for messages.
         ema_teachers: those of the teachers that average the student; likewise: what does not train is not copied.
+        cross_entropy: whether one of the losses is a cross entropy, which the keys about it change.
     """
 
     objective: Callable[[Segmenter, StageInputs], Objective]
@@ -175,6 +176,7 @@ class TrainingStage(StageSpec):
     network: Mapping[str, Any] | None = None
     network_key: str = ""
     ema_teachers: int = 0
+    cross_entropy: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,7 @@ class DistillModels:
                 student_passes=2 if config.sources else 1,
                 teacher_passes=len(names),
                 teacher_models=config.teachers,
+                cross_entropy=bool(config.sources) or config.distillation.mode == "hard",
             )
         )
         return stages
