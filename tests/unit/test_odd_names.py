@@ -50,6 +50,7 @@ def named(*names: str) -> Mapping[str, str]:
         (("x/a_1.jpg", "y/a_2.jpg"), ("x/a_1_l.png", "y/a_2_l.png"), ("{stem}.jpg", "{stem}_l.png")),
         (("a.jpg", "b.jpg"), ("1.png", "2.png"), None),
         (("a_1.jpg",), ("b_1.png",), None),
+        (("train/1.jpg", "train/2.jpg", "val/5.jpg", "val/6.jpg"), ("val/5.png", "val/6.png"), None),
     ],
 )
 def test_patterns_that_pair_are_named(

@@ -59,6 +59,8 @@ def pattern_advice(images: Mapping[str, str], labels: Mapping[str, str]) -> str:
         (image_start, image_end), (label_start, label_end) = (
             shared_ends(list(stems), ends_only=ends_only) for stems in (images, labels)
         )
+        if (image_start, image_end) == (label_start, label_end):
+            continue  # such names pair without patterns: the labels are those of other images
         cores = {stem[len(image_start) : len(stem) - len(image_end)] for stem in images}
         shared = cores & {stem[len(label_start) : len(stem) - len(label_end)] for stem in labels}
         if 2 * len(shared) > min(len(images), len(labels)):
