@@ -40,13 +40,17 @@ def settings() -> dict[str, Any]:
 
 
 def recipe_tree(given: Mapping[str, Any], data: str, method: str, seed: int) -> dict[str, Any]:
-    """The recipe of one combination: the shipped recipe's data and network, the common keys, the method's."""
+    """The recipe of one combination: the shipped recipe's data and network, the common keys, the method's.
+
+    A later part takes a key of an earlier one back with null.
+    """
     shipped = yaml.safe_load(recipe_path(data).read_text())
     tree = {key: shipped[key] for key in _SHARED if key in shipped}
     chosen = given["methods"][method]
     for part in (given["common"], given["data"][data], chosen["recipe"], chosen.get("data", {}).get(data, {})):
         tree = _merged(tree, part)
-    return {**tree, "name": f"{data}.{method}.{seed}", "seed": seed}
+    given_keys = {key: value for key, value in tree.items() if value is not None}
+    return {**given_keys, "name": f"{data}.{method}.{seed}", "seed": seed}
 
 
 def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,8 +66,8 @@ def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def budget_of(recipe: Recipe) -> int:
-    """Passes of trained networks after source-only."""
-    stages = [spec for spec in stages_of(recipe) if isinstance(spec, TrainingStage) and not spec.baseline]
+    """Passes of trained networks after source-only; those of the oracle, which does without, count too."""
+    stages = [spec for spec in stages_of(recipe) if isinstance(spec, TrainingStage) and spec.name != BASELINE]
     return sum(training_config(recipe, spec).steps * spec.student_passes for spec in stages)
 
 
@@ -73,7 +77,7 @@ class Row:
 
     Attributes:
         data, target, method: names.
-        source_only, adabn, final: mIoU in percent, a value per seed.
+        source_only, adabn, final: mIoU in percent, a value per seed; final of the method's `scored_stage`, if given.
         minutes: of the stages after the baselines, a value per seed.
     """
 
@@ -92,8 +96,9 @@ def read_rows(folder: Path, given: Mapping[str, Any]) -> list[Row]:
     for data in given["data"]:
         for method in given["methods"]:
             runs = [run for path in sorted(folder.glob(f"{data}.{method}.*")) if (run := _finished(path)) is not None]
+            scored = given["methods"][method].get("scored_stage")
             for target in dict.fromkeys(name for run in runs for name in run.stages[run.final].scores):
-                rows.append(_row(data, method, target, runs))
+                rows.append(_row(data, method, target, runs, scored))
     return rows
 
 
@@ -105,7 +110,7 @@ def _finished(folder: Path) -> RunFacts | None:
     return run if run.finished else None
 
 
-def _row(data: str, method: str, target: str, runs: Sequence[RunFacts]) -> Row:
+def _row(data: str, method: str, target: str, runs: Sequence[RunFacts], scored: str | None) -> Row:
     def scores(stages: Sequence[str]) -> tuple[float, ...]:
         present = [run.stages[name] for run, name in zip(runs, stages, strict=True) if name in run.stages]
         values = [stage.scores[target].miou for stage in present if target in stage.scores]
@@ -118,7 +123,7 @@ def _row(data: str, method: str, target: str, runs: Sequence[RunFacts]) -> Row:
         method,
         scores([BASELINE] * len(runs)),
         scores(["adabn"] * len(runs)),
-        scores([run.final for run in runs]),
+        scores([scored or run.final for run in runs]),
         tuple(minutes),
     )
 

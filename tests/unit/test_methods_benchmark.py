@@ -22,9 +22,10 @@ def test_every_method_has_the_same_start_and_the_same_budget(method: str) -> Non
     assert tried
     for data, _ in tried:
         recipe = parse_recipe(recipe_tree(GIVEN, data, method, 3))
-        assert budget_of(recipe) == GIVEN["passes"]
+        start = GIVEN["common"]["training"]["steps"]
+        assert budget_of(recipe) == GIVEN["passes"] + (start if method == "oracle" else 0)
         assert recipe.seed == 3
-        assert recipe.training.steps == GIVEN["common"]["training"]["steps"]
+        assert recipe.training.steps == start
         assert recipe.name == f"{data}.{method}.3"
 
 
@@ -36,8 +37,10 @@ def test_the_table_is_that_of_the_finished_runs(tmp_path: Path) -> None:
             {"source-only": 0.5, "adabn": 0.6, "r1-distill": 0.9},
             seed=seed,
         )
+    write_run(runs / "city-to-camvid.oracle.0", {"source-only": 0.5, "adabn": 0.6, "oracle": 0.95}, final="adabn")
     unfinished = write_run(runs / "city-to-camvid.self-training-cut.0", {"source-only": 0.5}, final="self-training")
-    (row,) = read_rows(runs, GIVEN)
+    row, oracle = read_rows(runs, GIVEN)
+    assert oracle.final == (read_results(runs / "city-to-camvid.oracle.0").stages["oracle"].targets["fog"].miou,)
     results = [read_results(runs / f"city-to-camvid.ddb.{seed}").stages for seed in (0, 1)]
     assert row.final == tuple(stages["r1-distill"].targets["fog"].miou for stages in results)
     assert row.minutes == (65 / 60, 65 / 60)
